@@ -1,0 +1,52 @@
+// Set-up for `npm start` and `npm test` on a machine with Node only: dependencies, build and, with --peers, the
+// Debian packages that suites need. Node built-ins only. CAMBIUM_SETUP=0 leaves the system's packages alone.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** Debian packages by a command that fails when they are missing. */
+const PEERS = [{ package: 'python3-numpy', check: ['/usr/bin/python3', '-c', 'import numpy'] }];
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+function run(command, args, options = {}) {
+  const done = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options });
+  return done.error === undefined && done.status === 0;
+}
+
+function must(what, command, args) {
+  if (run(command, args)) return;
+  console.error(`set-up failed: ${what} (${command} ${args.join(' ')})`);
+  process.exit(1);
+}
+
+function dependenciesAreCurrent() {
+  const installed = join(root, 'node_modules/.package-lock.json');
+  return (
+    existsSync(installed) && statSync(installed).mtimeMs >= statSync(join(root, 'package-lock.json')).mtimeMs
+  );
+}
+
+function canUseApt() {
+  if (process.env.CAMBIUM_SETUP === '0' || process.getuid?.() !== 0) return false;
+  const release = existsSync('/etc/os-release') ? readFileSync('/etc/os-release', 'utf8') : '';
+  return /^ID(_LIKE)?=.*(debian|ubuntu)/m.test(release);
+}
+
+if (!dependenciesAreCurrent()) must('dependencies', 'npm', ['ci', '--no-audit', '--no-fund']);
+must('build', process.execPath, [join(root, '.ci/build.mjs')]);
+
+if (process.argv.includes('--peers')) {
+  const missing = PEERS.filter(({ check }) => !run(check[0], check.slice(1), { stdio: 'ignore' }));
+  if (missing.length > 0 && canUseApt()) {
+    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+    const names = missing.map((peer) => peer.package);
+    console.log(`installing ${names.join(', ')}`);
+    const quiet = ['-qq', '-o', 'Dpkg::Use-Pty=0'];
+    const done =
+      run('apt-get', [...quiet, 'update'], { env }) &&
+      run('apt-get', [...quiet, 'install', '-y', '--no-install-recommends', ...names], { env });
+    if (!done) console.error('apt-get failed; suites that need these packages will be skipped');
+  }
+}

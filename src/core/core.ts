@@ -1,0 +1,126 @@
+import { instantiate } from '@assemblyscript/loader';
+import { ABI_VERSION } from '../../assembly/abi.ts';
+import { UnavailableError } from '../errors.ts';
+import type { CoreExports } from './exports.ts';
+import { CORE_WASM_BASE64 } from './wasm.ts';
+
+/** Bytes of a page of linear memory. */
+const PAGE = 65_536;
+
+/** Every vector load and the widest element fit this alignment. */
+const ALIGNMENT = 16;
+
+let compiled: Promise<WebAssembly.Module> | undefined;
+
+/** Compiles the core once per process (page, worker). */
+function compileCore(): Promise<WebAssembly.Module> {
+  compiled ??= compile();
+  return compiled;
+}
+
+async function compile(): Promise<WebAssembly.Module> {
+  if (typeof WebAssembly === 'undefined') {
+    throw new UnavailableError(
+      'unavailable-webassembly',
+      'this host has no WebAssembly, which the core needs',
+    );
+  }
+  const text = atob(CORE_WASM_BASE64);
+  const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
+  try {
+    return await WebAssembly.compile(bytes);
+  } catch (cause) {
+    throw new UnavailableError(
+      'unavailable-webassembly',
+      'this host cannot compile the core: it lacks WebAssembly SIMD, or a content security policy forbids WebAssembly ("wasm-unsafe-eval")',
+      { cause },
+    );
+  }
+}
+
+/**
+ * One instance of the core with its arena: a job (one aggregation, one walk) owns one for its whole life, so nothing of
+ * another job can come between, also across awaits. The memory grows in `openCore` only; views stay valid after that.
+ */
+export class Core {
+  readonly exports: CoreExports;
+  readonly #memory: ArrayBufferLike;
+  #top: number;
+
+  /** @param arenaBytes how much `take` must be able to give in all */
+  constructor(exports: CoreExports, arenaBytes: number) {
+    this.exports = exports;
+    this.#top = align(exports.arenaBase() >>> 0);
+    const missing = this.#top + arenaBytes - exports.memory.buffer.byteLength;
+    if (missing > 0) {
+      try {
+        exports.memory.grow(Math.ceil(missing / PAGE));
+      } catch (cause) {
+        throw new UnavailableError('unavailable-memory', `no memory for an arena of ${arenaBytes} bytes`, {
+          cause,
+        });
+      }
+    }
+    this.#memory = exports.memory.buffer;
+  }
+
+  /** Bytes that `take` can still give. */
+  get free(): number {
+    return this.#memory.byteLength - this.#top;
+  }
+
+  /** Takes `byteLength` bytes of the arena for the rest of the job (or of the `scope`), aligned to 16 bytes. */
+  take(byteLength: number): number {
+    const address = this.#top;
+    const top = align(address + byteLength);
+    if (top > this.#memory.byteLength) {
+      throw new RangeError(`the arena has ${this.free} bytes left, not ${byteLength}`);
+    }
+    this.#top = top;
+    return address;
+  }
+
+  /** Runs `work` and gives back what it took, also when it throws. Synchronous on purpose: see the class. */
+  scope<T>(work: () => T): T {
+    const top = this.#top;
+    try {
+      return work();
+    } finally {
+      this.#top = top;
+    }
+  }
+
+  /** The bytes at an address of the arena. */
+  bytes(address: number, byteLength: number): Uint8Array {
+    return new Uint8Array(this.#memory as ArrayBuffer, address, byteLength); // no shared memory: see asconfig.json
+  }
+
+  /** The same as a DataView. */
+  view(address: number, byteLength: number): DataView {
+    return new DataView(this.#memory as ArrayBuffer, address, byteLength); // as above
+  }
+}
+
+function align(address: number): number {
+  return Math.ceil(address / ALIGNMENT) * ALIGNMENT;
+}
+
+/**
+ * Opens an instance of the core.
+ *
+ * @param arenaBytes what the job will take in all, in bytes
+ * @throws UnavailableError when the host has no WebAssembly with SIMD, or no memory
+ */
+export async function openCore(arenaBytes = 1 << 20): Promise<Core> {
+  const module = await compileCore();
+  const { exports } = await instantiate(module);
+  const core = new Core(exports as unknown as CoreExports, arenaBytes); // typed by hand in exports.ts
+  const version = core.exports.abiVersion();
+  if (version !== ABI_VERSION) {
+    throw new UnavailableError(
+      'unavailable-abi',
+      `the core speaks ABI ${version}, this library needs ${ABI_VERSION}`,
+    );
+  }
+  return core;
+}

@@ -1,0 +1,126 @@
+/**
+ * Every error that Cambium raises on purpose.
+ *
+ * `code` is stable, kebab-case and meant for programs; `message` is a sentence for people that tells expected and
+ * actual, and the remedy where there is one. Wrong arguments are plain TypeError or RangeError instead: they are
+ * defects of the calling program, not events of a run.
+ */
+export class CambiumError extends Error {
+  readonly code: string;
+
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+    this.code = code;
+  }
+}
+
+/** True for every error of this module, also across two copies of the package in one program. */
+export function isCambiumError(error: unknown): error is CambiumError {
+  return (
+    error instanceof CambiumError ||
+    (error instanceof Error &&
+      CLASS_NAMES.has(error.name) &&
+      typeof (error as { code?: unknown }).code === 'string')
+  );
+}
+
+/** Where in a weight file something is wrong. All members are optional because not every reader knows all of them. */
+export interface FormatPlace {
+  /** The file, as the caller named it. */
+  readonly file?: string | undefined;
+  /** Name or position of the tensor. */
+  readonly tensor?: string | number | undefined;
+  /** Absolute position in the file, in bytes, of the byte that could not be accepted. */
+  readonly offset?: number | undefined;
+}
+
+/** Bytes that are not the weight file they should be. Codes: `npy-…`, `pickle-…`, `weights-…`, `format-…`. */
+export class FormatError extends CambiumError {
+  readonly file: string | undefined;
+  readonly tensor: string | number | undefined;
+  readonly offset: number | undefined;
+
+  constructor(code: string, message: string, place: FormatPlace = {}, options?: ErrorOptions) {
+    super(code, message, options);
+    this.file = place.file;
+    this.tensor = place.tensor;
+    this.offset = place.offset;
+  }
+}
+
+/** One element that is NaN or infinite. */
+export interface NonFiniteElement {
+  /** Position of the tensor in its file, from 0. */
+  readonly tensor: number;
+  /** Position of the element in C order, from 0. */
+  readonly index: number;
+  /** The leaf (or file) it came from. */
+  readonly leaf: string;
+}
+
+/** What an aggregation error is about. */
+export interface AggregationPlace {
+  readonly leaf?: string | undefined;
+  readonly tensor?: string | number | undefined;
+  readonly index?: number | undefined;
+  /** The first non-finite elements, ordered by tensor, index, leaf. */
+  readonly nonFinite?: readonly NonFiniteElement[] | undefined;
+}
+
+/** Updates that cannot be aggregated with one another. Codes: `aggregate-…`, `weighting-…`, `non-finite`. */
+export class AggregationError extends CambiumError {
+  readonly leaf: string | undefined;
+  readonly tensor: string | number | undefined;
+  readonly index: number | undefined;
+  readonly nonFinite: readonly NonFiniteElement[] | undefined;
+
+  constructor(code: string, message: string, place: AggregationPlace = {}, options?: ErrorOptions) {
+    super(code, message, options);
+    this.leaf = place.leaf;
+    this.tensor = place.tensor;
+    this.index = place.index;
+    this.nonFinite = place.nonFinite;
+  }
+}
+
+/** A file or folder that cannot be read or written. Codes: `file-…`. */
+export class FileError extends CambiumError {
+  readonly path: string;
+
+  constructor(code: string, message: string, path: string, options?: ErrorOptions) {
+    super(code, message, options);
+    this.path = path;
+  }
+}
+
+/** The server answered, and the answer is no. `code` is the server's own. */
+export class RefusedError extends CambiumError {
+  /** HTTP status of the answer. */
+  readonly status: number;
+
+  constructor(code: string, message: string, status: number, options?: ErrorOptions) {
+    super(code, message, options);
+    this.status = status;
+  }
+}
+
+/** A service or an optional package that is not there, or does not answer. Codes: `unavailable-…`, `timeout`. */
+export class UnavailableError extends CambiumError {}
+
+/** An answer that does not follow the protocol. Codes: `protocol-…`. */
+export class ProtocolError extends CambiumError {}
+
+/** Something inside that should not happen: a worker that died, a status that nobody knows. Codes: `internal-…`. */
+export class InternalError extends CambiumError {}
+
+const CLASS_NAMES: ReadonlySet<string> = new Set([
+  'CambiumError',
+  'FormatError',
+  'AggregationError',
+  'FileError',
+  'RefusedError',
+  'UnavailableError',
+  'ProtocolError',
+  'InternalError',
+]);

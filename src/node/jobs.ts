@@ -1,0 +1,71 @@
+import type { NonFiniteElement } from '../errors.ts';
+import type { Layout } from '../tensor/layout.ts';
+
+/** One input of an aggregation over files. */
+export interface AggregateInput {
+  readonly path: string;
+  /** Identity of the contributor in messages and for the canonical order; the path unless given. */
+  readonly leaf?: string | undefined;
+  /** Overrides the weighting of the file. */
+  readonly weighting?: number | undefined;
+}
+
+export interface AggregateRequest {
+  readonly inputs: readonly AggregateInput[];
+  /** Appears complete or not at all. */
+  readonly output: string;
+  readonly format?: 'npy' | 'npy-object' | undefined;
+  /** What NaN and infinity in inputs do: refuse the job (default), or follow IEEE 754 into the result. */
+  readonly nonFinite?: 'reject' | 'propagate' | undefined;
+  /** Compute the SHA-256 of the output (default true). */
+  readonly digest?: boolean | undefined;
+  /** Flush the output and its folder to the disk before it counts as written (default false). */
+  readonly durable?: boolean | undefined;
+}
+
+export interface AggregateReport {
+  readonly output: string;
+  readonly format: string;
+  readonly strategy: string;
+  /** Inputs with a weighting above zero. */
+  readonly leaves: number;
+  /** Nearest binary64 of the exact sum. */
+  readonly totalWeighting: number;
+  readonly tensors: number;
+  /** Elements of all tensors. */
+  readonly parameters: number;
+  readonly bytesRead: number;
+  readonly seconds: number;
+  /** Lower-case hexadecimal; null without `digest`. */
+  readonly sha256: string | null;
+}
+
+export interface Progress {
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
+
+export interface JobOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+/** What a look at a weight file tells. */
+export interface Examination {
+  readonly layout: Layout;
+  /** The first eight NaN or infinite elements by tensor and index (empty unless asked for with `checkFinite`). */
+  readonly nonFinite: readonly NonFiniteElement[];
+}
+
+/** Heavy work on files, done off the caller's thread. */
+export interface Jobs {
+  /** Finds the layout of a weight file and, with `checkFinite`, reads every element once. Throws FormatError, FileError. */
+  examine(
+    path: string,
+    options?: JobOptions & { checkFinite?: boolean; name?: string },
+  ): Promise<Examination>;
+  /** Aggregates files into a file. Throws FormatError, AggregationError, FileError. */
+  aggregate(request: AggregateRequest, options?: JobOptions): Promise<AggregateReport>;
+  /** Ends the workers. Jobs that are under way are rejected with `internal-worker`. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,57 @@
+/**
+ * Where bytes come from and go to. Reading is positional, so that a layout can be found by touching a few kilobytes of
+ * a large file and ranges can be read in any order.
+ *
+ * A source answers at once where it can (memory, synchronous file reads in a worker) and with a promise where it
+ * cannot (Blob, asynchronous file reads): callers await only what is a promise, which keeps the fast hosts free of a
+ * microtask for each block.
+ */
+export interface ByteSource {
+  /** What error messages call this source: a path, a leaf's id. */
+  readonly name: string;
+  /** Length in bytes, fixed when the source was opened. */
+  readonly byteLength: number;
+  /**
+   * Fills `target` with the bytes from `offset` on and returns how many were read: fewer than `target.length` only at
+   * the end of the source.
+   */
+  readInto(offset: number, target: Uint8Array): number | Promise<number>;
+  close(): void | Promise<void>;
+}
+
+/** A file-like target of known length that becomes visible as a whole or not at all. */
+export interface ByteSink {
+  /** Writes all of `bytes` at `offset`. The bytes may be reused by the caller as soon as the call (its promise) ends. */
+  write(offset: number, bytes: Uint8Array): void | Promise<void>;
+  /** Makes what was written visible under its name (atomically, where the host can). */
+  commit(): void | Promise<void>;
+  /** Removes what was written. Harmless after `commit`. */
+  discard(): void | Promise<void>;
+}
+
+/** A source over bytes in memory. The bytes are not copied and must not change while the source is used. */
+export function memorySource(bytes: Uint8Array, name = 'memory'): ByteSource {
+  return {
+    name,
+    byteLength: bytes.byteLength,
+    readInto(offset, target) {
+      const part = bytes.subarray(offset, offset + target.byteLength);
+      target.set(part);
+      return part.byteLength;
+    },
+    close() {},
+  };
+}
+
+/** A sink into memory; `bytes` is the result after `commit`. */
+export function memorySink(byteLength: number): ByteSink & { readonly bytes: Uint8Array } {
+  const bytes = new Uint8Array(byteLength);
+  return {
+    bytes,
+    write(offset, part) {
+      bytes.set(part, offset);
+    },
+    commit() {},
+    discard() {},
+  };
+}

@@ -1,0 +1,43 @@
+import type { DType } from './dtypes.ts';
+
+/** Containers that Cambium reads, told apart by content. */
+export type WeightsFormat = 'npy' | 'npy-object' | 'npz' | 'safetensors' | 'torch';
+
+/** Where one tensor lies in its file, and what it is. No element is decoded. */
+export interface TensorLayout {
+  /** Null where the format has no names. */
+  readonly name: string | null;
+  readonly dtype: DType;
+  /** Dimensions, slowest first in C order; `[]` is one element. */
+  readonly shape: readonly number[];
+  /** How the elements are stored. `F` is given only when the file says so. */
+  readonly order: 'C' | 'F';
+  /** Byte order of the stored elements. */
+  readonly byteOrder: 'little' | 'big';
+  /** Absolute position of the first element in bytes, null where the elements are not contiguous in the file. */
+  readonly byteOffset: number | null;
+  /** Product of the shape times the size of an element. */
+  readonly byteLength: number;
+}
+
+/** What a weight file holds and where: found by reading the few bytes between the payloads. */
+export interface Layout {
+  readonly format: WeightsFormat;
+  /** How much this update counts, usually the number of samples. Null where the file has none. */
+  readonly weighting: number | null;
+  /** How the weighting is stored: writers keep the kind. */
+  readonly weightingType: 'int' | 'float' | null;
+  readonly tensors: readonly TensorLayout[];
+  /** Length of the whole file in bytes. */
+  readonly byteLength: number;
+}
+
+/** Number of elements of a shape. */
+export function elementCount(shape: readonly number[]): number {
+  return shape.reduce((product, dimension) => product * dimension, 1);
+}
+
+/** How a tensor is called in messages: its name, else its position. */
+export function tensorLabel(tensor: Pick<TensorLayout, 'name'>, position: number): string {
+  return tensor.name === null ? `tensor ${position}` : `tensor ${JSON.stringify(tensor.name)}`;
+}

@@ -1,0 +1,235 @@
+/**
+ * Cambium's own API under `/cambium/v1`: paths and JSON shapes, as the server writes and the client reads them.
+ *
+ * Members are snake_case. Ids are lower-case UUIDv4. Times are integers, milliseconds since the epoch. Members may be
+ * added; readers ignore what they do not know. Operators send `Authorization: Bearer <operator token>`, leaves
+ * `Authorization: Bearer <leaf id>:<session token>`.
+ */
+
+export const API_PREFIX = '/cambium/v1';
+
+export type RunStatus = 'start' | 'pause' | 'stop';
+export type RoundStatus = 'open' | 'aggregating' | 'done' | 'failed' | 'discarded';
+export type MetricsMode = 'train' | 'test' | 'non-federated';
+
+/** Body of every answer with a status of 400 and above; the BranchKey generations read `error` or `message`. */
+export interface ErrorBody {
+  readonly error: string;
+  readonly message: string;
+  /** Stable, kebab-case. */
+  readonly code: string;
+  /** What is known of the place: file, leaf, tensor, offset, index, the server's limit, and so on. */
+  readonly details?: Readonly<Record<string, unknown>>;
+}
+
+export interface TreeBody {
+  readonly id: string;
+  readonly name: string;
+  /** The owner. */
+  readonly user_id: string;
+  readonly created_at: number;
+}
+
+export interface BranchBody {
+  readonly id: string;
+  readonly name: string;
+  readonly tree_id: string;
+  readonly parent_id: string | null;
+  /** Number of updates that closes a round. */
+  readonly aggregation_target: number;
+  readonly created_at: number;
+}
+
+export interface LeafBody {
+  readonly id: string;
+  readonly name: string;
+  readonly branch_id: string;
+  readonly tree_id: string;
+  readonly created_at: number;
+  readonly revoked_at: number | null;
+}
+
+/** What `POST /leaves` answers once, and what a credentials file holds: every client's spelling of the same facts. */
+export interface CredentialsBody {
+  /** Base URL of the server. */
+  readonly server: string;
+  readonly id: string;
+  readonly name: string;
+  readonly session_token: string;
+  readonly owner_id: string;
+  readonly tree_id: string;
+  readonly branch_id: string;
+  readonly leaf_id: string;
+  readonly leaf_name: string;
+  readonly leaf_session_token: string;
+  /** Host of the broker, for clients that speak AMQP. */
+  readonly response_host: string;
+}
+
+/** What `GET /leaves/me` answers: who the token belongs to. */
+export interface AuthenticatedBody {
+  readonly leaf_id: string;
+  readonly leaf_name: string;
+  readonly branch_id: string;
+  readonly tree_id: string;
+  readonly user_id: string;
+}
+
+export interface RunBody {
+  readonly branch_id: string;
+  /** `stop` with number 0 before the first start. */
+  readonly run_status: RunStatus;
+  readonly run_number: number;
+  /** The open round of the run, from 1; 0 when no run is going. */
+  readonly round: number;
+  /** Updates accepted in the open round, and how many close it. */
+  readonly updates: number;
+  readonly aggregation_target: number;
+  /** The newest aggregation of the run, null before the first. */
+  readonly aggregation_id: string | null;
+}
+
+/** Body of `POST /branches/{id}/run`. */
+export interface RunChange {
+  readonly run_status: RunStatus;
+}
+
+export interface RoundBody {
+  readonly id: string;
+  readonly branch_id: string;
+  readonly run_number: number;
+  readonly round: number;
+  readonly status: RoundStatus;
+  readonly updates: readonly UpdateBody[];
+  /** Fixed when the round closes. */
+  readonly aggregation_id: string | null;
+  /** Nearest binary64 of the exact sum of the weightings; null before the round is done. */
+  readonly total_weighting: number | null;
+  /** Duration of the aggregation in seconds; null before the round is done. */
+  readonly aggregation_seconds: number | null;
+  readonly opened_at: number;
+  readonly closed_at: number | null;
+  readonly done_at: number | null;
+  /** Why the round failed. */
+  readonly failure: ErrorBody | null;
+}
+
+export interface UpdateBody {
+  readonly file_id: string;
+  readonly leaf_id: string;
+  readonly leaf_name: string;
+  readonly weighting: number;
+  readonly byte_length: number;
+  /** Lower-case hexadecimal. */
+  readonly sha256: string;
+  readonly received_at: number;
+}
+
+/** What an upload answers (201). */
+export interface UploadBody {
+  readonly file_id: string;
+  readonly run_number: number;
+  readonly round: number;
+  readonly weighting: number;
+  readonly sha256: string;
+  /** True when the very same bytes of this leaf were already in the round. */
+  readonly duplicate: boolean;
+}
+
+/** What `GET /aggregations/{id}` answers. */
+export interface AggregationBody {
+  readonly aggregation_id: string;
+  readonly branch_id: string;
+  readonly run_number: number;
+  readonly round: number;
+  readonly leaves: number;
+  readonly total_weighting: number;
+  readonly byte_length: number;
+  readonly sha256: string;
+  readonly created_at: number;
+  /** Absolute, signed, works without credentials for a few minutes. */
+  readonly download_url: string;
+}
+
+/** Body of `POST /aggregations/{id}/metrics`. */
+export interface MetricsChange {
+  readonly mode: MetricsMode;
+  /** Any JSON value. */
+  readonly data: unknown;
+}
+
+export interface MetricsBody {
+  readonly aggregation_id: string;
+  readonly leaf_id: string;
+  readonly mode: MetricsMode;
+  readonly data: unknown;
+  readonly received_at: number;
+}
+
+/** Data of a notice with `event: aggregation_status`; the hybrid that every generation of the BranchKey client reads. */
+export interface AggregationNotice {
+  readonly message_type: 'aggregation_status';
+  readonly body: { readonly aggregation_id: string };
+  readonly aggregation_id: string;
+  readonly run: number;
+  readonly round: number;
+}
+
+/** Data of a notice with `event: run_status`. */
+export interface RunNotice {
+  readonly message_type: 'run_status';
+  readonly body: { readonly run_status: RunStatus };
+  readonly run: number;
+  readonly round: number;
+}
+
+export type Notice = AggregationNotice | RunNotice;
+
+/** Paths of the API; every id is escaped. Lists answer `{ "items": […] }`. */
+export const paths = {
+  /** GET: the API description. */
+  openapi: () => `${API_PREFIX}/openapi.json`,
+  /** GET, without credentials: `{ "status": "ok", "version" }`. */
+  health: () => `${API_PREFIX}/health`,
+  /** GET list, POST `{ name }`; operators. */
+  trees: () => `${API_PREFIX}/trees`,
+  /** GET list, POST `{ name, tree_id, aggregation_target, parent_id? }`; operators. */
+  branches: () => `${API_PREFIX}/branches`,
+  /** GET; operators. */
+  branch: (id: string) => `${API_PREFIX}/branches/${seg(id)}`,
+  /** GET (operators and the branch's leaves), POST `RunChange` (operators). */
+  run: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/run`,
+  /** GET list of rounds, newest first, `?run=N`; operators. */
+  rounds: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/rounds`,
+  /** GET, server-sent events: `round` with a RoundBody at every change; operators. */
+  watch: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/watch`,
+  /** GET list of metrics; operators. */
+  branchMetrics: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/metrics`,
+  /** POST: run the aggregation of a failed round again; operators. */
+  roundRetry: (id: string) => `${API_PREFIX}/rounds/${seg(id)}/retry`,
+  /** POST: give up a failed round; operators. */
+  roundDiscard: (id: string) => `${API_PREFIX}/rounds/${seg(id)}/discard`,
+  /** GET list `?branch=ID`, POST `{ name, branch_id }`, answers CredentialsBody; operators. */
+  leaves: () => `${API_PREFIX}/leaves`,
+  /** DELETE: revoke the leaf's token; operators. */
+  leaf: (id: string) => `${API_PREFIX}/leaves/${seg(id)}`,
+  /** GET AuthenticatedBody; leaves. */
+  me: () => `${API_PREFIX}/leaves/me`,
+  /**
+   * PUT the bytes of a weight file, `?round=N` optional (refused when another round is open), headers `Repr-Digest` and
+   * `Idempotency-Key` optional; answers 201 UploadBody; the leaf itself.
+   */
+  updates: (leafId: string) => `${API_PREFIX}/leaves/${seg(leafId)}/updates`,
+  /** GET, server-sent events, `Last-Event-ID` resumes; the leaf itself. */
+  notices: (leafId: string) => `${API_PREFIX}/leaves/${seg(leafId)}/notices`,
+  /** GET AggregationBody; operators and leaves of the branch. */
+  aggregation: (id: string) => `${API_PREFIX}/aggregations/${seg(id)}`,
+  /** POST MetricsChange, answers 201 MetricsBody; leaves of the branch. */
+  metrics: (aggregationId: string) => `${API_PREFIX}/aggregations/${seg(aggregationId)}/metrics`,
+  /** GET the file by signed query; ranges and `Repr-Digest`. */
+  file: (id: string) => `${API_PREFIX}/files/${seg(id)}`,
+} as const;
+
+function seg(id: string): string {
+  return encodeURIComponent(id);
+}

@@ -1,0 +1,80 @@
+// Runs every test/**/*.test.ts in a process of its own and cannot be fooled by an empty or crashed run: uvu counts a
+// file without `.run()`, a throwing hook and an empty suite as successes. A file passes only if it exits with 0,
+// reports a total above zero, and everything in that total passed or was skipped by name.
+// Usage: node test/run.mjs [pattern …]   CAMBIUM_LONG=1 adds test/**/*.long.ts
+import { spawn } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** A suite that takes longer hangs. The long ones get more. */
+const TIMEOUT_MS = process.env.CAMBIUM_LONG ? 1_800_000 : 240_000;
+
+const folder = fileURLToPath(new URL('.', import.meta.url));
+const endings = process.env.CAMBIUM_LONG ? ['.test.ts', '.long.ts'] : ['.test.ts'];
+const patterns = process.argv.slice(2);
+const files = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+  .filter((file) => endings.some((ending) => file.endsWith(ending)))
+  .filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern)))
+  .sort();
+
+if (files.length === 0) {
+  console.error(`no test file matches ${patterns.join(' ')}`);
+  process.exit(1);
+}
+
+const sum = { passed: 0, failed: 0, skipped: 0 };
+
+function runFile(file) {
+  return new Promise((resolve) => {
+    const startedAt = Date.now();
+    const child = spawn(process.execPath, ['--import', 'tsx', join(folder, file)], {
+      cwd: join(folder, '..'),
+      env: { ...process.env, FORCE_COLOR: '0', NO_COLOR: '1' },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let output = '';
+    child.stdout.on('data', (chunk) => (output += chunk));
+    child.stderr.on('data', (chunk) => (output += chunk));
+    const timer = setTimeout(() => {
+      output += `\nstopped after ${TIMEOUT_MS / 1000} s\n`;
+      child.kill('SIGKILL');
+    }, TIMEOUT_MS);
+    child.on('close', (code, signal) => {
+      clearTimeout(timer);
+      const count = (name) => Number(new RegExp(`^\\s*${name}:\\s+(\\d+)`, 'm').exec(output)?.[1] ?? 0);
+      const total = count('Total');
+      const passed = count('Passed');
+      const missing = [...output.matchAll(/^SKIPPED \(missing peer\): .*$/gm)].map((match) => match[0]);
+      // uvu leaves skipped tests out of Total when it counts them in Skipped.
+      const skipped = count('Skipped') + missing.length;
+      const good = code === 0 && total + skipped > 0 && passed === total;
+      const refused = process.env.CI === 'true' && skipped > 0;
+      sum.passed += passed;
+      sum.skipped += skipped;
+      sum.failed += good ? 0 : Math.max(1, total - passed);
+      if (refused) sum.failed += skipped;
+      const seconds = ((Date.now() - startedAt) / 1000).toFixed(1);
+      console.log(
+        `${good && !refused ? 'ok  ' : 'FAIL'} ${relative('.', file)} ${passed}/${total} (${seconds} s)`,
+      );
+      for (const line of missing) console.log(`     ${line}`);
+      if (!good) console.log(output, `exit code ${code}${signal ? `, signal ${signal}` : ''}`);
+      if (refused) console.log('     skipped tests are failures under CI=true');
+      resolve();
+    });
+  });
+}
+
+const queue = [...files];
+await Promise.all(
+  Array.from({ length: Math.min(availableParallelism(), files.length) }, async () => {
+    for (let file = queue.shift(); file !== undefined; file = queue.shift()) await runFile(file);
+  }),
+);
+
+console.log(
+  `\n${sum.passed} passed, ${sum.failed} failed${sum.skipped > 0 ? `, ${sum.skipped} skipped` : ''}`,
+);
+process.exit(sum.failed === 0 && sum.passed > 0 ? 0 : 1);
