@@ -1,0 +1,188 @@
+/**
+ * Files as byte sources and sinks, asynchronous for threads that serve others and synchronous for workers, where a
+ * positional read straight into the core's memory is the fastest way in.
+ *
+ * A sink writes to a hidden file in the folder of its target and renames it there on `commit`, so that a reader sees
+ * the old content, or the new one, and never a part.
+ */
+import { randomBytes } from 'node:crypto';
+import * as fs from 'node:fs';
+import { open, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { FileError } from '../errors.ts';
+import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
+import { fileError } from './file-errors.ts';
+
+export interface FileSinkOptions {
+  /** Flush the file and its folder to the disk before `commit` ends: needed where a receipt follows. Default false. */
+  readonly durable?: boolean | undefined;
+}
+
+/** Opens a file for positional reading. Throws FileError. */
+export async function openFileSource(path: string, name = path): Promise<ByteSource> {
+  const handle = await guard(path, 'read', () => open(path, 'r'));
+  try {
+    const stat = await guard(path, 'read', () => handle.stat());
+    return {
+      name,
+      byteLength: sizeOf(stat, path),
+      readInto: (offset, target) =>
+        guard(path, 'read', async () => {
+          let done = 0;
+          while (done < target.byteLength) {
+            const { bytesRead } = await handle.read(target, done, target.byteLength - done, offset + done);
+            if (bytesRead === 0) break;
+            done += bytesRead;
+          }
+          return done;
+        }),
+      close: () => handle.close(),
+    };
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+/** The same, synchronous; for workers. Throws FileError. */
+export function openFileSourceSync(path: string, name = path): ByteSource {
+  const descriptor = guardSync(path, 'read', () => fs.openSync(path, 'r'));
+  try {
+    return {
+      name,
+      byteLength: sizeOf(
+        guardSync(path, 'read', () => fs.fstatSync(descriptor)),
+        path,
+      ),
+      readInto: (offset, target) =>
+        guardSync(path, 'read', () => {
+          let done = 0;
+          while (done < target.byteLength) {
+            const read = fs.readSync(descriptor, target, done, target.byteLength - done, offset + done);
+            if (read === 0) break;
+            done += read;
+          }
+          return done;
+        }),
+      close: () => fs.closeSync(descriptor),
+    };
+  } catch (error) {
+    fs.closeSync(descriptor);
+    throw error;
+  }
+}
+
+/** Opens a sink that becomes the file at `path` on commit. Throws FileError. */
+export async function openFileSink(path: string, options: FileSinkOptions = {}): Promise<ByteSink> {
+  const part = partPath(path);
+  const handle = await guard(path, 'write', () => open(part, 'wx', 0o666));
+  let isOpen = true;
+  const closeOnce = async () => {
+    if (!isOpen) return;
+    isOpen = false;
+    await handle.close();
+  };
+  return {
+    write: (offset, bytes) =>
+      guard(path, 'write', async () => {
+        for (let done = 0; done < bytes.byteLength; ) {
+          const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done, offset + done);
+          done += bytesWritten;
+        }
+      }),
+    commit: () =>
+      guard(path, 'write', async () => {
+        if (options.durable) await handle.sync();
+        await closeOnce();
+        await rename(part, path);
+        if (options.durable) await syncFolder(dirname(path));
+      }),
+    async discard() {
+      await closeOnce();
+      await rm(part, { force: true });
+    },
+  };
+}
+
+/** The same, synchronous; for workers. Throws FileError. */
+export function openFileSinkSync(path: string, options: FileSinkOptions = {}): ByteSink {
+  const part = partPath(path);
+  const descriptor = guardSync(path, 'write', () => fs.openSync(part, 'wx', 0o666));
+  let isOpen = true;
+  const closeOnce = () => {
+    if (!isOpen) return;
+    isOpen = false;
+    fs.closeSync(descriptor);
+  };
+  return {
+    write: (offset, bytes) =>
+      guardSync(path, 'write', () => {
+        for (let done = 0; done < bytes.byteLength; ) {
+          done += fs.writeSync(descriptor, bytes, done, bytes.byteLength - done, offset + done);
+        }
+      }),
+    commit: () =>
+      guardSync(path, 'write', () => {
+        if (options.durable) fs.fsyncSync(descriptor);
+        closeOnce();
+        fs.renameSync(part, path);
+        if (options.durable) syncFolderSync(dirname(path));
+      }),
+    discard() {
+      closeOnce();
+      fs.rmSync(part, { force: true });
+    },
+  };
+}
+
+/** Flushes a folder, so that a rename in it outlives a power cut. */
+export async function syncFolder(path: string): Promise<void> {
+  const handle = await open(path, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+function syncFolderSync(path: string): void {
+  const descriptor = fs.openSync(path, 'r');
+  try {
+    fs.fsyncSync(descriptor);
+  } finally {
+    fs.closeSync(descriptor);
+  }
+}
+
+function partPath(path: string): string {
+  return join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.part`);
+}
+
+function sizeOf(stat: fs.Stats, path: string): number {
+  if (stat.isDirectory())
+    throw new FileError('file-is-folder', `cannot read ${path}: this is a folder`, path);
+  if (!stat.isFile()) {
+    throw new FileError(
+      'file-not-regular',
+      `cannot read ${path}: not a regular file (it has no positions)`,
+      path,
+    );
+  }
+  return stat.size;
+}
+
+async function guard<T>(path: string, action: 'read' | 'write', work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw fileError(error, path, action);
+  }
+}
+
+function guardSync<T>(path: string, action: 'read' | 'write', work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw fileError(error, path, action);
+  }
+}
