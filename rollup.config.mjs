@@ -1,0 +1,72 @@
+import { readFileSync } from 'node:fs';
+import commonjs from '@rollup/plugin-commonjs';
+import json from '@rollup/plugin-json';
+import { nodeResolve } from '@rollup/plugin-node-resolve';
+import dts from 'rollup-plugin-dts';
+import esbuild from 'rollup-plugin-esbuild';
+
+const { dependencies, peerDependencies } = JSON.parse(
+  readFileSync(new URL('package.json', import.meta.url), 'utf8'),
+);
+
+/** Packages that stay imports: what a plain install brings along, what is optional, and what only the demo uses. */
+const external = [
+  ...Object.keys(dependencies),
+  ...Object.keys(peerDependencies ?? {}),
+  'mnist',
+  /^@tensorflow\//,
+  /^node:/,
+].map((name) => (typeof name === 'string' ? new RegExp(`^${name}(/|$)`) : name));
+
+const isExternal = (id) => external.some((pattern) => pattern.test(id));
+const ts = esbuild({ target: 'es2022', tsconfig: 'tsconfig.json' });
+
+/** The core's bytes are a chunk of their own, so that code and core can be weighed (and cached) apart. */
+const coreChunk = (id) => (id.endsWith('/core/wasm.ts') ? 'core-wasm' : undefined);
+
+/** @type {import('rollup').RollupOptions[]} */
+export default [
+  {
+    // Node: the library, the command line and the files that run in workers and child processes share their chunks.
+    input: {
+      index: 'src/index.ts',
+      cli: 'src/cli.ts',
+      worker: 'src/node/worker.ts',
+      'demo-leaf': 'src/cli/demo/leaf.ts',
+    },
+    output: {
+      dir: 'dist',
+      format: 'esm',
+      chunkFileNames: 'chunks/[name]-[hash].js',
+      manualChunks: coreChunk,
+      banner: (chunk) => (chunk.name === 'cli' ? '#!/usr/bin/env node' : ''),
+    },
+    external: isExternal,
+    plugins: [nodeResolve({ preferBuiltins: true, exportConditions: ['node'] }), commonjs(), json(), ts],
+    onwarn: silenceLibraries,
+  },
+  {
+    input: { browser: 'src/browser.ts' },
+    output: {
+      dir: 'dist',
+      format: 'esm',
+      chunkFileNames: 'chunks/browser-[name].js',
+      manualChunks: coreChunk,
+    },
+    external: isExternal,
+    plugins: [nodeResolve({ browser: true }), ts],
+  },
+  {
+    input: { index: 'src/index.ts', browser: 'src/browser.ts' },
+    output: { dir: 'dist', format: 'esm', chunkFileNames: 'chunks/types-[name].d.ts' },
+    external: isExternal,
+    plugins: [dts({ tsconfig: 'tsconfig.json' })],
+  },
+];
+
+/** Bundled libraries warn about themselves; warnings about our own files stay. */
+function silenceLibraries(warning, warn) {
+  if (warning.id?.includes('node_modules') || warning.ids?.every((id) => id.includes('node_modules'))) return;
+  if (warning.code === 'THIS_IS_UNDEFINED') return;
+  warn(warning);
+}

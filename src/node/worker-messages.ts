@@ -1,0 +1,24 @@
+import type { AggregateReport, AggregateRequest, Examination, Progress } from './jobs.ts';
+import type { PackedError } from './worker-errors.ts';
+
+export interface ExamineMessage {
+  readonly type: 'examine';
+  readonly path: string;
+  /** What errors call the file. */
+  readonly name: string;
+  readonly checkFinite: boolean;
+}
+
+/** What a job asks for. */
+export type JobMessage = ExamineMessage | { readonly type: 'aggregate'; readonly request: AggregateRequest };
+
+export type ToWorker = JobMessage & {
+  readonly id: number;
+  /** One shared number: not 0 when the job is to stop. */
+  readonly abortFlag: Int32Array;
+};
+
+export type FromWorker =
+  | { readonly id: number; readonly type: 'progress'; readonly progress: Progress }
+  | { readonly id: number; readonly type: 'done'; readonly value: Examination | AggregateReport }
+  | { readonly id: number; readonly type: 'failed'; readonly error: PackedError };
