@@ -1,0 +1,393 @@
+/**
+ * The one place that talks HTTP. Requests go through ky with its own retries, timeouts and errors switched off: a retry
+ * in ky keeps a copy of the body, and its timeouts limit the whole where we limit silence.
+ *
+ * What an attempt can end with:
+ * - RefusedError: the server said no, with its own code;
+ * - UnavailableError: no connection (`unavailable-server`, `unavailable-tls`), silence (`timeout`), an error page of
+ *   something between us and the server (`unavailable-server`);
+ * - ProtocolError: an answer that nobody meant for us, such as the page of a captive portal;
+ * - the reason of the caller's signal, as it is.
+ */
+import ky, { isNetworkError, type KyInstance } from 'ky';
+import {
+  type CambiumError,
+  isCambiumError,
+  ProtocolError,
+  RefusedError,
+  UnavailableError,
+} from '../errors.ts';
+import { type Clock, systemClock } from './clock.ts';
+import { networkError } from './network-error.ts';
+import {
+  type RetryOptions,
+  type RetryPolicy,
+  readRetryAfter,
+  retryPolicy,
+  TransientFailure,
+  withRetries,
+} from './retry.ts';
+import { Watchdog } from './watchdog.ts';
+
+/** An answer in JSON is refused above this, before it fills the memory. Ours have a few kilobytes. */
+const MAX_JSON_BYTES = 16 << 20;
+
+/** As much of an error's body as is looked at. */
+const MAX_ERROR_BYTES = 64 << 10;
+
+/** A body sent in one piece shows no progress; it gets the time that a line of this many bytes per second needs. */
+const SLOWEST_LINE = 16 << 10;
+
+export interface Timeouts {
+  /**
+   * From the end of the request to the first byte of the answer, connecting included (fetch does not tell when it is
+   * connected). Default 30,000.
+   */
+  readonly responseMs?: number | undefined;
+  /** Silence in the middle of a body, in either direction. Default 60,000. */
+  readonly idleMs?: number | undefined;
+}
+
+export interface HttpOptions {
+  /** Base URL; a path in it is kept. */
+  readonly server: string;
+  /** Value of `Authorization`. */
+  readonly authorization?: string | undefined;
+  readonly timeouts?: Timeouts | undefined;
+  readonly retry?: RetryOptions | undefined;
+  /** Default: the host's. */
+  readonly fetch?: typeof globalThis.fetch | undefined;
+  readonly clock?: Clock | undefined;
+  /** A number in [0, 1). Default Math.random. */
+  readonly random?: (() => number) | undefined;
+}
+
+/** Bytes to send. */
+export type RequestBody =
+  | {
+      readonly byteLength: number;
+      /** Called once per attempt; exactly `byteLength` bytes must come. */
+      readonly chunks: () => AsyncIterable<Uint8Array>;
+      /** Called with the bytes handed over so far; begins again at 0 with each attempt. */
+      readonly onSent?: ((bytes: number) => void) | undefined;
+    }
+  | { readonly byteLength: number; readonly whole: Uint8Array | Blob };
+
+export interface HttpRequest {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE';
+  /** Path below the server; or an absolute URL, which is asked without credentials. */
+  readonly target: string;
+  readonly query?: Readonly<Record<string, string | number | undefined>> | undefined;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  readonly json?: unknown;
+  readonly body?: RequestBody | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly timeouts?: Timeouts | undefined;
+}
+
+/** A good answer (2xx) whose body has not been read. It must be closed. */
+export interface HttpAnswer {
+  readonly status: number;
+  readonly headers: Headers;
+  /** The request in words, for messages. */
+  readonly where: string;
+  /** The body as it comes. A cut is a TransientFailure. */
+  chunks(): AsyncGenerator<Uint8Array, void, void>;
+  /** Ends the exchange; harmless after the body's end. */
+  close(): void;
+}
+
+export class Http {
+  readonly server: string;
+  readonly policy: RetryPolicy;
+  readonly clock: Clock;
+  readonly #own: KyInstance;
+  readonly #foreign: KyInstance;
+  readonly #timeouts: { readonly responseMs: number; readonly idleMs: number };
+
+  /** @throws TypeError when `server` is no http(s) URL; RangeError for senseless numbers */
+  constructor(options: HttpOptions) {
+    this.server = baseUrl(options.server);
+    this.clock = options.clock ?? systemClock;
+    this.policy = retryPolicy(options.retry ?? {}, this.clock, options.random ?? Math.random);
+    this.#timeouts = withDefaults(options.timeouts, { responseMs: 30_000, idleMs: 60_000 });
+    this.#foreign = ky.create({
+      retry: 0,
+      timeout: false,
+      throwHttpErrors: false,
+      cache: 'no-store',
+      credentials: 'omit',
+      referrerPolicy: 'no-referrer',
+      ...(options.fetch && {
+        fetch: options.fetch as NonNullable<Parameters<typeof ky.create>[0]>['fetch'] & object,
+      }),
+    });
+    this.#own = this.#foreign.extend({
+      prefix: this.server,
+      ...(options.authorization !== undefined && { headers: { authorization: options.authorization } }),
+    });
+  }
+
+  /** Sends a request, with retries, and reads the answer as JSON; `undefined` for an empty 204. */
+  json(request: HttpRequest): Promise<unknown> {
+    return withRetries(this.policy, request.signal, async () => {
+      const answer = await this.open(request);
+      try {
+        if (answer.status === 204) return undefined;
+        return parseJson(await readText(answer.chunks(), MAX_JSON_BYTES, answer.where), answer);
+      } finally {
+        answer.close();
+      }
+    });
+  }
+
+  /** Makes one attempt. Throws TransientFailure where another one may succeed: run it in `withRetries`. */
+  async open(request: HttpRequest): Promise<HttpAnswer> {
+    const { signal, target } = request;
+    signal?.throwIfAborted();
+    const foreign = /^https?:/i.test(target);
+    const where = `${request.method} ${foreign ? withoutQuery(target) : `${this.server}${target}`}`;
+    const { responseMs, idleMs } = withDefaults(request.timeouts, this.#timeouts);
+    const watchdog = new Watchdog(this.clock, signal);
+    let bodyError: unknown;
+    const explain = (error: unknown): unknown => {
+      if (signal?.aborted) return signal.reason;
+      if (bodyError !== undefined) return bodyError;
+      if (watchdog.expired) {
+        return new TransientFailure(new UnavailableError('timeout', `${where}: silence for too long`));
+      }
+      if (isCambiumError(error) || error instanceof TransientFailure) return error;
+      return networkError(isNetworkError(error) ? error.cause : error, where);
+    };
+    try {
+      watchdog.feed(responseMs + wholeBodyMs(request.body));
+      const body = request.body && {
+        body: bodyOf(request.body, {
+          onChunk: () => watchdog.feed(idleMs),
+          onEnd: () => watchdog.feed(responseMs),
+          onError: (error) => {
+            bodyError = error;
+          },
+        }),
+        headers: lengthHeader(request.body),
+      };
+      const response = await (foreign ? this.#foreign : this.#own)(target, {
+        method: request.method,
+        searchParams: request.query,
+        headers: { ...body?.headers, ...request.headers },
+        signal: watchdog.signal,
+        // Node keeps a copy of a streamed body for a redirect unless redirects are errors. Elsewhere `manual` lets us
+        // name the address; only links to files may lead on, because they carry no credentials.
+        redirect: body ? 'error' : foreign ? 'follow' : 'manual',
+        ...(body && { body: body.body as BodyInit }),
+        ...(request.json !== undefined && { json: request.json }),
+      });
+      watchdog.feed(idleMs);
+      await refuseBadStatus(response, where, this.clock);
+      return {
+        status: response.status,
+        headers: response.headers,
+        where,
+        async *chunks() {
+          try {
+            yield* readChunks(
+              response,
+              () => watchdog.feed(idleMs),
+              () => watchdog.rest(),
+            );
+          } catch (error) {
+            throw explain(error);
+          }
+        },
+        close: () => watchdog.stop(),
+      };
+    } catch (error) {
+      watchdog.stop();
+      throw explain(error);
+    }
+  }
+}
+
+/** Reads a body as UTF-8 text of at most `limit` bytes. */
+export async function readText(
+  chunks: AsyncIterable<Uint8Array>,
+  limit: number,
+  where: string,
+): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = '';
+  let bytes = 0;
+  for await (const chunk of chunks) {
+    bytes += chunk.byteLength;
+    if (bytes > limit) {
+      throw new ProtocolError('protocol-too-long', `${where}: the answer is longer than ${limit} bytes`);
+    }
+    text += decoder.decode(chunk, { stream: true });
+  }
+  return text + decoder.decode();
+}
+
+/** Body chunks; `onWait` is called before each read, `onYield` while the consumer has the chunk. */
+async function* readChunks(
+  response: Response,
+  onWait: () => void,
+  onYield: () => void,
+): AsyncGenerator<Uint8Array, void, void> {
+  const reader = response.body?.getReader();
+  if (reader === undefined) return;
+  try {
+    for (;;) {
+      onWait();
+      const { done, value } = await reader.read();
+      onYield();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // Releases the connection when the consumer stops early; of no consequence when the body has ended or failed.
+    reader.cancel().catch(() => {});
+  }
+}
+
+interface BodyEvents {
+  onChunk(): void;
+  onEnd(): void;
+  onError(error: unknown): void;
+}
+
+function bodyOf(body: RequestBody, events: BodyEvents): ReadableStream<Uint8Array> | Uint8Array | Blob {
+  if ('whole' in body) return body.whole;
+  const iterator = body.chunks()[Symbol.asyncIterator]();
+  let sent = 0;
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        try {
+          const next = await iterator.next();
+          if (next.done) {
+            events.onEnd();
+            controller.close();
+            return;
+          }
+          events.onChunk();
+          sent += next.value.byteLength;
+          body.onSent?.(sent);
+          controller.enqueue(next.value);
+        } catch (error) {
+          events.onError(error);
+          controller.error(error);
+        }
+      },
+      async cancel() {
+        await iterator.return?.();
+      },
+    },
+    // Nothing is read ahead: a chunk exists only while the connection takes it.
+    { highWaterMark: 0 },
+  );
+}
+
+/** A streamed body would go out in chunked coding, which hides a cut and its size. Browsers ignore the header. */
+function lengthHeader(body: RequestBody): Record<string, string> {
+  return 'whole' in body ? {} : { 'content-length': String(body.byteLength) };
+}
+
+function wholeBodyMs(body: RequestBody | undefined): number {
+  return body === undefined ? 0 : Math.ceil((body.byteLength / SLOWEST_LINE) * 1000);
+}
+
+/** Throws for every status but 2xx. */
+async function refuseBadStatus(response: Response, where: string, clock: Clock): Promise<void> {
+  const { status, headers } = response;
+  if (response.ok) return;
+  if (response.type === 'opaqueredirect' || (status >= 300 && status < 400)) {
+    const to = headers.get('location');
+    await response.body?.cancel();
+    throw new ProtocolError(
+      'protocol-redirect',
+      `${where}: redirected${to === null ? '' : ` to ${withoutQuery(to)}`}; give the final address as the server`,
+    );
+  }
+  const failure = refusal(await readErrorText(response, where), response, where);
+  if (status < 500 && status !== 408 && status !== 429) throw failure;
+  throw new TransientFailure(failure, readRetryAfter(headers.get('retry-after'), clock.now()));
+}
+
+/** The body of an error is a courtesy: when it breaks off, the status alone must do. */
+async function readErrorText(response: Response, where: string): Promise<string> {
+  const nothing = () => {};
+  try {
+    return await readText(readChunks(response, nothing, nothing), MAX_ERROR_BYTES, where);
+  } catch {
+    return '';
+  }
+}
+
+function refusal(text: string, response: Response, where: string): CambiumError {
+  const { status, headers } = response;
+  const body = jsonObject(text);
+  const message = body?.message ?? body?.error;
+  if (typeof message === 'string') {
+    const code = typeof body?.code === 'string' ? body.code : `http-${status}`;
+    return new RefusedError(printable(code), printable(message), status);
+  }
+  const said = `${where}: answered ${status} with ${headers.get('content-type') ?? 'no content type'}`;
+  return status >= 500
+    ? new UnavailableError('unavailable-server', said)
+    : new ProtocolError('protocol-not-json', `${said}; is this the address of a Cambium server?`);
+}
+
+function parseJson(text: string, answer: HttpAnswer): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new ProtocolError(
+      'protocol-not-json',
+      `${answer.where}: answered ${answer.status} with ${answer.headers.get('content-type') ?? 'no content type'}` +
+        ' instead of JSON; is this the address of a Cambium server, and is there a log-in page in between?',
+      { cause },
+    );
+  }
+}
+
+function jsonObject(text: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Words from a stranger end up on terminals: no control characters, no novels. */
+function printable(text: string): string {
+  return text.replace(/\p{Cc}+/gu, ' ').slice(0, 2000);
+}
+
+function withoutQuery(url: string): string {
+  return url.replace(/[?#].*$/s, '');
+}
+
+function baseUrl(server: string): string {
+  const url = URL.canParse(server) ? new URL(server) : undefined;
+  if (url === undefined || !/^https?:$/.test(url.protocol) || url.search !== '' || url.hash !== '') {
+    throw new TypeError(
+      `the server must be an http or https URL without query, not ${JSON.stringify(server)}`,
+    );
+  }
+  if (url.username !== '' || url.password !== '') {
+    throw new TypeError('the URL of the server must not hold credentials');
+  }
+  return url.href.replace(/\/+$/, '');
+}
+
+function withDefaults(
+  timeouts: Timeouts | undefined,
+  defaults: { readonly responseMs: number; readonly idleMs: number },
+): { readonly responseMs: number; readonly idleMs: number } {
+  const { responseMs = defaults.responseMs, idleMs = defaults.idleMs } = timeouts ?? {};
+  for (const [name, value] of Object.entries({ responseMs, idleMs })) {
+    if (!(value > 0)) throw new RangeError(`timeouts.${name} must be above zero, is ${value}`);
+  }
+  return { responseMs, idleMs };
+}

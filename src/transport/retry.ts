@@ -1,0 +1,89 @@
+import type { CambiumError } from '../errors.ts';
+import { type Clock, sleep } from './clock.ts';
+
+/** How often and how patiently a call is tried again. */
+export interface RetryOptions {
+  /** Tries in all, the first one included. Default 5. */
+  readonly attempts?: number | undefined;
+  /** Upper bound of the first pause, in milliseconds; it doubles from pause to pause. Default 500. */
+  readonly baseMs?: number | undefined;
+  /** Upper bound of every pause, in milliseconds. Default 15,000. */
+  readonly maxMs?: number | undefined;
+  /** Longest `Retry-After` that is waited for; a server that asks for more gets no further try. Default 120,000. */
+  readonly maxRetryAfterMs?: number | undefined;
+}
+
+export interface RetryPolicy extends Required<{ [K in keyof RetryOptions]: number }> {
+  readonly clock: Clock;
+  /** A number in [0, 1), like Math.random. */
+  readonly random: () => number;
+}
+
+/** Completes a policy. Throws RangeError. */
+export function retryPolicy(options: RetryOptions, clock: Clock, random: () => number): RetryPolicy {
+  const { attempts = 5, baseMs = 500, maxMs = 15_000, maxRetryAfterMs = 120_000 } = options;
+  if (!Number.isInteger(attempts) || attempts < 1) {
+    throw new RangeError(`retry.attempts must be an integer from 1, not ${attempts}`);
+  }
+  for (const [name, value] of Object.entries({ baseMs, maxMs, maxRetryAfterMs })) {
+    if (!(value >= 0)) throw new RangeError(`retry.${name} must not be negative, is ${value}`);
+  }
+  return { attempts, baseMs, maxMs, maxRetryAfterMs, clock, random };
+}
+
+/**
+ * Thrown by one attempt to say that another one may succeed; it never reaches callers, who get `failure`. The attempt
+ * decides, because only it knows whether a connection broke or a server said no.
+ */
+export class TransientFailure extends Error {
+  readonly failure: CambiumError;
+  /** What the server asked for in `Retry-After`. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(failure: CambiumError, retryAfterMs?: number) {
+    super(failure.message, { cause: failure });
+    this.failure = failure;
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/**
+ * Runs `attempt` until it succeeds, fails for good, or the policy's attempts are used up. A failed attempt must leave
+ * nothing behind that the next one would trip over.
+ *
+ * @throws the failure of the last attempt; the reason of `signal`
+ */
+export async function withRetries<T>(
+  policy: RetryPolicy,
+  signal: AbortSignal | undefined,
+  attempt: () => Promise<T>,
+): Promise<T> {
+  for (let tried = 1; ; tried++) {
+    signal?.throwIfAborted();
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!(error instanceof TransientFailure)) throw error;
+      const { failure, retryAfterMs = 0 } = error;
+      if (tried >= policy.attempts || retryAfterMs > policy.maxRetryAfterMs) throw failure;
+      await sleep(policy.clock, error.retryAfterMs ?? backoffMs(policy, tried), signal);
+    }
+  }
+}
+
+/**
+ * Pause after the `tried`-th failure. Half of it is random, so that leaves that lost their server together do not
+ * come back together.
+ */
+export function backoffMs(policy: RetryPolicy, tried: number): number {
+  const bound = Math.min(policy.maxMs, policy.baseMs * 2 ** (tried - 1));
+  return bound / 2 + (bound / 2) * policy.random();
+}
+
+/** Reads `Retry-After`: whole seconds or an HTTP date. Undefined when absent or unreadable. */
+export function readRetryAfter(value: string | null, now: number): number | undefined {
+  if (value === null) return undefined;
+  if (/^\s*\d+\s*$/.test(value)) return Number(value) * 1000;
+  const date = Date.parse(value);
+  return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+}
