@@ -1,0 +1,38 @@
+import {
+  AggregationError,
+  CambiumError,
+  FileError,
+  FormatError,
+  RefusedError,
+  UnavailableError,
+} from '../errors.ts';
+
+/** Exit codes of every command (the 60s and 70s are those of sysexits.h). */
+export const EXIT = {
+  done: 0,
+  usage: 2,
+  badData: 65,
+  unavailable: 69,
+  internal: 70,
+  file: 74,
+  refused: 77,
+  interrupted: 130,
+} as const;
+
+/** A command that was called in a way it does not understand. */
+export class UsageError extends CambiumError {
+  constructor(message: string) {
+    super('usage', message);
+  }
+}
+
+/** The exit code that tells a script what kind of thing went wrong. */
+export function exitCodeOf(error: unknown): number {
+  if (error instanceof UsageError) return EXIT.usage;
+  if (error instanceof FormatError || error instanceof AggregationError) return EXIT.badData;
+  if (error instanceof FileError) return EXIT.file;
+  if (error instanceof RefusedError) return EXIT.refused;
+  if (error instanceof UnavailableError) return EXIT.unavailable;
+  if (error instanceof DOMException && error.name === 'AbortError') return EXIT.interrupted;
+  return EXIT.internal;
+}

@@ -1,0 +1,82 @@
+import { FormatError, isCambiumError } from '../errors.ts';
+import { openWeights } from '../formats/open.ts';
+import { openFileSource } from '../node/files.ts';
+import { tensorStatistics } from '../node/statistics.ts';
+import type { Layout } from '../tensor/layout.ts';
+import { EXIT, exitCodeOf } from './exit.ts';
+import { formatBytes, printError, printJson, printLine, printNote, printTable } from './output.ts';
+
+interface InspectOptions {
+  readonly json: boolean;
+  readonly stats: boolean;
+  readonly verbose: boolean;
+}
+
+/** `cambium inspect FILE…`: the layout of weight files; a file that is none gets its error in its place. */
+export async function inspect(files: readonly string[], options: InspectOptions): Promise<number> {
+  const entries: object[] = [];
+  let exitCode: number = EXIT.done;
+  for (const file of files) {
+    try {
+      const entry = await inspectFile(file, options.stats);
+      entries.push(entry);
+      if (!options.json) printEntry(entry, files.length > 1);
+    } catch (error) {
+      if (!isCambiumError(error)) throw error;
+      if (exitCode === EXIT.done) exitCode = exitCodeOf(error);
+      const offset = error instanceof FormatError ? error.offset : undefined;
+      entries.push({
+        file,
+        error: error.message,
+        code: error.code,
+        ...(offset === undefined ? {} : { offset }),
+      });
+      if (options.json) printNote(`cambium: ${error.message} [${error.code}]`);
+      else printError(error, { json: false, verbose: options.verbose });
+    }
+  }
+  if (options.json) printJson(files.length === 1 ? entries[0] : entries);
+  return exitCode;
+}
+
+async function inspectFile(file: string, stats: boolean) {
+  const source = await openFileSource(file);
+  try {
+    const { layout } = await openWeights(source);
+    return {
+      file,
+      ...(await describe(layout, stats ? (i) => tensorStatistics(source, layout.tensors[i]!) : undefined)),
+    };
+  } finally {
+    await source.close();
+  }
+}
+
+async function describe(layout: Layout, statistics: ((tensor: number) => Promise<object>) | undefined) {
+  const tensors = [];
+  for (const [i, { name, dtype, shape, order, byteOffset, byteLength }] of layout.tensors.entries()) {
+    tensors.push({ name, dtype, shape, order, byteOffset, byteLength, ...(await statistics?.(i)) });
+  }
+  return { format: layout.format, weighting: layout.weighting, tensors };
+}
+
+type Entry = Awaited<ReturnType<typeof inspectFile>>;
+
+function printEntry({ file, format, weighting, tensors }: Entry, withBlankLine: boolean): void {
+  printLine(`${file}: ${format}, weighting ${weighting ?? 'none'}, ${tensors.length} tensors`);
+  const extra = Object.keys(tensors[0] ?? {}).slice(6);
+  printTable(
+    ['#', 'name', 'dtype', 'shape', 'order', 'offset', 'size', ...extra],
+    tensors.map((tensor, i) => [
+      i,
+      tensor.name ?? '-',
+      tensor.dtype,
+      `(${tensor.shape.join(', ')})`,
+      tensor.order,
+      tensor.byteOffset ?? '-',
+      formatBytes(tensor.byteLength),
+      ...extra.map((key) => String((tensor as Record<string, unknown>)[key])), // statistics, beside the layout's members
+    ]),
+  );
+  if (withBlankLine) printLine();
+}

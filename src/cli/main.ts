@@ -1,0 +1,178 @@
+/** The commands, their options, and the one place where errors become exit codes. */
+import { Command, CommanderError, Option } from 'commander';
+import { VERSION } from '../wire/version.ts';
+import { aggregate } from './aggregate.ts';
+import { createBranch, listBranches } from './branch.ts';
+import { demo } from './demo.ts';
+import { EXIT, exitCodeOf, UsageError } from './exit.ts';
+import { inspect } from './inspect.ts';
+import { createLeaf, listLeaves, revokeLeaf } from './leaf.ts';
+import { listMetrics } from './metrics.ts';
+import { printError } from './output.ts';
+import { discardRound, listRounds, retryRound } from './round.ts';
+import { changeRun, showRun, watchRun } from './run.ts';
+import { serve } from './serve.ts';
+import { createTree, listTrees } from './tree.ts';
+
+/**
+ * Runs one command.
+ *
+ * @param args the words behind `cambium`
+ * @returns the exit code of the process
+ */
+export async function main(args: readonly string[]): Promise<number> {
+  const interrupt = new AbortController();
+  const onSignal = () => {
+    // A second signal ends the process at once, whatever it is doing.
+    if (interrupt.signal.aborted) process.exit(EXIT.interrupted);
+    interrupt.abort(new DOMException('interrupted', 'AbortError'));
+  };
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
+  // A reader that has seen enough (`cambium … | head`) is no error.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(EXIT.done);
+  });
+  let exitCode: number = EXIT.done;
+  const program = build(interrupt.signal, (code) => {
+    exitCode = code;
+  });
+  try {
+    await program.parseAsync([...args], { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return EXIT.done; // --help, --version
+    const ours =
+      error instanceof CommanderError ? new UsageError(error.message.replace(/^error: /, '')) : error;
+    printError(ours, { json: args.includes('--json'), verbose: args.includes('--verbose') });
+    return exitCodeOf(ours);
+  } finally {
+    process.off('SIGINT', onSignal);
+    process.off('SIGTERM', onSignal);
+  }
+}
+
+function build(signal: AbortSignal, setExitCode: (code: number) => void): Command {
+  const program = new Command('cambium')
+    .description('Federated averaging: exact weighted means of weight files, a server and its leaves')
+    .version(VERSION)
+    .exitOverride()
+    .configureOutput({ outputError() {} }) // printed once, in main
+    .showHelpAfterError(false);
+
+  const command = (parent: Command, usage: string, description: string) =>
+    parent
+      .command(usage)
+      .description(description)
+      .option('--json', 'print JSON for programs', false)
+      .option('--verbose', 'print the causes of an error', false);
+
+  command(program, 'inspect <files...>', 'show what weight files hold and where')
+    .option('--stats', 'read the elements: minimum, maximum, mean, NaN, SHA-256', false)
+    .action(async (files, options) => setExitCode(await inspect(files, options)));
+
+  command(program, 'aggregate <files...>', 'average weight files into a weight file')
+    .requiredOption('-o, --output <file>', 'the file to write')
+    .option(
+      '--weights <list>',
+      'weightings in the order of the files, for example 120,80 (default: from the files)',
+    )
+    .option('--ids <list>', 'ids in the order of the files (default: their paths)')
+    .option('--strategy <name>', 'the rule', 'mean')
+    .option('--format <name>', 'npy or npy-object (default: from the name of the output, else as the inputs)')
+    .option('--non-finite <policy>', 'NaN and infinity: reject or propagate', 'reject')
+    .action((files, options) => aggregate(files, { ...options, signal }));
+
+  command(program, 'serve', 'run the aggregation server')
+    .option('--config <file>', 'settings as JSON; options and CAMBIUM_… variables win over it')
+    .option('--data <dir>', 'data directory (default ./cambium-data)')
+    .option('--host <address>', 'address to listen on (default 127.0.0.1)')
+    .option('--port <number>', 'port, 0 for a free one (default 8740)')
+    .option('--tls-cert <file>', 'certificate chain, PEM')
+    .option('--tls-key <file>', 'private key, PEM')
+    .option('--behind-proxy <address>', 'believe forwarded headers from this address only')
+    .option('--public-url <url>', 'how leaves reach the server, for absolute links')
+    .option('--cors-origin <list>', 'origins of pages that may call (default none)')
+    .option('--max-upload <bytes>', 'largest upload (default 2147483648)')
+    .option('--keep-updates <rounds>', 'rounds whose updates are kept (default 1)')
+    .action((options) => serve({ ...options, signal }));
+
+  const remote = (parent: Command, usage: string, description: string) =>
+    command(parent, usage, description)
+      .option('--server <url>', 'the server (default: CAMBIUM_SERVER, else operator.json)')
+      .option('--token <token>', 'the operator token (default: CAMBIUM_TOKEN, else operator.json)')
+      .option('--data <dir>', 'data directory whose operator.json is read', './cambium-data');
+
+  const tree = program.command('tree').description('trees: federations with an owner');
+  remote(tree, 'create <name>', 'create a tree').action((name, options) =>
+    createTree(name, { ...options, signal }),
+  );
+  remote(tree, 'list', 'list trees').action((options) => listTrees({ ...options, signal }));
+
+  const branch = program
+    .command('branch')
+    .description('branches: groups of leaves that are averaged together');
+  remote(branch, 'create <name>', 'create a branch')
+    .requiredOption('--tree <id>', 'its tree')
+    .requiredOption('--target <number>', 'updates that close a round')
+    .option('--parent <id>', 'its parent branch')
+    .action((name, options) => createBranch(name, { ...options, signal }));
+  remote(branch, 'list', 'list branches').action((options) => listBranches({ ...options, signal }));
+
+  const leaf = program.command('leaf').description('leaves: the places where the data is');
+  remote(leaf, 'create <name>', 'create a leaf and write its credentials')
+    .requiredOption('--branch <id>', 'its branch')
+    .option('--out <file>', 'where to write the credentials (0600, never overwritten)')
+    .addOption(
+      new Option('--for <client>', 'print only what a client of that generation reads').choices([
+        'branchkey-2.3',
+        'branchkey-2.7',
+      ]),
+    )
+    .action((name, options) => createLeaf(name, { ...options, signal }));
+  remote(leaf, 'list', 'list the leaves of a branch')
+    .requiredOption('--branch <id>', 'the branch')
+    .action((options) => listLeaves({ ...options, signal }));
+  remote(leaf, 'revoke <id>', "make a leaf's token useless").action((id, options) =>
+    revokeLeaf(id, { ...options, signal }),
+  );
+
+  const run = program.command('run').description('runs of a branch');
+  for (const status of ['start', 'pause', 'stop'] as const) {
+    remote(run, `${status} <branch>`, `${status} the run of a branch`).action((id, options) =>
+      changeRun(id, status, { ...options, signal }),
+    );
+  }
+  remote(run, 'show <branch>', 'show the run of a branch').action((id, options) =>
+    showRun(id, { ...options, signal }),
+  );
+  remote(run, 'watch <branch>', 'follow the rounds of a branch')
+    .option('--rounds <number>', 'end after so many finished rounds')
+    .action((id, options) => watchRun(id, { ...options, signal }));
+
+  const round = program.command('round').description('rounds of a run');
+  remote(round, 'list <branch>', 'list rounds, newest first').action((id, options) =>
+    listRounds(id, { ...options, signal }),
+  );
+  remote(round, 'retry <round>', 'aggregate a failed round again').action((id, options) =>
+    retryRound(id, { ...options, signal }),
+  );
+  remote(round, 'discard <round>', 'give up a failed round').action((id, options) =>
+    discardRound(id, { ...options, signal }),
+  );
+
+  const metrics = program.command('metrics').description('performance metrics that leaves sent');
+  remote(metrics, 'list <branch>', 'list them').action((id, options) =>
+    listMetrics(id, { ...options, signal }),
+  );
+
+  command(program, 'demo', 'run a whole federation on this machine: five leaves learn handwritten digits')
+    .option('--rounds <number>', 'rounds', '10')
+    .option('--leaves <number>', 'leaves', '5')
+    .option('--seed <number>', 'seed of shards and weights', '1')
+    .option('--data <dir>', 'where to keep the files (default: a new temporary folder)')
+    .option('--serve', 'keep the server running at the end', false)
+    .action(async (options) => setExitCode(await demo({ ...options, signal })));
+
+  return program;
+}

@@ -1,0 +1,53 @@
+/** How commands reach the server they operate: address and token, and the calls of the API. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileError } from '../node/file-errors.ts';
+import { createHttp, type Http } from '../transport/http.ts';
+import { UsageError } from './exit.ts';
+
+/** Options that every command has which talks to a server. */
+export interface OperatorOptions {
+  readonly server?: string;
+  readonly token?: string;
+  /** Data directory whose operator.json is read where server or token are not given. */
+  readonly data: string;
+  readonly json: boolean;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Opens the API for an operator: option, else environment, else the file that the server wrote.
+ *
+ * @throws UsageError when nothing says where the server is, or with which token
+ */
+export async function openOperator(options: OperatorOptions): Promise<Http> {
+  let server = options.server ?? process.env.CAMBIUM_SERVER;
+  let token = options.token ?? process.env.CAMBIUM_TOKEN;
+  if (server === undefined || token === undefined) {
+    const file = await readOperatorFile(join(options.data, 'operator.json'));
+    server ??= file?.server;
+    token ??= file?.token;
+  }
+  if (server === undefined || token === undefined) {
+    throw new UsageError(
+      `no ${server === undefined ? '--server' : '--token'}, no CAMBIUM_${server === undefined ? 'SERVER' : 'TOKEN'}, ` +
+        `and no ${join(options.data, 'operator.json')}: start "cambium serve", or say where it runs`,
+    );
+  }
+  return createHttp({ server, authorization: `Bearer ${token}` });
+}
+
+async function readOperatorFile(path: string): Promise<{ server?: string; token?: string } | undefined> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw fileError(cause, path, 'read');
+  }
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new UsageError(`${path} is no JSON`);
+  }
+}
