@@ -11,3 +11,7 @@ export function abiVersion(): u32 {
 export function arenaBase(): usize {
   return __heap_base;
 }
+
+export { findNonFinite, swapBytes } from './elements';
+export { mean } from './mean';
+export { meanPlan, meanPlanBytes, meanTotal } from './mean-plan';

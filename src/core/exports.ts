@@ -8,4 +8,21 @@ export interface CoreExports {
   abiVersion(): number;
   /** First address that the module itself does not use. */
   arenaBase(): number;
+
+  /** Bytes of a plan for k inputs. */
+  meanPlanBytes(k: number): number;
+  /** Prepares k weightings (binary64 at `weightings`) as a plan at `plan`, both 16-byte aligned; a MEAN_ status. */
+  meanPlan(weightings: number, k: number, plan: number): number;
+  /** Nearest binary64 of the exact sum of the weightings of a plan. */
+  meanTotal(plan: number): number;
+  /**
+   * Folds n elements: `inputs` is the address of k addresses (uint32) of blocks with any alignment, `out` overlaps none
+   * of them. A MEAN_ status.
+   */
+  mean(dtype: number, plan: number, inputs: number, n: number, out: number, propagate: boolean): number;
+
+  /** Index of the first NaN or infinity at or after `from`, -1 when there is none. */
+  findNonFinite(dtype: number, address: number, n: number, from: number): number;
+  /** Reverses the bytes of n items of `size` (2, 4 or 8) bytes in place. */
+  swapBytes(address: number, n: number, size: number): void;
 }
