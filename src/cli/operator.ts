@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileError } from '../node/file-errors.ts';
-import { createHttp, type Http } from '../transport/http.ts';
+import { Http } from '../transport/http.ts';
 import { UsageError } from './exit.ts';
 
 /** Options that every command has which talks to a server. */
@@ -34,7 +34,25 @@ export async function openOperator(options: OperatorOptions): Promise<Http> {
         `and no ${join(options.data, 'operator.json')}: start "cambium serve", or say where it runs`,
     );
   }
-  return createHttp({ server, authorization: `Bearer ${token}` });
+  try {
+    return new Http({ server, authorization: `Bearer ${token}` });
+  } catch (error) {
+    throw new UsageError(`--server ${server}: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+/** Asks for a list of the API. */
+export async function list<T>(http: Http, target: string, options: ListOptions): Promise<readonly T[]> {
+  const { query, signal } = options;
+  const body = (await http.json({ method: 'GET', target, query, signal })) as {
+    readonly items: readonly T[];
+  };
+  return body.items;
+}
+
+interface ListOptions {
+  readonly signal: AbortSignal;
+  readonly query?: Readonly<Record<string, string | number | undefined>>;
 }
 
 async function readOperatorFile(path: string): Promise<{ server?: string; token?: string } | undefined> {

@@ -25,8 +25,9 @@ for (const [code, weightings] of [
   ['average-weight-range', [2 ** 53 + 2]],
   ['average-all-zero', [0, 0]],
 ] as const) {
-  test(`${code} for ${weightings.join(', ')}`, () =>
-    failsWith(code, () => settleWeightings(inputs(...weightings))));
+  test(`${code} for ${weightings.join(', ')}`, async () => {
+    await failsWith(code, () => settleWeightings(inputs(...weightings)));
+  });
 }
 
 test.run();

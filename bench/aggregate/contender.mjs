@@ -1,0 +1,13 @@
+// The frame of a contender in Node: reads the job, does a warm-up and the rounds, tells times and memory.
+import { readFileSync } from 'node:fs';
+
+export async function contend(work) {
+  const job = JSON.parse(readFileSync(process.argv[2], 'utf8'));
+  const seconds = [];
+  for (let round = 0; round <= job.rounds; round++) {
+    const startedAt = performance.now();
+    await work(job);
+    if (round > 0) seconds.push((performance.now() - startedAt) / 1000);
+  }
+  console.log(JSON.stringify({ seconds, peakBytes: process.resourceUsage().maxRSS * 1024 }));
+}

@@ -1,0 +1,54 @@
+import { eventNotices } from '../transport/events.ts';
+import { paths, type RoundBody, type RunBody, type RunStatus } from '../wire/cambium.ts';
+import { UsageError } from './exit.ts';
+import { type OperatorOptions, openOperator } from './operator.ts';
+import { printJson, printLine } from './output.ts';
+import { roundLine } from './round.ts';
+
+/** `cambium run start|pause|stop BRANCH` */
+export async function changeRun(branch: string, status: RunStatus, options: OperatorOptions): Promise<void> {
+  const http = await openOperator(options);
+  const { signal } = options;
+  const json = { run_status: status };
+  printRun(
+    (await http.json({ method: 'POST', target: paths.run(branch), json, signal })) as RunBody,
+    options,
+  );
+}
+
+/** `cambium run show BRANCH` */
+export async function showRun(branch: string, options: OperatorOptions): Promise<void> {
+  const http = await openOperator(options);
+  const { signal } = options;
+  printRun((await http.json({ method: 'GET', target: paths.run(branch), signal })) as RunBody, options);
+}
+
+function printRun(run: RunBody, { json }: OperatorOptions): void {
+  if (json) printJson(run);
+  else
+    printLine(
+      `run ${run.run_number} of branch ${run.branch_id}: ${run.run_status}, round ${run.round}, ` +
+        `${run.updates} of ${run.aggregation_target} updates, newest aggregation ${run.aggregation_id ?? 'none'}`,
+    );
+}
+
+/** `cambium run watch BRANCH`: a line at each change of a round, until interrupted or `--rounds` are finished. */
+export async function watchRun(
+  branch: string,
+  options: OperatorOptions & { readonly rounds?: string },
+): Promise<void> {
+  const most = options.rounds === undefined ? Infinity : Number(options.rounds);
+  if (!(most >= 1)) throw new UsageError(`--rounds ${options.rounds}: a number, at least 1`);
+  const http = await openOperator(options);
+  const finished = new Set<string>();
+  for await (const { type, data } of eventNotices(http, paths.watch(branch)).open({
+    signal: options.signal,
+  })) {
+    if (type !== 'round') continue;
+    const round = JSON.parse(data) as RoundBody;
+    if (options.json) printJson(round);
+    else printLine(roundLine(round));
+    if (round.status === 'done' || round.status === 'discarded') finished.add(round.id);
+    if (finished.size >= most) return;
+  }
+}
