@@ -4,6 +4,7 @@ import json from '@rollup/plugin-json';
 import { nodeResolve } from '@rollup/plugin-node-resolve';
 import dts from 'rollup-plugin-dts';
 import esbuild from 'rollup-plugin-esbuild';
+import license from 'rollup-plugin-license';
 
 const { dependencies, peerDependencies } = JSON.parse(
   readFileSync(new URL('package.json', import.meta.url), 'utf8'),
@@ -24,6 +25,9 @@ const ts = esbuild({ target: 'es2022', tsconfig: 'tsconfig.json' });
 /** The core's bytes are a chunk of their own, so that code and core can be weighed (and cached) apart. */
 const coreChunk = (id) => (id.endsWith('/core/wasm.ts') ? 'core-wasm' : undefined);
 
+/** The bundled libraries ask that their notices travel along. */
+const licences = license({ thirdParty: { output: 'dist/THIRD-PARTY-LICENSES.txt' } });
+
 /** @type {import('rollup').RollupOptions[]} */
 export default [
   {
@@ -42,7 +46,13 @@ export default [
       banner: (chunk) => (chunk.name === 'cli' ? '#!/usr/bin/env node' : ''),
     },
     external: isExternal,
-    plugins: [nodeResolve({ preferBuiltins: true, exportConditions: ['node'] }), commonjs(), json(), ts],
+    plugins: [
+      nodeResolve({ preferBuiltins: true, exportConditions: ['node'] }),
+      commonjs(),
+      json(),
+      ts,
+      licences,
+    ],
     onwarn: silenceLibraries,
   },
   {
