@@ -14,6 +14,7 @@ export interface AggregateRequest {
   readonly inputs: readonly AggregateInput[];
   /** Appears complete or not at all. */
   readonly output: string;
+  /** `npy` when every input is a plain array, else `npy-object`, unless given. */
   readonly format?: 'npy' | 'npy-object' | undefined;
   /** What NaN and infinity in inputs do: refuse the job (default), or follow IEEE 754 into the result. */
   readonly nonFinite?: 'reject' | 'propagate' | undefined;
@@ -38,6 +39,8 @@ export interface AggregateReport {
   readonly seconds: number;
   /** Lower-case hexadecimal; null without `digest`. */
   readonly sha256: string | null;
+  /** True when no input had a weighting, so that each counted 1. */
+  readonly countsEqually: boolean;
 }
 
 export interface Progress {

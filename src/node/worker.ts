@@ -76,11 +76,13 @@ async function aggregate(
 ): Promise<AggregateReport> {
   const startedAt = performance.now();
   const inputs: AggregationInput[] = [];
+  let isPlain = true;
   try {
     for (const { path, leaf = path, weighting } of request.inputs) {
       const source = openFileSourceSync(path, leaf);
       const at = inputs.push({ leaf, source, layout: { tensors: [] }, weighting: null }) - 1;
       const { layout } = await openWeights(source);
+      isPlain &&= layout.format === 'npy';
       inputs[at] = { leaf, source, layout, weighting: weighting ?? layout.weighting };
     }
     const aggregation = await Aggregation.open(inputs, {
@@ -89,7 +91,7 @@ async function aggregate(
     });
     try {
       const { tensors, totalWeighting } = aggregation;
-      const format = request.format ?? 'npy-object';
+      const format = request.format ?? (isPlain ? 'npy' : 'npy-object');
       const encoding = await encodeWeights({ format, weighting: totalWeighting, tensors });
       const hash = request.digest === false ? null : createHash('sha256');
       const sink = openFileSinkSync(request.output, { durable: request.durable });
@@ -115,6 +117,7 @@ async function aggregate(
         bytesRead: aggregation.bytesRead,
         seconds: (performance.now() - startedAt) / 1000,
         sha256: hash === null ? null : hash.digest('hex'),
+        countsEqually: inputs.every((input) => input.weighting === null),
       };
     } finally {
       await aggregation.close();
