@@ -130,15 +130,7 @@ export class Http {
 
   /** Sends a request, with retries, and reads the answer as JSON; `undefined` for an empty 204. */
   json(request: HttpRequest): Promise<unknown> {
-    return withRetries(this.policy, request.signal, async () => {
-      const answer = await this.open(request);
-      try {
-        if (answer.status === 204) return undefined;
-        return parseJson(await readText(answer.chunks(), MAX_JSON_BYTES, answer.where), answer);
-      } finally {
-        answer.close();
-      }
-    });
+    return withRetries(this.policy, request.signal, async () => readJson(await this.open(request)));
   }
 
   /** Makes one attempt. Throws TransientFailure where another one may succeed: run it in `withRetries`. */
@@ -205,6 +197,26 @@ export class Http {
       watchdog.stop();
       throw explain(error);
     }
+  }
+}
+
+/** Reads an answer as JSON and closes it; `undefined` for a 204. Throws ProtocolError `protocol-not-json`. */
+export async function readJson(answer: HttpAnswer): Promise<unknown> {
+  try {
+    if (answer.status === 204) return undefined;
+    const text = await readText(answer.chunks(), MAX_JSON_BYTES, answer.where);
+    try {
+      return JSON.parse(text);
+    } catch (cause) {
+      throw new ProtocolError(
+        'protocol-not-json',
+        `${answer.where}: answered ${answer.status} with ${answer.headers.get('content-type') ?? 'no content type'}` +
+          ' instead of JSON; is this the address of a Cambium server, and is there a log-in page in between?',
+        { cause },
+      );
+    }
+  } finally {
+    answer.close();
   }
 }
 
@@ -335,19 +347,6 @@ function refusal(text: string, response: Response, where: string): CambiumError 
   return status >= 500
     ? new UnavailableError('unavailable-server', said)
     : new ProtocolError('protocol-not-json', `${said}; is this the address of a Cambium server?`);
-}
-
-function parseJson(text: string, answer: HttpAnswer): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new ProtocolError(
-      'protocol-not-json',
-      `${answer.where}: answered ${answer.status} with ${answer.headers.get('content-type') ?? 'no content type'}` +
-        ' instead of JSON; is this the address of a Cambium server, and is there a log-in page in between?',
-      { cause },
-    );
-  }
 }
 
 function jsonObject(text: string): Record<string, unknown> | undefined {

@@ -1,0 +1,113 @@
+import { type CambiumError, ProtocolError, UnavailableError } from '../errors.ts';
+import { sleep } from './clock.ts';
+import { EventParser } from './event-parser.ts';
+import type { Http } from './http.ts';
+import type { NoticeMessage, NoticeStream, Notices, NoticesOptions } from './notices.ts';
+import { backoffMs, TransientFailure } from './retry.ts';
+
+/** The server sends a comment every 15 s; after three that are missing, the connection is dead whatever TCP thinks. */
+export const SILENCE_MS = 45_000;
+
+/** Connections in a row that bring nothing, before the stream gives up. With the pauses, about ten minutes. */
+const MAX_FRUITLESS = 45;
+
+/** A server may ask for a pause before reconnecting, but not for ever. */
+const MAX_PAUSE_MS = 60_000;
+
+/**
+ * Notices by server-sent events, read with fetch, because EventSource sends no credentials and hides why it failed.
+ * A broken or silent connection is opened again after the last complete event.
+ */
+export function eventNotices(http: Http, target: string): Notices {
+  return {
+    open(options: NoticesOptions = {}): NoticeStream {
+      const controller = new AbortController();
+      const { signal } = options;
+      const onAbort = () => controller.abort();
+      if (signal?.aborted) onAbort();
+      else signal?.addEventListener('abort', onAbort, { once: true });
+      async function* read(): AsyncGenerator<NoticeMessage, void, void> {
+        try {
+          yield* readWithReconnects(http, target, options.after ?? '', controller.signal);
+        } catch (error) {
+          signal?.throwIfAborted();
+          if (!controller.signal.aborted) throw error;
+        } finally {
+          signal?.removeEventListener('abort', onAbort);
+          controller.abort();
+        }
+      }
+      const notices = read();
+      return {
+        [Symbol.asyncIterator]: () => ({
+          next: () => notices.next(),
+          return() {
+            // A generator that waits hears `return` only after the wait.
+            controller.abort();
+            return notices.return();
+          },
+        }),
+        close: () => controller.abort(),
+      };
+    },
+  };
+}
+
+async function* readWithReconnects(
+  http: Http,
+  target: string,
+  after: string,
+  signal: AbortSignal,
+): AsyncGenerator<NoticeMessage, void, void> {
+  let lastEventId = after;
+  let retryMs: number | undefined;
+  let failure: CambiumError | undefined;
+  for (let fruitless = 0; fruitless < MAX_FRUITLESS; ) {
+    const parser = new EventParser(lastEventId);
+    let pauseMs: number | undefined;
+    try {
+      const answer = await http.open({
+        method: 'GET',
+        target,
+        headers: { accept: 'text/event-stream', ...(lastEventId !== '' && { 'last-event-id': lastEventId }) },
+        signal,
+        timeouts: { idleMs: SILENCE_MS },
+      });
+      try {
+        // The server has nothing more to say, ever: so the HTML standard defines it.
+        if (answer.status === 204) return;
+        requireEvents(answer.headers.get('content-type'), answer.where);
+        for await (const chunk of answer.chunks()) {
+          fruitless = 0;
+          for (const event of parser.push(chunk)) {
+            yield { id: parser.lastEventId === '' ? null : parser.lastEventId, ...event };
+          }
+        }
+      } finally {
+        answer.close();
+      }
+      failure = new UnavailableError('unavailable-server', `${answer.where}: the server ended the stream`);
+    } catch (error) {
+      if (!(error instanceof TransientFailure)) throw error;
+      failure = error.failure;
+      pauseMs = error.retryAfterMs;
+    }
+    lastEventId = parser.lastEventId;
+    retryMs = parser.retryMs ?? retryMs;
+    fruitless++;
+    await sleep(
+      http.clock,
+      Math.min(pauseMs ?? retryMs ?? backoffMs(http.policy, fruitless), MAX_PAUSE_MS),
+      signal,
+    );
+  }
+  throw failure ?? new UnavailableError('unavailable-server', `no connection for ${target}`);
+}
+
+function requireEvents(contentType: string | null, where: string): void {
+  if (contentType !== null && /^text\/event-stream\s*(;|$)/i.test(contentType)) return;
+  throw new ProtocolError(
+    'protocol-not-events',
+    `${where}: answered with ${contentType ?? 'no content type'} instead of an event stream; is there a log-in page in between?`,
+  );
+}

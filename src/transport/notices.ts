@@ -1,0 +1,34 @@
+/**
+ * How notices reach a client, whatever carries them: server-sent events here, AMQP in Node. A notice is still text; its
+ * meaning belongs to the dialect.
+ */
+export interface NoticeMessage {
+  /** The number under which the carrier can resume, null where it has none. */
+  readonly id: string | null;
+  readonly type: string;
+  readonly data: string;
+}
+
+/**
+ * Notices in the order in which they were sent, each at least once. Asking for the next one says that the one before
+ * has been dealt with (where the carrier acknowledges, it does so then).
+ *
+ * Iteration ends normally after `close` and after `return` (a `break` in the loop); it throws what no further attempt
+ * would mend, and the reason of the signal it was opened with.
+ */
+export interface NoticeStream extends AsyncIterable<NoticeMessage> {
+  /** Ends the stream, also while a notice is waited for. Harmless when it has ended. */
+  close(): void;
+}
+
+export interface NoticesOptions {
+  /** Only notices after this id; without, the present state. */
+  readonly after?: string | null | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A way to be told. */
+export interface Notices {
+  /** Connects at the first step of the iteration. A stream is iterated once. */
+  open(options?: NoticesOptions): NoticeStream;
+}
