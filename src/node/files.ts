@@ -7,7 +7,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { FileError } from '../errors.ts';
 import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
@@ -26,16 +26,7 @@ export async function openFileSource(path: string, name = path): Promise<ByteSou
     return {
       name,
       byteLength: sizeOf(stat, path),
-      readInto: (offset, target) =>
-        guard(path, 'read', async () => {
-          let done = 0;
-          while (done < target.byteLength) {
-            const { bytesRead } = await handle.read(target, done, target.byteLength - done, offset + done);
-            if (bytesRead === 0) break;
-            done += bytesRead;
-          }
-          return done;
-        }),
+      readInto: (offset, target) => guard(path, 'read', () => readFull(handle, offset, target)),
       close: () => handle.close(),
     };
   } catch (error) {
@@ -72,10 +63,13 @@ export function openFileSourceSync(path: string, name = path): ByteSource {
   }
 }
 
+/** A sink whose bytes can be read back and checked before they become visible. */
+export type CheckedFileSink = ByteSink & Pick<ByteSource, 'readInto'>;
+
 /** Opens a sink that becomes the file at `path` on commit. Throws FileError. */
-export async function openFileSink(path: string, options: FileSinkOptions = {}): Promise<ByteSink> {
+export async function openFileSink(path: string, options: FileSinkOptions = {}): Promise<CheckedFileSink> {
   const part = partPath(path);
-  const handle = await guard(path, 'write', () => open(part, 'wx', 0o666));
+  const handle = await guard(path, 'write', () => open(part, 'wx+', 0o666));
   let isOpen = true;
   const closeOnce = async () => {
     if (!isOpen) return;
@@ -90,6 +84,7 @@ export async function openFileSink(path: string, options: FileSinkOptions = {}):
           done += bytesWritten;
         }
       }),
+    readInto: (offset, target) => guard(path, 'read', () => readFull(handle, offset, target)),
     commit: () =>
       guard(path, 'write', async () => {
         if (options.durable) await handle.sync();
@@ -152,6 +147,16 @@ function syncFolderSync(path: string): void {
   } finally {
     fs.closeSync(descriptor);
   }
+}
+
+async function readFull(handle: FileHandle, offset: number, target: Uint8Array): Promise<number> {
+  let done = 0;
+  while (done < target.byteLength) {
+    const { bytesRead } = await handle.read(target, done, target.byteLength - done, offset + done);
+    if (bytesRead === 0) break;
+    done += bytesRead;
+  }
+  return done;
 }
 
 function partPath(path: string): string {
