@@ -1,0 +1,133 @@
+import { ProtocolError } from '../errors.ts';
+import { type ByteSource, memorySource } from '../tensor/bytes.ts';
+import type { ModelUpdate } from '../tensor/tensor.ts';
+import { type Http, type RequestBody, readJson } from '../transport/http.ts';
+import { withRetries } from '../transport/retry.ts';
+import { paths } from '../wire/cambium.ts';
+import { readUpload } from './answers.ts';
+import { digestOf, readAll, readBlocks, writeReprDigest } from './digest.ts';
+import type { FileAccess } from './file-access.ts';
+import type { TransferOptions } from './options.ts';
+import { encodeUpdate, validateWeights } from './weights.ts';
+
+/** A weight file (its path in Node, its bytes, a Blob), or tensors to be written as one. */
+export type UploadSource = string | Uint8Array | Blob | ModelUpdate;
+
+/** What the server says of an update that it has safely stored. */
+export interface UploadReceipt {
+  readonly fileId: string;
+  readonly run: number;
+  readonly round: number;
+  /** As the server read it from the file. */
+  readonly weighting: number;
+  /** Of the bytes sent, lower-case hexadecimal. */
+  readonly sha256: string;
+  /** True when the round already had the very same bytes from this leaf: they count once. */
+  readonly isDuplicate: boolean;
+}
+
+/** An update that was checked and can be sent, also several times. */
+export interface PreparedUpload {
+  readonly source: ByteSource;
+  readonly sha256: string;
+  close(): void | Promise<void>;
+}
+
+/**
+ * Opens, checks and digests an update; nothing is sent. The same open file is checked and sent, so a file that is
+ * replaced meanwhile does no harm.
+ *
+ * @throws what `validateWeights` throws; FileError; TypeError for a path without file access
+ */
+export async function prepareUpload(
+  from: UploadSource,
+  files: FileAccess | undefined,
+  signal: AbortSignal | undefined,
+): Promise<PreparedUpload> {
+  const source = await openUpload(from, files);
+  try {
+    await validateWeights(source);
+    const sha256 = await digestOf(source, files, signal);
+    return { source, sha256, close: () => source.close() };
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+/** Sends a prepared update until the server has it or says no. */
+export async function sendUpload(
+  http: Http,
+  leafId: string,
+  { source, sha256 }: PreparedUpload,
+  options: TransferOptions & {
+    readonly round: number | undefined;
+    readonly idempotencyKey: string;
+    /** Send block by block; otherwise in one piece, because few browsers can stream. */
+    readonly streamed: boolean;
+  },
+): Promise<UploadReceipt> {
+  const { signal, round, onProgress } = options;
+  const byteLength = source.byteLength;
+  const report = (bytesDone: number) => onProgress?.({ bytesDone, bytesTotal: byteLength });
+  const body: RequestBody = options.streamed
+    ? { byteLength, chunks: () => readBlocks(source), onSent: report }
+    : { byteLength, whole: await readAll(source) };
+  const answer = await withRetries(http.policy, signal, async () => {
+    report(0);
+    const answer = await http.open({
+      method: 'PUT',
+      target: paths.updates(leafId),
+      query: { round },
+      headers: {
+        'content-type': 'application/octet-stream',
+        'repr-digest': writeReprDigest(sha256),
+        'idempotency-key': options.idempotencyKey,
+      },
+      body,
+      signal,
+    });
+    return readUpload(await readJson(answer));
+  });
+  if (answer.sha256 !== sha256) {
+    throw new ProtocolError(
+      'protocol-digest',
+      `${source.name}: sent bytes with the digest ${sha256}, the server stored ${answer.sha256}`,
+    );
+  }
+  report(byteLength);
+  return {
+    fileId: answer.file_id,
+    run: answer.run_number,
+    round: answer.round,
+    weighting: answer.weighting,
+    sha256,
+    isDuplicate: answer.duplicate === true,
+  };
+}
+
+async function openUpload(from: UploadSource, files: FileAccess | undefined): Promise<ByteSource> {
+  if (typeof from === 'string') {
+    if (files === undefined) throw new TypeError('paths need file access, which this host has not');
+    return files.openSource(from);
+  }
+  if (from instanceof Uint8Array) return memorySource(from, 'update');
+  if (from instanceof Blob) return blobSource(from);
+  if (Array.isArray((from as Partial<ModelUpdate> | null)?.tensors)) {
+    return memorySource(await encodeUpdate(from), 'update');
+  }
+  throw new TypeError('an upload is a path, a Uint8Array, a Blob or { weighting, tensors }');
+}
+
+function blobSource(blob: Blob): ByteSource {
+  return {
+    name: 'name' in blob && typeof blob.name === 'string' ? blob.name : 'update',
+    byteLength: blob.size,
+    async readInto(offset, target) {
+      const part = await blob.slice(offset, offset + target.byteLength).arrayBuffer();
+      target.set(new Uint8Array(part));
+      return part.byteLength;
+    },
+    close() {},
+  };
+}

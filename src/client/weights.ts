@@ -1,0 +1,52 @@
+import { MAX_WEIGHTING, MIN_WEIGHTING } from '../aggregate/weightings.ts';
+import { AggregationError } from '../errors.ts';
+import { encodeWeights } from '../formats/encode.ts';
+import { openWeights } from '../formats/open.ts';
+import { type ByteSource, memorySink } from '../tensor/bytes.ts';
+import type { Layout } from '../tensor/layout.ts';
+import { checkTensor, type ModelUpdate } from '../tensor/tensor.ts';
+
+/**
+ * Checks that a source is an update that a server can accept, as far as that can be seen without reading the elements:
+ * it parses, has at least one tensor, and its weighting is above zero and within [2^-64, 2^53].
+ *
+ * @throws FormatError when it does not parse; AggregationError `layout-empty`, `weighting-missing`, `weighting-nan`,
+ *   `weighting-infinite`, `weighting-zero`, `weighting-negative`, `weighting-range`: the codes of the server
+ */
+export async function validateWeights(source: ByteSource): Promise<Layout> {
+  const { layout } = await openWeights(source);
+  if (layout.tensors.length === 0) {
+    throw new AggregationError('layout-empty', `${source.name}: the update has no tensors`);
+  }
+  const fault = weightingFault(layout.weighting);
+  if (fault !== undefined) throw new AggregationError(fault[0], `${source.name}: ${fault[1]}`);
+  return layout;
+}
+
+function weightingFault(weighting: number | null): readonly [code: string, sentence: string] | undefined {
+  if (weighting === null) {
+    return ['weighting-missing', 'the file has no weighting: upload [weighting, [arrays]]'];
+  }
+  if (Number.isNaN(weighting)) return ['weighting-nan', 'the weighting is NaN'];
+  if (!Number.isFinite(weighting)) {
+    return ['weighting-infinite', `the weighting is ${weighting}, it must be finite`];
+  }
+  if (weighting === 0) return ['weighting-zero', 'the weighting is 0: the update would not count'];
+  if (weighting < 0) return ['weighting-negative', `the weighting is ${weighting}, it must be positive`];
+  if (weighting < MIN_WEIGHTING || weighting > MAX_WEIGHTING) {
+    return ['weighting-range', `the weighting is ${weighting}, it must lie within 2^-64 and 2^53`];
+  }
+  return undefined;
+}
+
+/** An update as the bytes of an object-array `.npy`. Throws RangeError when a tensor's bytes do not fit its shape. */
+export async function encodeUpdate(update: ModelUpdate): Promise<Uint8Array> {
+  for (const tensor of update.tensors) checkTensor(tensor);
+  const fault = weightingFault(update.weighting);
+  if (fault !== undefined) throw new AggregationError(fault[0], fault[1]);
+  const { byteLength, literals, payloads } = await encodeWeights({ format: 'npy-object', ...update });
+  const { bytes, write } = memorySink(byteLength);
+  for (const literal of literals) await write(literal.offset, literal.bytes);
+  for (const [i, { offset }] of payloads.entries()) await write(offset, update.tensors[i]!.data);
+  return bytes;
+}
