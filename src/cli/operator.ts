@@ -35,7 +35,7 @@ export async function openOperator(options: OperatorOptions): Promise<Http> {
     );
   }
   try {
-    return new Http({ server, authorization: `Bearer ${token}` });
+    return new Http({ server, authorization: `Bearer ${token}`, retry: { attempts: 2 } });
   } catch (error) {
     throw new UsageError(`--server ${server}: ${error instanceof Error ? error.message : error}`);
   }

@@ -1,0 +1,105 @@
+// Jobs on worker threads. Threads run built files only, so this suite uses the built door.
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { aggregateFiles, encodeWeights, openFileSink, startJobs } from '../../dist/index.js';
+import { failsWith } from '../helpers/errors.ts';
+
+const test = suite('workers');
+const folder = mkdtempSync(join(tmpdir(), 'cambium-workers-'));
+const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url));
+const tiny = ['leaf-0000', 'leaf-0001', 'leaf-0002'].map((leaf) => ({
+  path: fixture(`fedavg/tiny/${leaf}.npy`),
+}));
+
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+
+/** A weight file with one float32 tensor of zeros. */
+async function writeZeros(name: string, length: number): Promise<string> {
+  const path = join(folder, name);
+  const tensors = [{ name: null, dtype: 'float32' as const, shape: [length] }];
+  const encoding = await encodeWeights({ format: 'npy-object', weighting: 1, tensors });
+  const sink = await openFileSink(path);
+  await sink.write(encoding.byteLength - 1, Uint8Array.of(0));
+  for (const { offset, bytes } of encoding.literals) await sink.write(offset, bytes);
+  await sink.commit();
+  return path;
+}
+
+test('examine tells the layout, and non-finite elements when asked', async () => {
+  const jobs = startJobs();
+  const [good, bad] = await Promise.all([
+    jobs.examine(tiny[0]!.path),
+    jobs.examine(fixture('fedavg/non-finite/leaf-0002.npy'), { checkFinite: true, name: 'leaf' }),
+  ]);
+  assert.is(good.layout.weighting, 1329);
+  assert.equal(good.nonFinite, []);
+  assert.equal(bad.nonFinite, [
+    { tensor: 0, index: 3, leaf: 'leaf' },
+    { tensor: 0, index: 4, leaf: 'leaf' },
+  ]);
+  await jobs.close();
+});
+
+test('more jobs than threads wait in line', async () => {
+  const jobs = startJobs({ threads: 2 });
+  const reports = await Promise.all(
+    Array.from({ length: 9 }, (_, i) =>
+      jobs.aggregate({ inputs: tiny, output: join(folder, `mean-${i}.npy`) }),
+    ),
+  );
+  assert.is(new Set(reports.map((report) => report.sha256)).size, 1);
+  await jobs.close();
+});
+
+test('errors keep their class, code and place', async () => {
+  writeFileSync(join(folder, 'words.npy'), 'words');
+  const error = await failsWith('format-unknown', () =>
+    aggregateFiles({
+      inputs: [{ path: join(folder, 'words.npy'), leaf: 'a leaf' }],
+      output: join(folder, 'x.npy'),
+    }),
+  );
+  assert.is(error.name, 'FormatError');
+  assert.match(error.message, /a leaf/);
+});
+
+test('an aborted job stops, tidies up and leaves its thread usable', async () => {
+  const path = await writeZeros('large.npy', 20_000_000);
+  const jobs = startJobs({ threads: 1 });
+  const controller = new AbortController();
+  const reason = new Error('enough');
+  const job = jobs.aggregate(
+    { inputs: [{ path }], output: join(folder, 'never.npy') },
+    { signal: controller.signal, onProgress: () => controller.abort(reason) },
+  );
+  let caught: unknown;
+  await job.catch((error) => {
+    caught = error;
+  });
+  assert.is(caught, reason);
+  assert.equal(
+    readdirSync(folder).filter((file) => /never/.test(file)),
+    [],
+  );
+  const report = await jobs.aggregate({ inputs: tiny, output: join(folder, 'after.npy') });
+  assert.is(report.leaves, 3);
+  await jobs.close();
+});
+
+test('closing rejects what is under way and what waits', async () => {
+  const path = await writeZeros('larger.npy', 20_000_000);
+  const jobs = startJobs({ threads: 1 });
+  const request = { inputs: [{ path }], output: join(folder, 'closed.npy') };
+  const pending = [jobs.aggregate(request), jobs.aggregate(request)].map((job) =>
+    failsWith('internal-worker', () => job),
+  );
+  await jobs.close();
+  await Promise.all(pending);
+  await failsWith('internal-closed', () => jobs.examine(path));
+});
+
+test.run();
