@@ -1,0 +1,52 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+export type Handler = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
+
+export interface LoopbackServer {
+  readonly url: string;
+  /** `METHOD path` of every request, in order. */
+  readonly requests: string[];
+  close(): Promise<void>;
+}
+
+/** A server on a free port of the loopback interface. */
+export async function serve(handler: Handler): Promise<LoopbackServer> {
+  const requests: string[] = [];
+  const server = createServer((request, response) => {
+    requests.push(`${request.method} ${request.url}`);
+    Promise.resolve(handler(request, response)).catch((error: unknown) => {
+      console.error('the test server failed:', error);
+      response.destroy();
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  return {
+    url: `http://127.0.0.1:${port}`,
+    requests,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+/** Answers with JSON. */
+export function answer(response: ServerResponse, status: number, body: unknown, headers = {}): void {
+  response.writeHead(status, { 'content-type': 'application/json', ...headers });
+  response.end(JSON.stringify(body));
+}
+
+/** Answers with an error in our shape. */
+export function refuse(response: ServerResponse, status: number, code: string, headers = {}): void {
+  answer(response, status, { error: `${code}!`, message: `message of ${code}`, code }, headers);
+}
+
+/** Reads a whole body. */
+export async function bodyOf(request: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
+}
