@@ -1,0 +1,8 @@
+/** The door for Node: what every host has, and files, worker threads and the server. */
+export * from './common.ts';
+export { aggregateFiles } from './node/aggregate-files.ts';
+export { Client, readCredentials } from './node/client.ts';
+export { openFileSink, openFileSource } from './node/files.ts';
+export type { AggregateInput, AggregateReport, AggregateRequest, JobOptions, Jobs } from './node/jobs.ts';
+export { startJobs } from './node/workers.ts';
+export { type RunningServer, type ServerOptions, startServer } from './server/serve.ts';
