@@ -1,8 +1,7 @@
-/** The door for Node: what every host has, and files, worker threads and the server. */
+/** The door for Node: what every host has, and files and worker threads. The server is started by `cambium serve`. */
 export * from './common.ts';
 export { aggregateFiles } from './node/aggregate-files.ts';
 export { Client, readCredentials } from './node/client.ts';
 export { openFileSink, openFileSource } from './node/files.ts';
 export type { AggregateInput, AggregateReport, AggregateRequest, JobOptions, Jobs } from './node/jobs.ts';
 export { startJobs } from './node/workers.ts';
-export { type RunningServer, type ServerOptions, startServer } from './server/serve.ts';

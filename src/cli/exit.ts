@@ -3,6 +3,7 @@ import {
   CambiumError,
   FileError,
   FormatError,
+  isCambiumError,
   RefusedError,
   UnavailableError,
 } from '../errors.ts';
@@ -26,13 +27,21 @@ export class UsageError extends CambiumError {
   }
 }
 
+/** Settings that the server refuses before it starts. */
+const USAGE_CODES: ReadonlySet<string> = new Set(['serve-insecure', 'serve-public-url', 'serve-tls']);
+
+/** Services and places that are taken. */
+const UNAVAILABLE_CODES: ReadonlySet<string> = new Set(['serve-address', 'data-locked', 'state-newer']);
+
 /** The exit code that tells a script what kind of thing went wrong. */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError) return EXIT.usage;
+  if (isCambiumError(error) && USAGE_CODES.has(error.code)) return EXIT.usage;
   if (error instanceof FormatError || error instanceof AggregationError) return EXIT.badData;
   if (error instanceof FileError) return EXIT.file;
   if (error instanceof RefusedError) return EXIT.refused;
   if (error instanceof UnavailableError) return EXIT.unavailable;
+  if (isCambiumError(error) && UNAVAILABLE_CODES.has(error.code)) return EXIT.unavailable;
   if (error instanceof DOMException && error.name === 'AbortError') return EXIT.interrupted;
   return EXIT.internal;
 }
