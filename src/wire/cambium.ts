@@ -66,6 +66,18 @@ export interface CredentialsBody {
   readonly response_host: string;
 }
 
+/**
+ * `operator.json` in the data directory, written when the server starts: what the commands need to talk to it. The token
+ * stands nowhere else.
+ */
+export interface OperatorFile {
+  /** Base URL of the server. */
+  readonly server: string;
+  readonly id: string;
+  readonly role: 'operator' | 'viewer';
+  readonly token: string;
+}
+
 /** What `GET /leaves/me` answers: who the token belongs to. */
 export interface AuthenticatedBody {
   readonly leaf_id: string;

@@ -1,0 +1,139 @@
+/**
+ * What an update must be so that its round can be averaged. Everything that one update could make fail is found here,
+ * before the round knows of it.
+ *
+ * The first accepted update of a run fixes the contract: names, shapes and element types of the tensors. It is kept with
+ * the run, because the update itself is removed while the run goes on.
+ */
+import { strategies } from '../../aggregate/strategies.ts';
+import { MAX_TOTAL_WEIGHTING, MAX_WEIGHTING, MIN_WEIGHTING } from '../../aggregate/weightings.ts';
+import type { Examination } from '../../node/jobs.ts';
+import { DTYPES } from '../../tensor/dtypes.ts';
+import { type Layout, type TensorLayout, tensorLabel } from '../../tensor/layout.ts';
+import { Refusal } from './refusal.ts';
+
+/** The tensors of every update of a run. */
+export type Contract = readonly Pick<TensorLayout, 'name' | 'dtype' | 'shape'>[];
+
+/** The contract that a layout fixes. */
+export function contractOf(layout: Layout): Contract {
+  return layout.tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+}
+
+/**
+ * Checks one update by itself.
+ *
+ * @returns its weighting
+ * @throws Refusal `weighting-…`, `layout-empty`, `aggregate-dtype-unsupported`, `non-finite`
+ */
+export function checkUpdate({ layout, nonFinite }: Examination): number {
+  const weighting = checkWeighting(layout.weighting);
+  if (layout.tensors.length === 0) throw refuse('layout-empty', 'the update has no tensors');
+  for (const [i, tensor] of layout.tensors.entries()) {
+    if (strategies.mean.supports(DTYPES[tensor.dtype].code)) continue;
+    throw refuse(
+      'aggregate-dtype-unsupported',
+      `${tensorLabel(tensor, i)} is ${tensor.dtype}, which this server cannot average yet`,
+      { tensor: tensor.name ?? i, dtype: tensor.dtype },
+    );
+  }
+  const first = nonFinite[0];
+  if (first !== undefined) {
+    const label = tensorLabel(layout.tensors[first.tensor] ?? { name: null }, first.tensor);
+    throw refuse('non-finite', `${label} holds NaN or infinity, first at element ${first.index}`, {
+      non_finite: nonFinite.map(({ tensor, index }) => ({ tensor, index })),
+    });
+  }
+  return weighting;
+}
+
+/**
+ * Compares an update with its run's contract: by name when both have names, else by position.
+ *
+ * @throws Refusal `layout-count`, `layout-name`, `layout-dtype`, `layout-shape`
+ */
+export function checkContract(contract: Contract, layout: Layout): void {
+  const { tensors } = layout;
+  if (tensors.length !== contract.length) {
+    throw refuse(
+      'layout-count',
+      `the update has ${tensors.length} tensors, the run's have ${contract.length}`,
+      {
+        expected: contract.length,
+        actual: tensors.length,
+      },
+    );
+  }
+  const isNamed = [...contract, ...tensors].every((tensor) => tensor.name !== null);
+  const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
+  for (const [i, expected] of contract.entries()) {
+    const actual = isNamed ? byName.get(expected.name) : tensors[i];
+    const label = tensorLabel(expected, i);
+    const tensor = expected.name ?? i;
+    if (actual === undefined) throw refuse('layout-name', `the update has no ${label}`, { tensor });
+    if (actual.dtype !== expected.dtype) {
+      throw refuse('layout-dtype', `${label} is ${actual.dtype}, the run's is ${expected.dtype}`, {
+        tensor,
+        expected: expected.dtype,
+        actual: actual.dtype,
+      });
+    }
+    if (JSON.stringify(actual.shape) !== JSON.stringify(expected.shape)) {
+      throw refuse(
+        'layout-shape',
+        `${label} has the shape [${actual.shape.join(', ')}], the run's has [${expected.shape.join(', ')}]`,
+        { tensor, expected: expected.shape, actual: actual.shape },
+      );
+    }
+  }
+}
+
+/**
+ * Checks that the weightings of a round, the new one included, can be summed within the integers of binary64.
+ *
+ * @throws Refusal `weighting-total`
+ */
+export function checkTotal(weightings: readonly number[]): void {
+  const total = weightings.reduce((sum, weighting) => sum + scaled(weighting), 0n);
+  if (total <= scaled(MAX_TOTAL_WEIGHTING)) return;
+  throw refuse(
+    'weighting-total',
+    "with this update the round's weightings would add up to more than 2^53 - 1",
+    {
+      max_total: MAX_TOTAL_WEIGHTING,
+    },
+  );
+}
+
+/** Every weighting in [2^-64, 2^53] is a multiple of 2^-116, so the scaled ones are integers and their sum is exact. */
+function scaled(weighting: number): bigint {
+  return BigInt(weighting * 2 ** 116);
+}
+
+function checkWeighting(weighting: number | null): number {
+  if (weighting === null) {
+    throw refuse('weighting-missing', 'the file has no weighting: upload [weighting, [arrays]]');
+  }
+  const details = { weighting: Number.isFinite(weighting) ? weighting : String(weighting) };
+  if (Number.isNaN(weighting)) throw refuse('weighting-nan', 'the weighting is NaN', details);
+  if (!Number.isFinite(weighting)) {
+    throw refuse('weighting-infinite', `the weighting is ${weighting}, it must be finite`, details);
+  }
+  if (weighting === 0)
+    throw refuse('weighting-zero', 'the weighting is 0: the update would not count', details);
+  if (weighting < 0) {
+    throw refuse('weighting-negative', `the weighting is ${weighting}, it must be positive`, details);
+  }
+  if (weighting < MIN_WEIGHTING || weighting > MAX_WEIGHTING) {
+    throw refuse(
+      'weighting-range',
+      `the weighting is ${weighting}, it must lie within 2^-64 and 2^53`,
+      details,
+    );
+  }
+  return weighting;
+}
+
+function refuse(code: string, message: string, details?: Readonly<Record<string, unknown>>): Refusal {
+  return new Refusal('unprocessable', code, message, details);
+}

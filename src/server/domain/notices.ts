@@ -1,0 +1,94 @@
+/**
+ * The outbox. A notice is written in the transaction that makes it true, with the next number of its branch; so a leaf
+ * that has seen number n has missed nothing up to n, and can ask for what came after.
+ */
+import type { Notice } from '../../wire/cambium.ts';
+import type { Database } from '../store/database.ts';
+import { lockBranch } from './trees.ts';
+
+/** A notice as it goes out. */
+export interface NumberedNotice {
+  readonly number: number;
+  readonly data: Notice;
+}
+
+/** So many notices are read at once. */
+const PAGE = 100;
+
+/** Writes a notice with the branch's next number; inside a transaction. */
+export async function writeNotice(
+  tx: Database,
+  branchId: string,
+  runId: string,
+  data: Notice,
+  now: number,
+): Promise<void> {
+  const branch = await lockBranch(tx, branchId);
+  const number = branch.notice_number + 1;
+  await tx
+    .insertInto('notices')
+    .values({
+      branch_id: branchId,
+      number,
+      run_id: runId,
+      event: data.message_type,
+      data: JSON.stringify(data),
+      created_at: now,
+    })
+    .execute();
+  await tx.updateTable('branches').set({ notice_number: number }).where('id', '=', branchId).execute();
+}
+
+/** The next notices of a branch after a number, in order; an empty list when there is none. */
+export async function noticesAfter(
+  db: Database,
+  branchId: string,
+  number: number,
+): Promise<NumberedNotice[]> {
+  const rows = await db
+    .selectFrom('notices')
+    .select(['number', 'data'])
+    .where('branch_id', '=', branchId)
+    .where('number', '>', number)
+    .orderBy('number')
+    .limit(PAGE)
+    .execute();
+  return rows.map(read);
+}
+
+/**
+ * What a leaf must know that asks for the first time: the present status of the run, and the newest aggregation of that
+ * run. An older run's result is left out: it belongs to another global model.
+ */
+export async function presentNotices(db: Database, branchId: string): Promise<NumberedNotice[]> {
+  return db.transaction().execute(async (tx) => {
+    const branch = await lockBranch(tx, branchId);
+    const newest = (event: Notice['message_type']) =>
+      tx
+        .selectFrom('notices')
+        .select(['number', 'data'])
+        .where('branch_id', '=', branchId)
+        .where('run_id', '=', branch.run_id ?? '')
+        .where('event', '=', event)
+        .orderBy('number', 'desc')
+        .limit(1)
+        .executeTakeFirst();
+    const status = await newest('run_status');
+    const aggregation = await newest('aggregation_status');
+    const found = [status, aggregation].filter((row) => row !== undefined).map(read);
+    if (status === undefined) {
+      const data = {
+        message_type: 'run_status',
+        body: { run_status: 'stop' },
+        run: 0,
+        round: 0,
+      } as const;
+      found.push({ number: 0, data });
+    }
+    return found.sort((a, b) => a.number - b.number);
+  });
+}
+
+function read(row: { number: number; data: string }): NumberedNotice {
+  return { number: row.number, data: JSON.parse(row.data) as Notice }; // written by writeNotice
+}

@@ -1,0 +1,2 @@
+export type { RunningServer, ServerOptions } from './serve.ts';
+export { startServer } from './serve.ts';

@@ -1,0 +1,22 @@
+import type { Aggregator } from '../domain/aggregations.ts';
+import type { Domain } from '../domain/domain.ts';
+import type { Spool } from '../store/spool.ts';
+import type { Timers } from '../timers.ts';
+
+/** What the routes of every dialect share. */
+export interface RouteContext {
+  readonly domain: Domain;
+  readonly aggregator: Aggregator;
+  readonly spool: Spool;
+  readonly timers: Timers;
+  /** Key of signed links. */
+  readonly linkKey: string;
+  readonly maxUploadBytes: number;
+  /** A body from which nothing comes for so long is cut. */
+  readonly idleMs: number;
+  /** Base of absolute links, without a slash at the end. Never taken from a request. */
+  readonly baseUrl: () => string;
+  readonly version: string;
+  /** Aborted when the server closes: streams end then. */
+  readonly closing: AbortSignal;
+}

@@ -1,0 +1,165 @@
+/** The operators' part of Cambium's own API: trees, branches, leaves, runs, rounds. */
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { API_PREFIX, type CredentialsBody, type RunChange } from '../../wire/cambium.ts';
+import { createLeaf, listLeaves, revokeLeaf } from '../domain/leaves.ts';
+import { listMetrics } from '../domain/metrics.ts';
+import { Refusal } from '../domain/refusal.ts';
+import { giveUpRound, listRounds, retryRound } from '../domain/rounds.ts';
+import { changeRun, getRun } from '../domain/runs.ts';
+import {
+  createBranch,
+  createTree,
+  getBranch,
+  listBranches,
+  listTrees,
+  type NewBranch,
+} from '../domain/trees.ts';
+import type { RouteContext } from './context.ts';
+import { anyoneOf, isId, operatorOf, pathId } from './credentials.ts';
+
+const text = { type: 'string' } as const;
+
+const body = {
+  tree: { type: 'object', required: ['name'], properties: { name: text } },
+  branch: {
+    type: 'object',
+    required: ['name', 'tree_id', 'aggregation_target'],
+    properties: {
+      name: text,
+      tree_id: text,
+      aggregation_target: { type: 'integer' },
+      parent_id: { type: ['string', 'null'] },
+    },
+  },
+  leaf: {
+    type: 'object',
+    required: ['name', 'branch_id'],
+    properties: { name: text, branch_id: text },
+  },
+  run: {
+    type: 'object',
+    required: ['run_status'],
+    properties: { run_status: { enum: ['start', 'pause', 'stop'] } },
+  },
+} as const;
+
+export function operatingRoutes(app: FastifyInstance, context: RouteContext): void {
+  const { domain, aggregator } = context;
+  const { db } = domain;
+  const at = (path: string) => `${API_PREFIX}${path}`;
+
+  app.get(at('/trees'), async (request) => {
+    await operatorOf(db, request);
+    return { items: await listTrees(domain) };
+  });
+
+  app.post(at('/trees'), { schema: { body: body.tree } }, async (request, reply) => {
+    const operator = await operatorOf(db, request);
+    const { name } = request.body as { name: string };
+    return reply.status(201).send(await createTree(domain, operator, name));
+  });
+
+  app.get(at('/branches'), async (request) => {
+    await operatorOf(db, request);
+    return { items: await listBranches(domain) };
+  });
+
+  app.post(at('/branches'), { schema: { body: body.branch } }, async (request, reply) => {
+    await operatorOf(db, request);
+    return reply.status(201).send(await createBranch(domain, request.body as NewBranch));
+  });
+
+  app.get(at('/branches/:id'), async (request) => {
+    await operatorOf(db, request);
+    return getBranch(domain, pathId(request, 'branch'));
+  });
+
+  app.get(at('/branches/:id/run'), async (request) => {
+    const { leaf } = await anyoneOf(db, request);
+    const id = pathId(request, 'branch');
+    if (leaf !== undefined && leaf.branch_id !== id) {
+      throw new Refusal('forbidden', 'branch-other', 'the leaf belongs to another branch');
+    }
+    return getRun(domain, id);
+  });
+
+  app.post(at('/branches/:id/run'), { schema: { body: body.run } }, async (request) => {
+    await operatorOf(db, request);
+    return changeRun(domain, pathId(request, 'branch'), (request.body as RunChange).run_status);
+  });
+
+  app.get(at('/branches/:id/rounds'), async (request) => {
+    await operatorOf(db, request);
+    const id = pathId(request, 'branch');
+    const items = await listRounds(db, id, {
+      run: queryNumber(request, 'run'),
+      limit: queryNumber(request, 'limit'),
+    });
+    return { items };
+  });
+
+  app.get(at('/branches/:id/metrics'), async (request) => {
+    await operatorOf(db, request);
+    return { items: await listMetrics(domain, pathId(request, 'branch')) };
+  });
+
+  app.post(at('/rounds/:id/retry'), async (request) => {
+    await operatorOf(db, request);
+    const round = await retryRound(domain, pathId(request, 'round'));
+    aggregator.schedule(round.branch_id);
+    return round;
+  });
+
+  app.post(at('/rounds/:id/discard'), async (request) => {
+    await operatorOf(db, request);
+    return giveUpRound(domain, pathId(request, 'round'));
+  });
+
+  app.get(at('/leaves'), async (request) => {
+    await operatorOf(db, request);
+    const { branch } = request.query as { branch?: unknown };
+    if (branch !== undefined && (typeof branch !== 'string' || !isId(branch))) {
+      throw new Refusal('malformed', 'query-invalid', '"branch" in the query must be the id of a branch');
+    }
+    return { items: await listLeaves(domain, branch) };
+  });
+
+  app.post(at('/leaves'), { schema: { body: body.leaf } }, async (request, reply) => {
+    await operatorOf(db, request);
+    const leaf = await createLeaf(domain, request.body as { name: string; branch_id: string });
+    const credentials: CredentialsBody = {
+      server: context.baseUrl(),
+      id: leaf.id,
+      name: leaf.name,
+      session_token: leaf.token,
+      owner_id: leaf.user_id,
+      tree_id: leaf.tree_id,
+      branch_id: leaf.branch_id,
+      leaf_id: leaf.id,
+      leaf_name: leaf.name,
+      leaf_session_token: leaf.token,
+      response_host: new URL(context.baseUrl()).hostname,
+    };
+    return reply.status(201).send(credentials);
+  });
+
+  app.delete(at('/leaves/:id'), async (request, reply) => {
+    await operatorOf(db, request);
+    await revokeLeaf(domain, pathId(request, 'leaf'));
+    return reply.status(204).send();
+  });
+}
+
+/** A number from 1 in the query; undefined when it is not given. Throws Refusal `query-invalid`. */
+export function queryNumber(request: FastifyRequest, name: string): number | undefined {
+  const value = (request.query as Readonly<Record<string, unknown>>)[name];
+  if (value === undefined) return undefined;
+  if (typeof value !== 'string' || !/^[1-9]\d{0,8}$/.test(value)) {
+    throw new Refusal(
+      'malformed',
+      'query-invalid',
+      `${JSON.stringify(name)} in the query must be a whole number from 1`,
+    );
+  }
+  return Number(value);
+}

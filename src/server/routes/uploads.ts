@@ -1,0 +1,134 @@
+/** Bodies on their way in: what the dialects share, and the upload of Cambium's own API. */
+
+import type { Readable } from 'node:stream';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { API_PREFIX, type UploadBody } from '../../wire/cambium.ts';
+import type { Leaf } from '../domain/leaves.ts';
+import { Refusal } from '../domain/refusal.ts';
+import { acceptUpdate, checkReceiving, type UpdateOptions } from '../domain/updates.ts';
+import type { RouteContext } from './context.ts';
+import { leafOfPath } from './credentials.ts';
+import { queryNumber } from './operating.ts';
+
+/** Longer keys are no keys: a UUID has 36 characters. */
+const MAX_KEY_LENGTH = 200;
+
+export function uploadRoutes(app: FastifyInstance, context: RouteContext): void {
+  // Weights come under any content type, or none, and are never parsed here.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', (_request, _payload, done) => done(null));
+  app.addHook('onRequest', async (request, reply) => drainAfterAnswer(request, reply, context));
+
+  app.put(`${API_PREFIX}/leaves/:id/updates`, async (request, reply) => {
+    const leaf = await leafOfPath(context.domain.db, request);
+    const encoding = request.headers['content-encoding'] ?? 'identity';
+    if (encoding !== 'identity') {
+      throw new Refusal(
+        'unprocessable',
+        'encoding-unsupported',
+        'send the file as it is, without a content encoding',
+      );
+    }
+    const options = {
+      round: queryNumber(request, 'round'),
+      idempotencyKey: idempotencyKey(request),
+    };
+    const digest = expectedDigest(request);
+    await checkUpload(context, leaf, request);
+    const body = await receiveUpdate(context, leaf, request, request.raw, options, digest);
+    return reply.status(201).send(body);
+  });
+}
+
+/** What can be refused before the body is read; `framing` of its bytes are not the file's. Throws Refusal. */
+export async function checkUpload(
+  context: RouteContext,
+  leaf: Leaf,
+  request: FastifyRequest,
+  framing = 0,
+): Promise<void> {
+  const length = request.headers['content-length'];
+  await checkReceiving(context.domain.db, leaf);
+  await context.spool.check(length === undefined ? undefined : Math.max(0, Number(length) - framing));
+}
+
+/** Spools a body and hands it to the domain; nothing stays in the spool. Throws Refusal. */
+export async function receiveUpdate(
+  context: RouteContext,
+  leaf: Leaf,
+  request: FastifyRequest,
+  body: Readable,
+  options: UpdateOptions = {},
+  digest?: string,
+): Promise<UploadBody> {
+  const spooled = await context.spool.receive(body);
+  // From here on the server works and the sender waits, however long that takes.
+  request.raw.socket.setTimeout(0);
+  try {
+    if (digest !== undefined && digest !== spooled.sha256) {
+      throw new Refusal(
+        'malformed',
+        'digest-mismatch',
+        'the bytes that arrived have another SHA-256 than Repr-Digest says',
+        { expected: digest, actual: spooled.sha256 },
+      );
+    }
+    const accepted = await acceptUpdate(context.domain, leaf, spooled, options);
+    if (accepted.isClosed) context.aggregator.schedule(leaf.branch_id);
+    return accepted.body;
+  } finally {
+    await spooled.remove();
+  }
+}
+
+/**
+ * Lets a sender finish when the answer came before the end of its body: many clients read the answer only then, and a
+ * connection that is closed before would take the answer with it. Bounded in bytes and in silence.
+ */
+export function drainAfterAnswer(request: FastifyRequest, reply: FastifyReply, context: RouteContext): void {
+  const { raw } = request;
+  reply.raw.once('finish', () => {
+    if (raw.complete || raw.destroyed) return;
+    let left = context.maxUploadBytes;
+    let cancel = () => {};
+    const wait = () => {
+      cancel();
+      cancel = context.timers.after(context.idleMs, () => raw.destroy());
+    };
+    raw.unpipe();
+    raw.on('data', (chunk: Buffer) => {
+      left -= chunk.byteLength;
+      if (left < 0) raw.destroy();
+      else wait();
+    });
+    raw.once('close', () => cancel());
+    raw.once('end', () => cancel());
+    wait();
+    raw.resume();
+  });
+}
+
+function idempotencyKey(request: FastifyRequest): string | undefined {
+  const key = request.headers['idempotency-key'];
+  if (key === undefined) return undefined;
+  if (typeof key !== 'string' || key === '' || key.length > MAX_KEY_LENGTH) {
+    throw new Refusal(
+      'malformed',
+      'idempotency-key-invalid',
+      `an idempotency key has 1 to ${MAX_KEY_LENGTH} characters`,
+    );
+  }
+  return key;
+}
+
+/** SHA-256 of `Repr-Digest` (RFC 9530) in hexadecimal; other algorithms are not looked at. */
+function expectedDigest(request: FastifyRequest): string | undefined {
+  const header = [request.headers['repr-digest'] ?? []].flat().join(',');
+  const entry = header.split(',').find((part) => part.trim().startsWith('sha-256='));
+  if (entry === undefined) return undefined;
+  const value = /^sha-256=:([A-Za-z0-9+/]{43}=):$/.exec(entry.trim())?.[1];
+  if (value === undefined) {
+    throw new Refusal('malformed', 'digest-invalid', 'send Repr-Digest as sha-256=:<base64>:');
+  }
+  return Buffer.from(value, 'base64').toString('hex');
+}

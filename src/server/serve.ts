@@ -1,0 +1,297 @@
+/** The server as a whole: data directory, domain, routes, port; and the way down, which never hangs. */
+import { randomBytes } from 'node:crypto';
+import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import { type AddressInfo, isIP } from 'node:net';
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
+import { pino } from 'pino';
+import { CambiumError } from '../errors.ts';
+import type { Jobs } from '../node/jobs.ts';
+import { Aggregator } from './domain/aggregations.ts';
+import type { Domain } from './domain/domain.ts';
+import { createOperator, hasOperators } from './domain/operators.ts';
+import { Signals } from './domain/signals.ts';
+import { sweepBlobs } from './domain/sweep.ts';
+import { branchkeyRoutes } from './routes/branchkey.ts';
+import type { RouteContext } from './routes/context.ts';
+import { allowOrigins } from './routes/cors.ts';
+import { answerBadHttp, answerUnknownPaths, errorBody, handleError, sendError } from './routes/errors.ts';
+import { eventRoutes } from './routes/events.ts';
+import { fileRoutes } from './routes/files.ts';
+import { leafRoutes } from './routes/leaves.ts';
+import { openapiRoutes } from './routes/openapi.ts';
+import { operatingRoutes } from './routes/operating.ts';
+import { uploadRoutes } from './routes/uploads.ts';
+import { watchSockets } from './sockets.ts';
+import { fileBlobs } from './store/blobs.ts';
+import { type DataFolder, openDataFolder, readOperatorFile, writeOperatorFile } from './store/folder.ts';
+import { getMeta, setMeta } from './store/migrations.ts';
+import { Spool, type SpoolOptions } from './store/spool.ts';
+import { realTimers, type Timers } from './timers.ts';
+
+export interface ServerOptions {
+  /** Made if it is missing. One process at a time may serve it. */
+  readonly dataDir: string;
+  /** Address to listen on, 127.0.0.1 by default. Others need TLS or a proxy that has it. */
+  readonly host?: string | undefined;
+  /** 8740 by default, 0 takes a free one. */
+  readonly port?: number | undefined;
+  /** Base of the links that are given out, for instance `https://average.example.org`; the address unless given. */
+  readonly publicUrl?: string | undefined;
+  /** Largest upload in bytes, 2 GiB by default. */
+  readonly maxUploadBytes?: number | undefined;
+  /** For how many rounds after its own an update is kept, 1 by default; 0 removes it with its aggregation. */
+  readonly keepUpdates?: number | undefined;
+  /** Web origins whose pages may call the API, none by default. */
+  readonly corsOrigins?: readonly string[] | undefined;
+  /** Address of the proxy whose forwarded headers are believed. */
+  readonly behindProxy?: string | undefined;
+  /** PEM texts of the certificate chain and its key: both or none. */
+  readonly tlsCert?: string | undefined;
+  readonly tlsKey?: string | undefined;
+  /** Does the heavy work; it stays the caller's, who closes it after the server. */
+  readonly jobs: Jobs;
+  /** Told by the health check. */
+  readonly version?: string | undefined;
+  /** Lines of JSON on stderr unless given. */
+  readonly logger?: FastifyBaseLogger | undefined;
+  /** For tests: milliseconds since the epoch. */
+  readonly now?: (() => number) | undefined;
+  /** For tests. */
+  readonly timers?: Timers | undefined;
+  /** For tests: how the spool opens files and asks the disk. */
+  readonly spool?: Pick<SpoolOptions, 'openFile' | 'disk'> | undefined;
+}
+
+export interface RunningServer {
+  /** Base URL of the address that is listened on. */
+  readonly url: string;
+  /** Absolute. */
+  readonly dataDir: string;
+  /** Absolute path of the credentials for operators. */
+  readonly operatorFile: string;
+  /** Ends streams, lets uploads that are under way finish for a few seconds, and gives the data directory back. */
+  close(): Promise<void>;
+}
+
+const DEFAULT_PORT = 8740;
+const DEFAULT_MAX_UPLOAD = 2 * 1024 ** 3;
+
+/** A body from which nothing comes for so long is cut. */
+const IDLE_MS = 60_000;
+
+/** Any other silence of a connection ends it a little later, so that the answer to an idle body still gets out. */
+const SOCKET_IDLE_MS = 75_000;
+
+/** What is still open so long after `close` is cut. */
+const GRACE_MS = 10_000;
+
+/**
+ * Starts a server. Rounds whose aggregation an earlier process left undone are taken up again.
+ *
+ * @throws CambiumError `serve-insecure`, `serve-public-url`, `serve-tls`, `serve-address` (taken or not ours),
+ *   `data-locked`, `state-newer`; UnavailableError `unavailable-libsql`
+ */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const host = options.host ?? '127.0.0.1';
+  checkExposure(host, options);
+  const now = options.now ?? Date.now;
+  const timers = options.timers ?? realTimers;
+  const log =
+    options.logger ?? (pino({ level: 'info' }, pino.destination({ fd: 2, sync: true })) as FastifyBaseLogger);
+  const maxUploadBytes = options.maxUploadBytes ?? DEFAULT_MAX_UPLOAD;
+  const folder = await openDataFolder(options.dataDir);
+  const closing = new AbortController();
+  try {
+    const { db } = folder;
+    const domain: Domain = {
+      db,
+      blobs: fileBlobs(folder.blobs, folder.spool),
+      jobs: options.jobs,
+      signals: new Signals(),
+      log,
+      now,
+      keepUpdates: options.keepUpdates ?? 1,
+    };
+    await sweepBlobs(domain);
+    const aggregator = new Aggregator(domain);
+    let url = '';
+    const context: RouteContext = {
+      domain,
+      aggregator,
+      spool: new Spool(folder.spool, { maxBytes: maxUploadBytes, idleMs: IDLE_MS, timers, ...options.spool }),
+      timers,
+      linkKey: await linkKey(folder),
+      maxUploadBytes,
+      idleMs: IDLE_MS,
+      baseUrl: () => options.publicUrl?.replace(/\/+$/, '') ?? url,
+      version: options.version ?? 'unknown',
+      closing: closing.signal,
+    };
+    const app = await createApp(context, log, options);
+    try {
+      await listen(app, host, options.port ?? DEFAULT_PORT);
+      const { address, port } = app.server.address() as AddressInfo; // it listens on a port
+      url = `${options.tlsCert === undefined ? 'http' : 'https'}://${isIP(address) === 6 ? `[${address}]` : address}:${port}`;
+      await giveOperator(folder, context.baseUrl(), now);
+      await aggregator.resume();
+    } catch (error) {
+      await app.close();
+      throw error;
+    }
+    let closed: Promise<void> | undefined;
+    return {
+      url,
+      dataDir: folder.path,
+      operatorFile: folder.operatorFile,
+      close: () => (closed ??= shutDown(app, folder, aggregator, closing, timers)),
+    };
+  } catch (error) {
+    await folder.close();
+    throw error;
+  }
+}
+
+/** All routes on one application; nothing listens yet. */
+async function createApp(
+  context: RouteContext,
+  logger: FastifyBaseLogger,
+  { tlsCert, tlsKey, behindProxy, corsOrigins }: ServerOptions,
+): Promise<FastifyInstance> {
+  let hangUp = () => {};
+  const app = Fastify({
+    loggerInstance: logger,
+    // Its line would show signed links; ours is below.
+    logController: new LogController({ disableRequestLogging: true }),
+    exposeHeadRoutes: false,
+    // Ours answers in our own shape.
+    return503OnClosing: false,
+    trustProxy: behindProxy ?? false,
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false } },
+    frameworkErrors: (error, request, reply) => {
+      handleError(error, request, reply);
+    },
+    serverFactory: (handler) => {
+      const tls = tlsCert !== undefined && tlsKey !== undefined ? { cert: tlsCert, key: tlsKey } : undefined;
+      // Both kinds have the interface that is used here.
+      const server = tls
+        ? (createTlsServer(tls, handler) as unknown as ReturnType<typeof createServer>)
+        : createServer(handler);
+      server.requestTimeout = 0; // big uploads may take hours, only silence is cut
+      server.timeout = SOCKET_IDLE_MS;
+      server.keepAliveTimeout = SOCKET_IDLE_MS;
+      server.on('clientError', answerBadHttp);
+      hangUp = watchSockets(server, tls ? 'secureConnection' : 'connection');
+      return server;
+    },
+  });
+  app.addHook('preClose', async () => hangUp());
+  app.addHook('onRequest', async (_request, reply) => {
+    if (!context.closing.aborted) return;
+    return sendError(reply, 503, errorBody('server-closing', 'the server is going down: try again later'));
+  });
+  app.addHook('onSend', async (_request, reply) => {
+    if (context.closing.aborted) reply.header('connection', 'close');
+    reply.header('x-content-type-options', 'nosniff');
+    if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store');
+  });
+  app.addHook('onResponse', async (request, reply) => {
+    request.log.info(
+      {
+        method: request.method,
+        path: request.url.split('?', 1)[0],
+        status: reply.statusCode,
+        ms: Math.round(reply.elapsedTime),
+        from: request.ip,
+      },
+      'answered',
+    );
+  });
+  app.setErrorHandler(handleError);
+  answerUnknownPaths(app);
+  allowOrigins(app, corsOrigins ?? []);
+  await app.register(async (scope) => {
+    openapiRoutes(scope, context);
+    operatingRoutes(scope, context);
+    leafRoutes(scope, context);
+    eventRoutes(scope, context);
+    fileRoutes(scope, context);
+  });
+  await app.register(async (scope) => uploadRoutes(scope, context));
+  await app.register(async (scope) => branchkeyRoutes(scope, context));
+  await app.ready();
+  return app;
+}
+
+async function listen(app: FastifyInstance, host: string, port: number): Promise<void> {
+  try {
+    await app.listen({ host, port });
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code !== 'EADDRINUSE' && code !== 'EADDRNOTAVAIL' && code !== 'EACCES') throw cause;
+    throw new CambiumError(
+      'serve-address',
+      `cannot listen on ${host} port ${port}: ${code === 'EADDRINUSE' ? 'it is taken, choose another --port' : (cause as Error).message}`,
+      { cause },
+    );
+  }
+}
+
+async function shutDown(
+  app: FastifyInstance,
+  folder: DataFolder,
+  aggregator: Aggregator,
+  closing: AbortController,
+  timers: Timers,
+): Promise<void> {
+  closing.abort();
+  const cancel = timers.after(GRACE_MS, () => app.server.closeAllConnections());
+  try {
+    await app.close();
+    await aggregator.close();
+  } finally {
+    cancel();
+    await folder.close();
+  }
+}
+
+/** Makes the first operator, and keeps the file's address right from start to start. */
+async function giveOperator(folder: DataFolder, server: string, now: () => number): Promise<void> {
+  const { db, operatorFile } = folder;
+  const known = await readOperatorFile(operatorFile);
+  if (known !== undefined) {
+    if (known.server !== server) await writeOperatorFile(operatorFile, { ...known, server });
+    return;
+  }
+  // An operator who took the file away does not want a new one.
+  if (await hasOperators(db)) return;
+  const { id, role, token } = await createOperator(db, { name: 'first operator', role: 'operator' }, now());
+  await writeOperatorFile(operatorFile, { server, id, role, token });
+}
+
+/** The key of signed links, made once for a data directory. */
+async function linkKey({ db }: DataFolder): Promise<string> {
+  const known = await getMeta(db, 'link_key');
+  if (known !== undefined) return known;
+  const key = randomBytes(32).toString('base64url');
+  await setMeta(db, 'link_key', key);
+  return key;
+}
+
+function checkExposure(host: string, { tlsCert, tlsKey, behindProxy, publicUrl }: ServerOptions): void {
+  if ((tlsCert === undefined) !== (tlsKey === undefined)) {
+    throw new CambiumError('serve-tls', 'TLS needs both a certificate and its key');
+  }
+  if (host === '0.0.0.0' || host === '::') {
+    if (publicUrl === undefined) {
+      throw new CambiumError('serve-public-url', `${host} is no address for links: give --public-url`);
+    }
+  }
+  const isLocal = host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+  if (!isLocal && tlsCert === undefined && behindProxy === undefined) {
+    throw new CambiumError(
+      'serve-insecure',
+      `tokens would travel in clear text to ${host}: give --tls-cert and --tls-key, or --behind-proxy`,
+    );
+  }
+}

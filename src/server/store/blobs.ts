@@ -1,0 +1,46 @@
+import { createReadStream } from 'node:fs';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { syncFolder } from '../../node/files.ts';
+
+/** Where weights live, under the ids of updates and aggregations. */
+export interface Blobs {
+  /** A path under which a job can read the blob. */
+  path(id: string): string;
+  /** A path on which a job may build the blob that `put` then takes over. */
+  workPath(id: string): string;
+  /** Takes over a finished, flushed file. When it returns the blob outlives a power cut. */
+  put(id: string, file: string): Promise<void>;
+  /** Removes a blob; one that is not there is no error. */
+  remove(id: string): Promise<void>;
+  /** The bytes from `start` up to and including `end`. */
+  read(id: string, range?: { readonly start: number; readonly end: number }): Readable;
+  /** All ids. */
+  list(): AsyncIterable<string>;
+}
+
+/**
+ * Blobs as files: `<folder>/<first two digits of the id>/<id>`.
+ *
+ * @param work a folder of the same file system, which is emptied when the server starts
+ */
+export function fileBlobs(folder: string, work: string): Blobs {
+  const shelf = (id: string) => join(folder, id.slice(0, 2));
+  const path = (id: string) => join(shelf(id), id);
+  return {
+    path,
+    workPath: (id) => join(work, `${id}.work`),
+    async put(id, file) {
+      const made = await mkdir(shelf(id), { recursive: true, mode: 0o700 });
+      await rename(file, path(id));
+      await syncFolder(shelf(id));
+      if (made !== undefined) await syncFolder(folder);
+    },
+    remove: (id) => rm(path(id), { force: true }),
+    read: (id, range) => createReadStream(path(id), { ...range, highWaterMark: 256 << 10 }),
+    async *list() {
+      for (const name of await readdir(folder)) yield* await readdir(join(folder, name));
+    },
+  };
+}

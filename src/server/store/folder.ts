@@ -1,0 +1,80 @@
+/**
+ * The data directory: `state.db`, `blobs/`, `spool/`, `operator.json`, `lock`. Nobody but its owner may read it.
+ *
+ * What keeps a second server out is the lock on the database, which the system takes back when a process dies. The file
+ * `lock` only says who has it.
+ */
+import { randomBytes } from 'node:crypto';
+import { chmod, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { CambiumError, isCambiumError } from '../../errors.ts';
+import type { OperatorFile } from '../../wire/cambium.ts';
+import { type Database, openDatabase } from './database.ts';
+
+/** A data directory that this process owns until `close`. */
+export interface DataFolder {
+  readonly path: string;
+  readonly blobs: string;
+  readonly spool: string;
+  readonly operatorFile: string;
+  readonly db: Database;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens the directory, which is made if it is missing, and empties the spool: what lies there belongs to uploads that
+ * never got a receipt.
+ *
+ * @throws CambiumError `data-locked` when another process serves it, `state-newer`; UnavailableError
+ */
+export async function openDataFolder(dataDir: string): Promise<DataFolder> {
+  const path = resolve(dataDir);
+  const blobs = join(path, 'blobs');
+  const spool = join(path, 'spool');
+  const lock = join(path, 'lock');
+  for (const folder of [path, blobs, spool]) {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await chmod(folder, 0o700);
+  }
+  const state = join(path, 'state.db');
+  await (await open(state, 'a', 0o600)).close();
+  const db = await openDatabase(state).catch(async (error) => {
+    if (!isCambiumError(error) || error.code !== 'data-locked') throw error;
+    const owner = await readFile(lock, 'utf8').catch(() => '');
+    throw new CambiumError(
+      'data-locked',
+      `${path} is served by another process${owner === '' ? '' : ` (process id ${owner.trim()})`}: stop it first`,
+      { cause: error },
+    );
+  });
+  await writeFile(lock, `${process.pid}\n`, { mode: 0o600 });
+  for (const name of await readdir(spool)) await rm(join(spool, name), { recursive: true, force: true });
+  return {
+    path,
+    blobs,
+    spool,
+    operatorFile: join(path, 'operator.json'),
+    db,
+    async close() {
+      await rm(lock, { force: true });
+      await db.destroy();
+    },
+  };
+}
+
+/** Reads `operator.json`; undefined when it is not there. */
+export async function readOperatorFile(path: string): Promise<OperatorFile | undefined> {
+  try {
+    return JSON.parse(await readFile(path, 'utf8')) as OperatorFile; // written by writeOperatorFile
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/** Writes `operator.json` so that it is there whole or as it was. */
+export async function writeOperatorFile(path: string, content: OperatorFile): Promise<void> {
+  const part = `${path}.${randomBytes(6).toString('hex')}.part`;
+  await writeFile(part, `${JSON.stringify(content, null, 2)}\n`, { mode: 0o600, flush: true });
+  await rename(part, path);
+}

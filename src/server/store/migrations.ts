@@ -1,0 +1,100 @@
+/**
+ * The history of the tables, forward only: a migration that has been released is never edited. The number of those that
+ * were applied stands in `meta`. A database that is ahead of this program is refused, because writing to it with old
+ * rules could lose what the newer program keeps there.
+ */
+import { type Kysely, sql } from 'kysely';
+import { CambiumError } from '../../errors.ts';
+import type { Schema } from './schema.ts';
+
+const MIGRATIONS: readonly (readonly string[])[] = [
+  [
+    `create table operators (
+      id text primary key, name text not null, role text not null, token_hash text not null,
+      created_at bigint not null, revoked_at bigint)`,
+    `create table trees (
+      id text primary key, name text not null, user_id text not null references operators (id),
+      created_at bigint not null)`,
+    `create table branches (
+      id text primary key, name text not null, tree_id text not null references trees (id),
+      parent_id text references branches (id), aggregation_target integer not null, run_id text,
+      notice_number bigint not null, created_at bigint not null)`,
+    `create table leaves (
+      id text primary key, name text not null, branch_id text not null references branches (id),
+      token_hash text not null, created_at bigint not null, revoked_at bigint, unique (branch_id, name))`,
+    `create table runs (
+      id text primary key, branch_id text not null references branches (id), number integer not null,
+      status text not null, contract text, started_at bigint not null, stopped_at bigint,
+      unique (branch_id, number))`,
+    `create table rounds (
+      id text primary key, run_id text not null references runs (id),
+      branch_id text not null references branches (id), number integer not null, status text not null,
+      aggregation_id text unique, total_weighting double precision, aggregation_seconds double precision,
+      failure text, opened_at bigint not null, closed_at bigint, done_at bigint, unique (run_id, number))`,
+    `create index rounds_by_status on rounds (status, branch_id)`,
+    `create table updates (
+      id text primary key, round_id text not null references rounds (id),
+      leaf_id text not null references leaves (id), weighting double precision not null,
+      byte_length bigint not null, sha256 text not null, idempotency_key text, received_at bigint not null,
+      removed_at bigint, unique (round_id, leaf_id), unique (leaf_id, idempotency_key))`,
+    `create table aggregations (
+      id text primary key, round_id text not null unique references rounds (id),
+      branch_id text not null references branches (id), leaves integer not null,
+      total_weighting double precision not null, byte_length bigint not null, sha256 text not null,
+      created_at bigint not null)`,
+    `create table fetches (
+      aggregation_id text not null references aggregations (id), leaf_id text not null references leaves (id),
+      fetched_at bigint not null, primary key (aggregation_id, leaf_id))`,
+    `create table notices (
+      branch_id text not null references branches (id), number bigint not null,
+      run_id text not null references runs (id), event text not null, data text not null,
+      created_at bigint not null, primary key (branch_id, number))`,
+    `create table metrics (
+      id text primary key, aggregation_id text not null references aggregations (id),
+      leaf_id text not null references leaves (id), mode text not null, data text not null,
+      received_at bigint not null)`,
+    `create index metrics_by_aggregation on metrics (aggregation_id)`,
+  ],
+];
+
+/** The schema that this program writes. */
+export const SCHEMA_VERSION = MIGRATIONS.length;
+
+/**
+ * Brings the tables to the present version.
+ *
+ * @throws CambiumError `state-newer` when a newer program has been at work here
+ */
+export async function migrate(db: Kysely<Schema>): Promise<void> {
+  await sql`create table if not exists meta (key text primary key, value text not null)`.execute(db);
+  const row = await db.selectFrom('meta').select('value').where('key', '=', 'schema').executeTakeFirst();
+  const version = Number(row?.value ?? 0);
+  if (version > SCHEMA_VERSION) {
+    throw new CambiumError(
+      'state-newer',
+      `the data directory has schema ${version}, this program knows up to ${SCHEMA_VERSION}: use a newer Cambium`,
+    );
+  }
+  for (const [i, statements] of MIGRATIONS.entries()) {
+    if (i < version) continue;
+    await db.transaction().execute(async (tx) => {
+      for (const statement of statements) await sql.raw(statement).execute(tx);
+      await setMeta(tx, 'schema', String(i + 1));
+    });
+  }
+}
+
+/** Reads a value of the server's own. */
+export async function getMeta(db: Kysely<Schema>, key: string): Promise<string | undefined> {
+  const row = await db.selectFrom('meta').select('value').where('key', '=', key).executeTakeFirst();
+  return row?.value;
+}
+
+/** Writes a value of the server's own. */
+export async function setMeta(db: Kysely<Schema>, key: string, value: string): Promise<void> {
+  await db
+    .insertInto('meta')
+    .values({ key, value })
+    .onConflict((conflict) => conflict.column('key').doUpdateSet({ value }))
+    .execute();
+}

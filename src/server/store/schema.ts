@@ -1,0 +1,144 @@
+/**
+ * The tables as the domain sees them. Portable on purpose: ids are text, times are milliseconds since the epoch in
+ * bigint columns, structured values are JSON in text columns.
+ */
+import type { RoundStatus, RunStatus } from '../../wire/cambium.ts';
+
+export interface MetaTable {
+  key: string;
+  value: string;
+}
+
+export interface OperatorsTable {
+  id: string;
+  name: string;
+  role: 'operator' | 'viewer';
+  token_hash: string;
+  created_at: number;
+  revoked_at: number | null;
+}
+
+export interface TreesTable {
+  id: string;
+  name: string;
+  user_id: string;
+  created_at: number;
+}
+
+export interface BranchesTable {
+  id: string;
+  name: string;
+  tree_id: string;
+  parent_id: string | null;
+  aggregation_target: number;
+  /** The run that was started last; null before the first. */
+  run_id: string | null;
+  /** Number of the last notice; the next one takes this + 1 under the row's lock. */
+  notice_number: number;
+  created_at: number;
+}
+
+export interface LeavesTable {
+  id: string;
+  name: string;
+  branch_id: string;
+  token_hash: string;
+  created_at: number;
+  revoked_at: number | null;
+}
+
+export interface RunsTable {
+  id: string;
+  branch_id: string;
+  number: number;
+  status: RunStatus;
+  /** JSON of `Contract`; null until the first update of the run is accepted. */
+  contract: string | null;
+  started_at: number;
+  stopped_at: number | null;
+}
+
+export interface RoundsTable {
+  id: string;
+  run_id: string;
+  branch_id: string;
+  number: number;
+  status: RoundStatus;
+  aggregation_id: string | null;
+  total_weighting: number | null;
+  aggregation_seconds: number | null;
+  /** JSON of `ErrorBody`. */
+  failure: string | null;
+  opened_at: number;
+  closed_at: number | null;
+  done_at: number | null;
+}
+
+export interface UpdatesTable {
+  /** Also the name of the blob. */
+  id: string;
+  round_id: string;
+  leaf_id: string;
+  weighting: number;
+  byte_length: number;
+  /** Of the bytes as they were uploaded. */
+  sha256: string;
+  idempotency_key: string | null;
+  received_at: number;
+  /** When the blob was given up; the row stays as the round's history. */
+  removed_at: number | null;
+}
+
+export interface AggregationsTable {
+  /** Also the name of the blob. */
+  id: string;
+  round_id: string;
+  branch_id: string;
+  leaves: number;
+  total_weighting: number;
+  byte_length: number;
+  sha256: string;
+  created_at: number;
+}
+
+/** Which leaf has fetched which aggregation: that is what delivered means. */
+export interface FetchesTable {
+  aggregation_id: string;
+  leaf_id: string;
+  fetched_at: number;
+}
+
+/** The outbox. */
+export interface NoticesTable {
+  branch_id: string;
+  number: number;
+  run_id: string;
+  event: 'aggregation_status' | 'run_status';
+  /** JSON of `Notice`. */
+  data: string;
+  created_at: number;
+}
+
+export interface MetricsTable {
+  id: string;
+  aggregation_id: string;
+  leaf_id: string;
+  mode: 'train' | 'test' | 'non-federated';
+  data: string;
+  received_at: number;
+}
+
+export interface Schema {
+  meta: MetaTable;
+  operators: OperatorsTable;
+  trees: TreesTable;
+  branches: BranchesTable;
+  leaves: LeavesTable;
+  runs: RunsTable;
+  rounds: RoundsTable;
+  updates: UpdatesTable;
+  aggregations: AggregationsTable;
+  fetches: FetchesTable;
+  notices: NoticesTable;
+  metrics: MetricsTable;
+}

@@ -1,0 +1,198 @@
+/**
+ * Bodies of uploads on their way in: streamed to a file, hashed on the way, in memory that does not grow with the body.
+ * A body that ends early, stalls, is too long or does not fit on the disk leaves nothing behind.
+ */
+import { createHash, randomUUID } from 'node:crypto';
+import { open, rm, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { Refusal } from '../domain/refusal.ts';
+import type { Timers } from '../timers.ts';
+
+/** A body that has arrived whole. Its bytes are on the disk. */
+export interface Spooled {
+  readonly path: string;
+  readonly byteLength: number;
+  /** Lower-case hexadecimal. */
+  readonly sha256: string;
+  /** Removes the file, if it still lies in the spool. */
+  remove(): Promise<void>;
+}
+
+export interface SpoolOptions {
+  readonly maxBytes: number;
+  readonly idleMs: number;
+  readonly timers: Timers;
+  /** For tests: how a file is opened. */
+  readonly openFile?: typeof open | undefined;
+  /** For tests: bytes of the disk, all and free. */
+  readonly disk?: ((folder: string) => Promise<{ total: number; free: number }>) | undefined;
+}
+
+/** This part of the disk stays free, so that the database can always commit. */
+const RESERVE = 0.05;
+
+/** The disk is asked again after this many bytes. */
+const DISK_CHECK_BYTES = 64 << 20;
+
+export class Spool {
+  readonly #folder: string;
+  readonly #options: SpoolOptions;
+
+  constructor(folder: string, options: SpoolOptions) {
+    this.#folder = folder;
+    this.#options = options;
+  }
+
+  /** @throws Refusal `upload-too-large`, `disk-full` before a byte is read; `expected` is undefined for chunked bodies. */
+  async check(expected: number | undefined): Promise<void> {
+    const { maxBytes } = this.#options;
+    if (expected !== undefined && expected > maxBytes) throw tooLarge(maxBytes);
+    const { total, free } = await (this.#options.disk ?? diskOf)(this.#folder);
+    if (free - (expected ?? 0) < total * RESERVE) {
+      throw new Refusal(
+        'disk-full',
+        'disk-full',
+        'the server has too little free disk space for this upload',
+      );
+    }
+  }
+
+  /**
+   * Receives a body to its end.
+   *
+   * @throws Refusal `upload-incomplete` when the sender goes away, `upload-idle`, `upload-too-large`, `disk-full`
+   */
+  async receive(body: Readable): Promise<Spooled> {
+    const { maxBytes, openFile = open } = this.#options;
+    const path = join(this.#folder, randomUUID());
+    const remove = () => rm(path, { force: true });
+    const hash = createHash('sha256');
+    const arrivals = new Arrivals(body, this.#options);
+    let byteLength = 0;
+    try {
+      const handle = await openFile(path, 'wx', 0o600);
+      try {
+        for (let unchecked = 0; ; ) {
+          const chunk = await arrivals.next();
+          if (chunk === null) break;
+          byteLength += chunk.byteLength;
+          if (byteLength > maxBytes) throw tooLarge(maxBytes);
+          unchecked += chunk.byteLength;
+          if (unchecked >= DISK_CHECK_BYTES) {
+            unchecked = 0;
+            await this.check(0);
+          }
+          hash.update(chunk);
+          for (let done = 0; done < chunk.byteLength; ) {
+            done += (await handle.write(chunk, done)).bytesWritten;
+          }
+        }
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+    } catch (error) {
+      await remove();
+      throw isFull(error)
+        ? new Refusal('disk-full', 'disk-full', "the server's disk is full", undefined, { cause: error })
+        : error;
+    } finally {
+      arrivals.close();
+    }
+    return { path, byteLength, sha256: hash.digest('hex'), remove };
+  }
+}
+
+/**
+ * Reads a stream chunk by chunk without ever destroying it: the answer still has to go out on the socket it came from.
+ */
+class Arrivals {
+  readonly #body: Readable;
+  readonly #options: SpoolOptions;
+  #isEnded = false;
+  #failure: unknown;
+  #wake: () => void = () => {};
+
+  constructor(body: Readable, options: SpoolOptions) {
+    this.#body = body;
+    this.#options = options;
+    body.on('readable', this.#onReadable);
+    body.on('end', this.#onEnd);
+    body.on('error', this.#onError);
+    body.on('close', this.#onClose);
+    // A stream that is over already emits nothing any more.
+    if (body.destroyed && !body.readableEnded) this.#onClose();
+    if (body.readableEnded) this.#onEnd();
+  }
+
+  /** The next bytes, or null at the end. */
+  async next(): Promise<Buffer | null> {
+    for (;;) {
+      if (this.#failure !== undefined) throw this.#failure;
+      const chunk = this.#body.read() as Buffer | null; // no encoding is set
+      if (chunk !== null) return chunk;
+      if (this.#isEnded) return null;
+      if (this.#failure !== undefined) continue;
+      await new Promise<void>((resolve) => {
+        const cancel = this.#options.timers.after(this.#options.idleMs, () => {
+          this.#fail(
+            new Refusal(
+              'too-slow',
+              'upload-idle',
+              `no byte of the upload arrived for ${this.#options.idleMs / 1000} seconds`,
+            ),
+          );
+        });
+        this.#wake = () => {
+          cancel();
+          resolve();
+        };
+      });
+    }
+  }
+
+  close(): void {
+    this.#body.off('readable', this.#onReadable);
+    this.#body.off('end', this.#onEnd);
+    this.#body.off('close', this.#onClose);
+    // The error listener stays: a sender may go away after the answer, and that is nobody's failure.
+  }
+
+  readonly #onReadable = () => this.#wake();
+  readonly #onEnd = () => {
+    this.#isEnded = true;
+    this.#wake();
+  };
+  readonly #onError = (cause: unknown) => this.#fail(incomplete(cause));
+  readonly #onClose = () => {
+    if (!this.#isEnded) this.#fail(incomplete(undefined));
+  };
+
+  #fail(error: unknown): void {
+    this.#failure ??= error;
+    this.#wake();
+  }
+}
+
+function incomplete(cause: unknown): Refusal {
+  return new Refusal('malformed', 'upload-incomplete', 'the upload ended before its last byte', undefined, {
+    cause,
+  });
+}
+
+function tooLarge(maxBytes: number): Refusal {
+  return new Refusal('too-large', 'upload-too-large', `an upload may have ${maxBytes} bytes at most`, {
+    max_bytes: maxBytes,
+  });
+}
+
+function isFull(error: unknown): boolean {
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  return code === 'ENOSPC' || code === 'EDQUOT';
+}
+
+async function diskOf(folder: string): Promise<{ total: number; free: number }> {
+  const { blocks, bavail, bsize } = await statfs(folder);
+  return { total: blocks * bsize, free: bavail * bsize };
+}
