@@ -181,7 +181,6 @@ function storeTails(plan: usize, k: u32): void {
   const table = planTails(plan);
   const blocks = table + ((<usize>k) << 2);
   for (let i: u32 = 0; i < k; i++) store<u32>(table + ((<usize>i) << 2), <u32>blocks + i * <u32>TAIL_BYTES);
-  memory.fill(blocks, 0, <usize>k * TAIL_BYTES);
 }
 
 function countLimbs(plan: usize): void {

@@ -1,0 +1,116 @@
+// Weighted mean of float32 blocks, exact and rounded once, ties to even.
+//
+//   for each element: out = (w_0·x_0 + w_1·x_1 + …) / W
+//
+// The fold is plain binary64 in registers. What makes it exact is what it proves along the way, per element:
+//
+// A. The fold was exact. Integer SIMD keeps the largest and the smallest magnitude as t = bits << 1 and t - 1. The minus
+//    one turns a zero into the largest unsigned number, so zeros do not count as small. If the exponents lie within
+//    L = 29 - ceil(log2 W) of each other, every product is a multiple of one quantum and no partial sum needs more than
+//    53 bits: 24 of an element, L of the spread, log2 W of the weights. Then S is exact, and demote(S / W) rounds as if
+//    once: a float32 midpoint m has 25 bits and m·W at most 53, so an S that is not m·W differs from it by a unit in the
+//    last place of S, and S / W cannot be rounded onto m. (W <= 2^28 is necessary: with 30 bits 20 % go wrong.)
+// B. The rounding was certain. Error of the fold and the division <= (K + 3)·2^-53·max|x|, weights being positive; if
+//    both ends of q ± d demote to the same bits (bits, because -0 is not +0), the exact mean does too. Holds for any
+//    weights: it covers the rounding of the products, of the sum, of W, of the division and of q ± d.
+//
+// What neither proves goes to mean-exact, element by element.
+//
+// The fold begins at -0, so a zero is -0 only if every element was -0, whatever the order. Divide: multiplying by the
+// reciprocal would round twice.
+
+import { DTYPE_FLOAT32 } from './abi';
+import { exactMean } from './mean-exact';
+import { PLAN_K, PLAN_LIMIT32, PLAN_W, PLAN_WEIGHTS, power } from './mean-plan';
+
+/** Elements of a step. Two registers of sums, one of maxima and one of minima per four; sixteen would spill. */
+const STEP: u32 = 8;
+
+/**
+ * Folds n elements, a multiple of 8; blocks and out have any alignment. Answers false when a NaN or infinity was seen:
+ * elements that have one are undefined then.
+ */
+export function meanFloat32(plan: usize, inputs: usize, n: u32, out: usize): bool {
+  const k = load<u32>(plan, PLAN_K);
+  const total = f64x2.splat(load<f64>(plan, PLAN_W));
+  const limit = i32x4.splat(load<u32>(plan, PLAN_LIMIT32));
+  const weights = plan + PLAN_WEIGHTS;
+  const weightsEnd = weights + ((<usize>k) << 3);
+  const end = (<usize>n) << 2;
+  let seen = i32x4.splat(0);
+  for (let at: usize = 0; at < end; at += STEP << 2) {
+    let a0 = f64x2.splat(-0.0);
+    let a1 = a0;
+    let a2 = a0;
+    let a3 = a0;
+    let mx0 = i32x4.splat(0);
+    let mx1 = mx0;
+    let mn0 = i32x4.splat(-1);
+    let mn1 = mn0;
+    let input = inputs;
+    for (let w = weights; w < weightsEnd; w += 8) {
+      const p = <usize>load<u32>(input) + at;
+      input += 4;
+      const wj = v128.load64_splat(w);
+      const x0 = v128.load(p);
+      const x1 = v128.load(p, 16);
+      a0 = f64x2.add(a0, f64x2.mul(wj, f64x2.promote_low_f32x4(x0)));
+      a1 = f64x2.add(a1, f64x2.mul(wj, f64x2.promote_low_f32x4(i64x2.shuffle(x0, x0, 1, 1))));
+      a2 = f64x2.add(a2, f64x2.mul(wj, f64x2.promote_low_f32x4(x1)));
+      a3 = f64x2.add(a3, f64x2.mul(wj, f64x2.promote_low_f32x4(i64x2.shuffle(x1, x1, 1, 1))));
+      const t0 = i32x4.shl(x0, 1);
+      const t1 = i32x4.shl(x1, 1);
+      mx0 = i32x4.max_u(mx0, t0);
+      mx1 = i32x4.max_u(mx1, t1);
+      mn0 = i32x4.min_u(mn0, i32x4.sub(t0, i32x4.splat(1)));
+      mn1 = i32x4.min_u(mn1, i32x4.sub(t1, i32x4.splat(1)));
+    }
+    a0 = f64x2.div(a0, total);
+    a1 = f64x2.div(a1, total);
+    a2 = f64x2.div(a2, total);
+    a3 = f64x2.div(a3, total);
+    v128.store(out, demote(a0, a1));
+    v128.store(out, demote(a2, a3), 16);
+    seen = i32x4.max_u(seen, i32x4.max_u(mx0, mx1));
+    const sure0 = i32x4.le_u(i32x4.sub(mx0, mn0), limit);
+    const sure1 = i32x4.le_u(i32x4.sub(mx1, mn1), limit);
+    if (!i32x4.all_true(v128.and(sure0, sure1))) {
+      settle(plan, inputs, at, out, a0, a1, mx0, sure0);
+      settle(plan, inputs, at + 16, out + 16, a2, a3, mx1, sure1);
+    }
+    out += STEP << 2;
+  }
+  return !v128.any_true(i32x4.ge_u(seen, i32x4.splat(0xff000000)));
+}
+
+function demote(low: v128, high: v128): v128 {
+  return i64x2.shuffle(f32x4.demote_f64x2_zero(low), f32x4.demote_f64x2_zero(high), 0, 2);
+}
+
+/** Certificate B for four elements with quotients q and maxima mx; what it leaves open is done again. */
+function settle(
+  plan: usize,
+  inputs: usize,
+  at: usize,
+  out: usize,
+  qLow: v128,
+  qHigh: v128,
+  mx: v128,
+  sure: v128,
+): void {
+  // (K + 3)·2^-53 and one per cent; k < 2^32 makes this exact enough.
+  const c = f64x2.splat(<f64>(load<u32>(plan, PLAN_K) + 3) * (1.01 * power(-53)));
+  const x = i32x4.shr_u(mx, 1);
+  const dLow = f64x2.mul(c, f64x2.promote_low_f32x4(x));
+  const dHigh = f64x2.mul(c, f64x2.promote_low_f32x4(i64x2.shuffle(x, x, 1, 1)));
+  const below = demote(f64x2.sub(qLow, dLow), f64x2.sub(qHigh, dHigh));
+  const above = demote(f64x2.add(qLow, dLow), f64x2.add(qHigh, dHigh));
+  // An element whose inputs are all zero has d = 0 and ends of both signs; its quotient is right.
+  const certain = v128.or(v128.or(sure, i32x4.eq(below, above)), i32x4.eq(mx, i32x4.splat(0)));
+  let open = ~i32x4.bitmask(certain) & 15;
+  while (open !== 0) {
+    const lane = (<usize>ctz(open)) << 2;
+    store<u32>(out + lane, <u32>exactMean(DTYPE_FLOAT32, plan, inputs, at + lane));
+    open &= open - 1;
+  }
+}

@@ -1,0 +1,153 @@
+// Weighted mean of float64 blocks, exact and rounded once, ties to even.
+//
+//   for each element: out = (w_0·x_0 + w_1·x_1 + …) / W
+//
+// Products need up to 106 bits, so the sum stands in two numbers, s + e. Elements and weights are split by a mask,
+// x = xh + xl with 27 + 26 bits, w = wh + wl with 26 + 27. wh·xh is exact in 53 bits and is added to s by TwoSum (Knuth),
+// whose error, again exact, goes to e; so do the small products wh·xl + wl·x, in plain arithmetic. Then
+//
+//   h + l = s + e by TwoSum, q = h / W, r = h - q·W + l, out = q + r / W.
+//
+// Integer SIMD keeps the largest and the smallest magnitude of an element as in mean-float32, by their upper 32 bits.
+//
+// A. Nothing was rounded. With W <= 2^25 (so wl = 0) and exponents within L = 26 - ceil(log2 W) of each other, every term
+//    of e is a multiple of the quantum g = 2^(emin - 52) and below W·2^(emax - 26)·(1 + K·2^-26) in sum, that is at most
+//    2^53·g: e is exact. h - q·W is a remainder of a division, exact, and r, a multiple of min(g, ulp(q)) below
+//    1.5·W·ulp(q), is exact too. r / W is rounded, but it lies on the same side of a boundary c·2^j (c = 1, 3: where q + y
+//    changes its rounding) as before: c·W·2^j is a binary64 number, so an r that differs from it does so by at least
+//    2^-53 of it, more than half of what separates binary64 numbers there. So the last addition rounds the exact mean.
+// B. The rounding was certain. Everything that may have been rounded above, with fractional weights and the rest of W
+//    that PLAN_W does not hold, amounts to at most d = (K + 16)·2^-77·max|x| in the result; if q + (r/W - d) and
+//    q + (r/W + d) have the same bits, the exact mean rounds to them too. The sum of all terms of e is below
+//    W·max|x|·2^-24, each of 4 + K roundings costs 2^-53 of it; q·W costs three roundings of that size.
+//
+// Both need max|x| within [2^-700, 2^900): nothing overflows, and with A's spread or B's certainty nothing that matters
+// underflows. What neither proves goes to mean-exact, element by element.
+
+import { DTYPE_FLOAT64 } from './abi';
+import { exactMean } from './mean-exact';
+import { PLAN_K, PLAN_LIMIT64, PLAN_W, PLAN_W_REST, PLAN_WEIGHTS, power } from './mean-plan';
+
+/** Elements of a step. */
+const STEP: u32 = 4;
+
+/** Keeps 27 bits of a significand, its hidden one counted. */
+const HIGH27: i64 = ~0x3ffffff;
+/** Keeps 26 bits. */
+const HIGH26: i64 = ~0x7ffffff;
+
+// Upper halves of bits << 1 of 2^-700 and 2^900.
+const SMALLEST: u32 = (1023 - 700) << 21;
+const LARGEST: u32 = (1023 + 900) << 21;
+
+/**
+ * Folds n elements, a multiple of 4; blocks and out have any alignment. Answers false when a NaN or infinity was seen:
+ * elements that have one are undefined then.
+ */
+export function meanFloat64(plan: usize, inputs: usize, n: u32, out: usize): bool {
+  const k = load<u32>(plan, PLAN_K);
+  const weights = plan + PLAN_WEIGHTS;
+  const weightsEnd = weights + ((<usize>k) << 3);
+  const end = (<usize>n) << 3;
+  let seen = i32x4.splat(0);
+  for (let at: usize = 0; at < end; at += STEP << 3) {
+    let s0 = f64x2.splat(-0.0);
+    let s1 = s0;
+    let e0 = s0;
+    let e1 = s0;
+    let mx0 = i32x4.splat(0);
+    let mx1 = mx0;
+    let mn0 = i32x4.splat(-1);
+    let mn1 = mn0;
+    let input = inputs;
+    for (let w = weights; w < weightsEnd; w += 8) {
+      const p = <usize>load<u32>(input) + at;
+      input += 4;
+      const wj = v128.load64_splat(w);
+      const wh = v128.and(wj, i64x2.splat(HIGH26));
+      const wl = f64x2.sub(wj, wh);
+
+      let x = v128.load(p);
+      let xh = v128.and(x, i64x2.splat(HIGH27));
+      let small = f64x2.add(f64x2.mul(wj, f64x2.sub(x, xh)), f64x2.mul(wl, xh));
+      let high = f64x2.mul(wh, xh);
+      let next = f64x2.add(s0, high);
+      let part = f64x2.sub(next, s0);
+      let error = f64x2.add(f64x2.sub(s0, f64x2.sub(next, part)), f64x2.sub(high, part));
+      s0 = next;
+      e0 = f64x2.add(e0, f64x2.add(error, small));
+      let t = i64x2.shl(x, 1);
+      mx0 = i32x4.max_u(mx0, t);
+      mn0 = i32x4.min_u(mn0, i64x2.sub(t, i64x2.splat(1)));
+
+      x = v128.load(p, 16);
+      xh = v128.and(x, i64x2.splat(HIGH27));
+      small = f64x2.add(f64x2.mul(wj, f64x2.sub(x, xh)), f64x2.mul(wl, xh));
+      high = f64x2.mul(wh, xh);
+      next = f64x2.add(s1, high);
+      part = f64x2.sub(next, s1);
+      error = f64x2.add(f64x2.sub(s1, f64x2.sub(next, part)), f64x2.sub(high, part));
+      s1 = next;
+      e1 = f64x2.add(e1, f64x2.add(error, small));
+      t = i64x2.shl(x, 1);
+      mx1 = i32x4.max_u(mx1, t);
+      mn1 = i32x4.min_u(mn1, i64x2.sub(t, i64x2.splat(1)));
+    }
+    finish(plan, inputs, at, out, s0, e0, mx0, mn0);
+    finish(plan, inputs, at + 16, out + 16, s1, e1, mx1, mn1);
+    seen = i32x4.max_u(seen, i32x4.max_u(mx0, mx1));
+    out += STEP << 3;
+  }
+  const nonFinite = i32x4.ge_u(seen, i32x4.splat(0xffe00000));
+  return !v128.any_true(v128.and(nonFinite, i64x2.splat(0xffffffff00000000)));
+}
+
+/** Divides two sums s + e, applies the certificates and stores; what they leave open is done again. */
+function finish(
+  plan: usize,
+  inputs: usize,
+  at: usize,
+  out: usize,
+  s: v128,
+  e: v128,
+  mx: v128,
+  mn: v128,
+): void {
+  const total = v128.load64_splat(plan, PLAN_W);
+  const h = f64x2.add(s, e);
+  const part = f64x2.sub(h, s);
+  let l = f64x2.add(f64x2.sub(s, f64x2.sub(h, part)), f64x2.sub(e, part));
+  const q = f64x2.div(h, total);
+  l = f64x2.sub(l, f64x2.mul(q, v128.load64_splat(plan, PLAN_W_REST)));
+  const qh = v128.and(q, i64x2.splat(HIGH27));
+  const wh = v128.and(total, i64x2.splat(HIGH26));
+  const cross = f64x2.add(f64x2.mul(qh, f64x2.sub(total, wh)), f64x2.mul(f64x2.sub(q, qh), total));
+  const r = f64x2.add(f64x2.sub(f64x2.sub(h, f64x2.mul(qh, wh)), cross), l);
+  const y = f64x2.div(r, total);
+  const result = f64x2.add(q, y);
+
+  // Upper halves only, copied over the lower ones.
+  const high = i32x4.shuffle(mx, mx, 1, 1, 3, 3);
+  const spread = i32x4.sub(high, i32x4.shuffle(mn, mn, 1, 1, 3, 3));
+  const inRange = i32x4.lt_u(i32x4.sub(high, i32x4.splat(SMALLEST)), i32x4.splat(LARGEST - SMALLEST));
+  const sure = v128.and(inRange, i32x4.le_u(spread, v128.load32_splat(plan, PLAN_LIMIT64)));
+  if (i32x4.all_true(sure)) {
+    v128.store(out, result);
+    return;
+  }
+  // An upper bound of max|x|, whose lower half is not known.
+  const bound = i64x2.shr_u(v128.or(mx, i64x2.splat(0xffffffff)), 1);
+  // (K + 16)·2^-77 and one per cent.
+  const c = f64x2.splat(<f64>(load<u32>(plan, PLAN_K) + 16) * (1.01 * power(-77)));
+  const d = f64x2.mul(c, bound);
+  const certain = i64x2.eq(f64x2.add(q, f64x2.sub(y, d)), f64x2.add(q, f64x2.add(y, d)));
+  // All inputs zero: every t - 1 was all ones. Then s is the sum with the right sign.
+  const isZero = i64x2.eq(mn, i64x2.splat(-1));
+  v128.store(out, v128.bitselect(s, result, isZero));
+  let open = ~i64x2.bitmask(v128.or(v128.or(sure, isZero), v128.and(inRange, certain))) & 3;
+  while (open !== 0) {
+    const lane = (<usize>ctz(open)) << 3;
+    store<u64>(out + lane, exactMean(DTYPE_FLOAT64, plan, inputs, at + lane));
+    open &= open - 1;
+  }
+}
