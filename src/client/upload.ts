@@ -1,4 +1,5 @@
 import { ProtocolError } from '../errors.ts';
+import { blobSource } from '../tensor/blob.ts';
 import { type ByteSource, memorySource } from '../tensor/bytes.ts';
 import type { ModelUpdate } from '../tensor/tensor.ts';
 import { type Http, type RequestBody, readJson } from '../transport/http.ts';
@@ -117,17 +118,4 @@ async function openUpload(from: UploadSource, files: FileAccess | undefined): Pr
     return memorySource(await encodeUpdate(from), 'update');
   }
   throw new TypeError('an upload is a path, a Uint8Array, a Blob or { weighting, tensors }');
-}
-
-function blobSource(blob: Blob): ByteSource {
-  return {
-    name: 'name' in blob && typeof blob.name === 'string' ? blob.name : 'update',
-    byteLength: blob.size,
-    async readInto(offset, target) {
-      const part = await blob.slice(offset, offset + target.byteLength).arrayBuffer();
-      target.set(new Uint8Array(part));
-      return part.byteLength;
-    },
-    close() {},
-  };
 }

@@ -1,4 +1,4 @@
-import type { ByteSource } from '../tensor/bytes.ts';
+import type { ByteSource } from './bytes.ts';
 
 /** A Blob or File as a byte source; nothing is read before it is asked for. */
 export function blobSource(blob: Blob, name = 'name' in blob ? String(blob.name) : 'blob'): ByteSource {
