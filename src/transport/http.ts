@@ -38,6 +38,9 @@ const MAX_ERROR_BYTES = 64 << 10;
 /** A body sent in one piece shows no progress; it gets the time that a line of this many bytes per second needs. */
 const SLOWEST_LINE = 16 << 10;
 
+/** The bytes of a body that any server can check in a second. */
+const SLOWEST_SERVER = 8 << 20;
+
 export interface Timeouts {
   /**
    * From the end of the request to the first byte of the answer, connecting included (fetch does not tell when it is
@@ -156,7 +159,7 @@ export class Http {
       const body = request.body && {
         body: bodyOf(request.body, {
           onChunk: () => watchdog.feed(idleMs),
-          onEnd: () => watchdog.feed(responseMs),
+          onEnd: () => watchdog.feed(responseMs + digestionMs(request.body)),
           onError: (error) => {
             bodyError = error;
           },
@@ -302,6 +305,11 @@ function bodyOf(body: RequestBody, events: BodyEvents): ReadableStream<Uint8Arra
 /** A streamed body would go out in chunked coding, which hides a cut and its size. Browsers ignore the header. */
 function lengthHeader(body: RequestBody): Record<string, string> {
   return 'whole' in body ? {} : { 'content-length': String(body.byteLength) };
+}
+
+/** A server reads and checks what it got before it answers. */
+function digestionMs(body: RequestBody | undefined): number {
+  return body === undefined ? 0 : Math.ceil((body.byteLength / SLOWEST_SERVER) * 1000);
 }
 
 function wholeBodyMs(body: RequestBody | undefined): number {
