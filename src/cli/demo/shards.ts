@@ -14,7 +14,7 @@ const SMALLEST = 200;
 const LARGEST = 1200;
 const MOST_SHARED = 3500;
 /** How much of a shard shows the leaf's own digits. */
-const OWN_SHARE = 0.7;
+const OWN_SHARE = 0.75;
 
 /** One leaf's part of the data. */
 export interface Shard {
