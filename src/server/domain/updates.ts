@@ -44,6 +44,22 @@ export async function checkReceiving(db: Database, leaf: Leaf): Promise<void> {
 }
 
 /**
+ * The update that an idempotency key already stands for. A sender that lost its receipt can have it again whatever has
+ * happened to the run since; asked before the body is read, which is then not needed.
+ */
+export async function findByKey(
+  db: Database,
+  leaf: Leaf,
+  idempotencyKey: string | undefined,
+): Promise<UploadBody | undefined> {
+  if (idempotencyKey === undefined) return undefined;
+  const row = await updatesOf(db, leaf)
+    .where('updates.idempotency_key', '=', idempotencyKey)
+    .executeTakeFirst();
+  return row && duplicateOf(row);
+}
+
+/**
  * Takes an update into the open round of the leaf's branch, or recognises it as one that is there already. The spooled
  * file is used up when it is accepted.
  *
@@ -56,9 +72,13 @@ export async function acceptUpdate(
   spooled: Spooled,
   options: UpdateOptions = {},
 ): Promise<Accepted> {
-  const known = await domain.db
-    .transaction()
-    .execute(async (tx) => findKnown(tx, await receivingRun(tx, leaf), leaf, spooled, options));
+  const settle = async (tx: Database) => {
+    const keyed = await findByKey(tx, leaf, options.idempotencyKey);
+    if (keyed !== undefined) return { known: sameBytesAs(keyed, spooled) };
+    const place = await receivingRun(tx, leaf);
+    return { known: await findKnown(tx, place, leaf, spooled, options.round), place };
+  };
+  const { known } = await domain.db.transaction().execute(settle);
   if (known !== undefined) return { body: known, isClosed: false };
 
   const examination = await examine(domain, leaf, spooled);
@@ -67,10 +87,10 @@ export async function acceptUpdate(
   await domain.blobs.put(id, spooled.path);
   try {
     const accepted = await domain.db.transaction().execute(async (tx) => {
-      const place = await receivingRun(tx, leaf);
       // Another upload of the leaf may have been faster, or an operator.
-      const faster = await findKnown(tx, place, leaf, spooled, options);
-      if (faster !== undefined) return { body: faster, isClosed: false, round: undefined };
+      const { known, place } = await settle(tx);
+      if (place === undefined || known !== undefined)
+        return { body: known!, isClosed: false, round: undefined };
       return record(tx, domain.now(), place, leaf, spooled, options, { id, weighting, examination });
     });
     if (accepted.round === undefined) await domain.blobs.remove(id);
@@ -113,47 +133,11 @@ async function findKnown(
   { run, round }: Place,
   leaf: Leaf,
   spooled: Spooled,
-  { round: meant, idempotencyKey }: UpdateOptions,
+  meant: number | undefined,
 ): Promise<UploadBody | undefined> {
-  const updates = tx
-    .selectFrom('updates')
-    .innerJoin('rounds', 'rounds.id', 'updates.round_id')
-    .innerJoin('runs', 'runs.id', 'rounds.run_id')
-    .select([
-      'updates.id as file_id',
-      'runs.number as run_number',
-      'rounds.number as round',
-      'rounds.run_id',
-      'rounds.status',
-      'rounds.aggregation_id',
-      'updates.weighting',
-      'updates.sha256',
-    ])
-    .where('updates.leaf_id', '=', leaf.id);
-  const body = (row: UploadBody | (Omit<UploadBody, 'duplicate'> & object)): UploadBody => ({
-    file_id: row.file_id,
-    run_number: row.run_number,
-    round: row.round,
-    weighting: row.weighting,
-    sha256: row.sha256,
-    duplicate: true,
-  });
-
-  if (idempotencyKey !== undefined) {
-    const keyed = await updates.where('updates.idempotency_key', '=', idempotencyKey).executeTakeFirst();
-    if (keyed !== undefined) {
-      if (keyed.sha256 === spooled.sha256) return body(keyed);
-      throw new Refusal(
-        'conflict',
-        'idempotency-key-reused',
-        'the idempotency key belongs to an upload with other bytes',
-        { file_id: keyed.file_id },
-      );
-    }
-  }
-  const ofRun = updates.where('rounds.run_id', '=', run.id);
+  const ofRun = updatesOf(tx, leaf).where('rounds.run_id', '=', run.id);
   const present = await ofRun.where('rounds.number', '=', meant ?? round.number).executeTakeFirst();
-  if (present !== undefined && present.sha256 === spooled.sha256) return body(present);
+  if (present?.sha256 === spooled.sha256) return duplicateOf(present);
   if (meant !== undefined && meant !== round.number) {
     throw new Refusal('conflict', 'round-closed', `round ${meant} is not open, round ${round.number} is`, {
       round: round.number,
@@ -178,7 +162,38 @@ async function findKnown(
     .where('leaf_id', '=', leaf.id)
     .where('aggregation_id', '=', last.aggregation_id ?? '')
     .executeTakeFirst();
-  return fetched === undefined ? body(last) : undefined;
+  return fetched === undefined ? duplicateOf(last) : undefined;
+}
+
+function updatesOf(db: Database, leaf: Leaf) {
+  return db
+    .selectFrom('updates')
+    .innerJoin('rounds', 'rounds.id', 'updates.round_id')
+    .innerJoin('runs', 'runs.id', 'rounds.run_id')
+    .select([
+      'updates.id as file_id',
+      'runs.number as run_number',
+      'rounds.number as round',
+      'rounds.aggregation_id',
+      'updates.weighting',
+      'updates.sha256',
+    ])
+    .where('updates.leaf_id', '=', leaf.id);
+}
+
+function duplicateOf(row: Omit<UploadBody, 'duplicate'>): UploadBody {
+  const { file_id, run_number, round, weighting, sha256 } = row;
+  return { file_id, run_number, round, weighting, sha256, duplicate: true };
+}
+
+function sameBytesAs(known: UploadBody, { sha256 }: Spooled): UploadBody {
+  if (known.sha256 === sha256) return known;
+  throw new Refusal(
+    'conflict',
+    'idempotency-key-reused',
+    'the idempotency key belongs to an upload with other bytes',
+    { file_id: known.file_id },
+  );
 }
 
 /** Writes the row, fixes the contract if this is the run's first update, and closes the round at its target. */

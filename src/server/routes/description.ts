@@ -1,4 +1,342 @@
-/** The OpenAPI document of Cambium's own API. */
+/**
+ * The OpenAPI document of Cambium's own API, written from one table. A test holds the table against the routes that are
+ * registered.
+ */
+import { API_PREFIX } from '../../wire/cambium.ts';
+import { bodies, id, schemas, string } from './schemas.ts';
+
+interface Operation {
+  readonly method: 'get' | 'head' | 'post' | 'put' | 'delete';
+  /** Below the prefix of the API. */
+  readonly path: string;
+  readonly summary: string;
+  readonly who: 'anybody' | 'operator' | 'leaf' | 'operator or leaf' | 'bearer of a signed link';
+  /** Query parameters, with what they say. */
+  readonly query?: Readonly<Record<string, string>>;
+  /** Request headers beside the credentials. */
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Schema of a JSON request body, or `bytes`. */
+  readonly body?: object | 'bytes';
+  readonly status: number;
+  /** What the answer is: a shape by name, bytes, events or nothing. */
+  readonly answer: string | 'bytes' | 'events' | 'nothing';
+  /** Codes of refusals that belong to this operation. */
+  readonly codes?: readonly string[];
+}
+
+const link = {
+  leaf: 'Whom the link was made for; empty for operators.',
+  expires: 'Milliseconds since the epoch.',
+  signature: 'HMAC-SHA256 of the three.',
+};
+
+/** Every operation below `/cambium/v1`. */
+export const operations: readonly Operation[] = [
+  {
+    method: 'get',
+    path: '/openapi.json',
+    summary: 'This document.',
+    who: 'anybody',
+    status: 200,
+    answer: 'Description',
+  },
+  {
+    method: 'get',
+    path: '/health',
+    summary: 'Whether the server is there.',
+    who: 'anybody',
+    status: 200,
+    answer: 'Health',
+  },
+  { method: 'get', path: '/trees', summary: 'All trees.', who: 'operator', status: 200, answer: 'Trees' },
+  {
+    method: 'post',
+    path: '/trees',
+    summary: 'Makes a tree, which belongs to the operator.',
+    who: 'operator',
+    body: bodies.tree,
+    status: 201,
+    answer: 'Tree',
+    codes: ['name-invalid'],
+  },
+  {
+    method: 'get',
+    path: '/branches',
+    summary: 'All branches.',
+    who: 'operator',
+    status: 200,
+    answer: 'Branches',
+  },
+  {
+    method: 'post',
+    path: '/branches',
+    summary: 'Makes a branch; its rounds close at the aggregation target.',
+    who: 'operator',
+    body: bodies.branch,
+    status: 201,
+    answer: 'Branch',
+    codes: ['tree-unknown', 'name-invalid', 'target-invalid', 'parent-unsupported'],
+  },
+  {
+    method: 'get',
+    path: '/branches/{id}',
+    summary: 'One branch.',
+    who: 'operator',
+    status: 200,
+    answer: 'Branch',
+  },
+  {
+    method: 'get',
+    path: '/branches/{id}/run',
+    summary: 'The run that was started last.',
+    who: 'operator or leaf',
+    status: 200,
+    answer: 'Run',
+    codes: ['branch-other'],
+  },
+  {
+    method: 'post',
+    path: '/branches/{id}/run',
+    summary: 'Starts, pauses or stops the run. A pause keeps the open round, a stop discards it.',
+    who: 'operator',
+    body: bodies.run,
+    status: 200,
+    answer: 'Run',
+    codes: ['run-stopped'],
+  },
+  {
+    method: 'get',
+    path: '/branches/{id}/rounds',
+    summary: 'Rounds, newest first.',
+    who: 'operator',
+    query: { run: 'Only those of this run.', limit: 'At most so many, 1000 by default.' },
+    status: 200,
+    answer: 'Rounds',
+    codes: ['query-invalid'],
+  },
+  {
+    method: 'get',
+    path: '/branches/{id}/watch',
+    summary: 'Events `round`, each with a Round: the newest two, then each that changes.',
+    who: 'operator',
+    status: 200,
+    answer: 'events',
+  },
+  {
+    method: 'get',
+    path: '/branches/{id}/metrics',
+    summary: "Metrics of the branch's aggregations.",
+    who: 'operator',
+    status: 200,
+    answer: 'MetricsList',
+  },
+  {
+    method: 'post',
+    path: '/rounds/{id}/retry',
+    summary: 'Aggregates a failed round again.',
+    who: 'operator',
+    status: 200,
+    answer: 'Round',
+    codes: ['round-not-failed'],
+  },
+  {
+    method: 'post',
+    path: '/rounds/{id}/discard',
+    summary: 'Gives up a failed round and its updates.',
+    who: 'operator',
+    status: 200,
+    answer: 'Round',
+    codes: ['round-not-failed'],
+  },
+  {
+    method: 'get',
+    path: '/leaves',
+    summary: 'Leaves.',
+    who: 'operator',
+    query: { branch: 'Only those of this branch.' },
+    status: 200,
+    answer: 'Leaves',
+    codes: ['query-invalid'],
+  },
+  {
+    method: 'post',
+    path: '/leaves',
+    summary: 'Makes a leaf. Its token is told here and never again.',
+    who: 'operator',
+    body: bodies.leaf,
+    status: 201,
+    answer: 'Credentials',
+    codes: ['branch-unknown', 'name-invalid', 'leaf-name-taken'],
+  },
+  {
+    method: 'delete',
+    path: '/leaves/{id}',
+    summary: "Takes a leaf's token back.",
+    who: 'operator',
+    status: 204,
+    answer: 'nothing',
+  },
+  {
+    method: 'get',
+    path: '/leaves/me',
+    summary: 'Whose the credentials are.',
+    who: 'leaf',
+    status: 200,
+    answer: 'Authenticated',
+  },
+  {
+    method: 'put',
+    path: '/leaves/{id}/updates',
+    summary: 'Uploads a weight file as the update of the open round.',
+    who: 'leaf',
+    query: { round: 'Refuse unless this round is open.' },
+    headers: {
+      'Repr-Digest': 'SHA-256 of the bytes (RFC 9530); others are refused.',
+      'Idempotency-Key': 'The same key is the same upload.',
+    },
+    body: 'bytes',
+    status: 201,
+    answer: 'Upload',
+    codes: [
+      'leaf-other',
+      'run-paused',
+      'run-stopped',
+      'round-closed',
+      'update-exists',
+      'idempotency-key-reused',
+      'upload-incomplete',
+      'upload-idle',
+      'upload-too-large',
+      'digest-mismatch',
+      'disk-full',
+      'weighting-missing',
+      'weighting-nan',
+      'weighting-infinite',
+      'weighting-zero',
+      'weighting-negative',
+      'weighting-range',
+      'weighting-total',
+      'layout-empty',
+      'layout-count',
+      'layout-name',
+      'layout-dtype',
+      'layout-shape',
+      'non-finite',
+      'aggregate-dtype-unsupported',
+    ],
+  },
+  {
+    method: 'get',
+    path: '/leaves/{id}/notices',
+    summary:
+      'Events `aggregation_status` and `run_status`, numbered per branch. Without Last-Event-ID the present state first.',
+    who: 'leaf',
+    headers: { 'Last-Event-ID': 'Everything after this notice.' },
+    status: 200,
+    answer: 'events',
+    codes: ['leaf-other', 'last-event-id-invalid'],
+  },
+  {
+    method: 'get',
+    path: '/aggregations/{id}',
+    summary: 'An aggregation, with a link to its file that works for five minutes.',
+    who: 'operator or leaf',
+    status: 200,
+    answer: 'Aggregation',
+    codes: ['branch-other'],
+  },
+  {
+    method: 'post',
+    path: '/aggregations/{id}/metrics',
+    summary: 'Stores what a leaf measured on an aggregation.',
+    who: 'leaf',
+    body: bodies.metrics,
+    status: 201,
+    answer: 'Metrics',
+    codes: ['metrics-mode', 'branch-other'],
+  },
+  {
+    method: 'get',
+    path: '/files/{id}',
+    summary: 'The file of an aggregation; ranges, ETag, Repr-Digest.',
+    who: 'bearer of a signed link',
+    query: link,
+    headers: { Range: 'One range of bytes.', 'If-Range': 'An ETag.' },
+    status: 200,
+    answer: 'bytes',
+    codes: ['link-invalid', 'link-expired', 'range-unsatisfiable'],
+  },
+  {
+    method: 'head',
+    path: '/files/{id}',
+    summary: 'The headers of the same.',
+    who: 'bearer of a signed link',
+    query: link,
+    status: 200,
+    answer: 'nothing',
+    codes: ['link-invalid', 'link-expired'],
+  },
+];
+
+/** The OpenAPI document. */
 export function describeApi(version: string): object {
-  return { openapi: '3.1.0', info: { title: 'Cambium', version }, paths: {} };
+  const paths: Record<string, Record<string, object>> = {};
+  for (const operation of operations) {
+    const path = API_PREFIX + operation.path;
+    paths[path] = { ...paths[path], [operation.method]: describe(operation) };
+  }
+  return {
+    openapi: '3.1.0',
+    info: { title: 'Cambium', version, license: { name: 'Apache-2.0', identifier: 'Apache-2.0' } },
+    paths,
+    components: {
+      schemas,
+      securitySchemes: {
+        operator: { type: 'http', scheme: 'bearer', description: 'The token of an operator.' },
+        leaf: { type: 'http', scheme: 'bearer', description: '<leaf id>:<session token>' },
+      },
+    },
+  };
+}
+
+function describe(operation: Operation): object {
+  const { path, summary, who, query = {}, headers = {}, body, status, answer, codes = [] } = operation;
+  const parameter = (place: string) => (entry: [string, string]) => ({
+    name: entry[0],
+    in: place,
+    description: entry[1],
+    schema: string,
+  });
+  const schemes = who.split(' or ').filter((name) => name === 'operator' || name === 'leaf');
+  return {
+    summary,
+    description: `For: ${who}.${codes.length > 0 ? ` Codes of refusals: ${codes.join(', ')}.` : ''}`,
+    security: schemes.map((name) => ({ [name]: [] })),
+    parameters: [
+      ...(path.includes('{id}') ? [{ name: 'id', in: 'path', required: true, schema: id }] : []),
+      ...Object.entries(query).map(parameter('query')),
+      ...Object.entries(headers).map(parameter('header')),
+    ],
+    ...(body === undefined ? {} : { requestBody: { required: true, content: content(body) } }),
+    responses: {
+      [status]: {
+        description: answer,
+        ...(answer === 'nothing' ? {} : { content: answerContent(answer) }),
+      },
+      default: {
+        description: 'A refusal.',
+        content: { 'application/json': { schema: { $ref: '#/components/schemas/Error' } } },
+      },
+    },
+  };
+}
+
+function content(body: object | 'bytes'): object {
+  return body === 'bytes' ? { 'application/octet-stream': {} } : { 'application/json': { schema: body } };
+}
+
+function answerContent(answer: string): object {
+  if (answer === 'bytes') return { 'application/octet-stream': {} };
+  if (answer === 'events') return { 'text/event-stream': {} };
+  return { 'application/json': { schema: { $ref: `#/components/schemas/${answer}` } } };
 }

@@ -4,12 +4,7 @@ import { API_PREFIX, type AuthenticatedBody, type MetricsChange } from '../../wi
 import { addMetrics } from '../domain/metrics.ts';
 import type { RouteContext } from './context.ts';
 import { leafOf, pathId } from './credentials.ts';
-
-const metricsBody = {
-  type: 'object',
-  required: ['mode', 'data'],
-  properties: { mode: { type: 'string' }, data: {} },
-} as const;
+import { bodies } from './schemas.ts';
 
 export function leafRoutes(app: FastifyInstance, { domain }: RouteContext): void {
   app.get(`${API_PREFIX}/leaves/me`, async (request): Promise<AuthenticatedBody> => {
@@ -25,7 +20,7 @@ export function leafRoutes(app: FastifyInstance, { domain }: RouteContext): void
 
   app.post(
     `${API_PREFIX}/aggregations/:id/metrics`,
-    { schema: { body: metricsBody } },
+    { schema: { body: bodies.metrics } },
     async (request, reply) => {
       const leaf = await leafOf(domain.db, request);
       const metrics = await addMetrics(

@@ -16,32 +16,7 @@ import {
 } from '../domain/trees.ts';
 import type { RouteContext } from './context.ts';
 import { anyoneOf, isId, operatorOf, pathId } from './credentials.ts';
-
-const text = { type: 'string' } as const;
-
-const body = {
-  tree: { type: 'object', required: ['name'], properties: { name: text } },
-  branch: {
-    type: 'object',
-    required: ['name', 'tree_id', 'aggregation_target'],
-    properties: {
-      name: text,
-      tree_id: text,
-      aggregation_target: { type: 'integer' },
-      parent_id: { type: ['string', 'null'] },
-    },
-  },
-  leaf: {
-    type: 'object',
-    required: ['name', 'branch_id'],
-    properties: { name: text, branch_id: text },
-  },
-  run: {
-    type: 'object',
-    required: ['run_status'],
-    properties: { run_status: { enum: ['start', 'pause', 'stop'] } },
-  },
-} as const;
+import { bodies } from './schemas.ts';
 
 export function operatingRoutes(app: FastifyInstance, context: RouteContext): void {
   const { domain, aggregator } = context;
@@ -53,7 +28,7 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
     return { items: await listTrees(domain) };
   });
 
-  app.post(at('/trees'), { schema: { body: body.tree } }, async (request, reply) => {
+  app.post(at('/trees'), { schema: { body: bodies.tree } }, async (request, reply) => {
     const operator = await operatorOf(db, request);
     const { name } = request.body as { name: string };
     return reply.status(201).send(await createTree(domain, operator, name));
@@ -64,7 +39,7 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
     return { items: await listBranches(domain) };
   });
 
-  app.post(at('/branches'), { schema: { body: body.branch } }, async (request, reply) => {
+  app.post(at('/branches'), { schema: { body: bodies.branch } }, async (request, reply) => {
     await operatorOf(db, request);
     return reply.status(201).send(await createBranch(domain, request.body as NewBranch));
   });
@@ -83,7 +58,7 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
     return getRun(domain, id);
   });
 
-  app.post(at('/branches/:id/run'), { schema: { body: body.run } }, async (request) => {
+  app.post(at('/branches/:id/run'), { schema: { body: bodies.run } }, async (request) => {
     await operatorOf(db, request);
     return changeRun(domain, pathId(request, 'branch'), (request.body as RunChange).run_status);
   });
@@ -124,7 +99,7 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
     return { items: await listLeaves(domain, branch) };
   });
 
-  app.post(at('/leaves'), { schema: { body: body.leaf } }, async (request, reply) => {
+  app.post(at('/leaves'), { schema: { body: bodies.leaf } }, async (request, reply) => {
     await operatorOf(db, request);
     const leaf = await createLeaf(domain, request.body as { name: string; branch_id: string });
     const credentials: CredentialsBody = {

@@ -5,7 +5,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { API_PREFIX, type UploadBody } from '../../wire/cambium.ts';
 import type { Leaf } from '../domain/leaves.ts';
 import { Refusal } from '../domain/refusal.ts';
-import { acceptUpdate, checkReceiving, type UpdateOptions } from '../domain/updates.ts';
+import { acceptUpdate, checkReceiving, findByKey, type UpdateOptions } from '../domain/updates.ts';
 import type { RouteContext } from './context.ts';
 import { leafOfPath } from './credentials.ts';
 import { queryNumber } from './operating.ts';
@@ -34,7 +34,9 @@ export function uploadRoutes(app: FastifyInstance, context: RouteContext): void 
       idempotencyKey: idempotencyKey(request),
     };
     const digest = expectedDigest(request);
-    await checkUpload(context, leaf, request);
+    const known = await findByKey(context.domain.db, leaf, options.idempotencyKey);
+    if (known !== undefined && known.sha256 === digest) return reply.status(201).send(known);
+    if (known === undefined) await checkUpload(context, leaf, request);
     const body = await receiveUpdate(context, leaf, request, request.raw, options, digest);
     return reply.status(201).send(body);
   });

@@ -1,5 +1,4 @@
 import { Kysely, SqliteDialect } from 'kysely';
-import { CambiumError } from '../../errors.ts';
 import { migrate } from './migrations.ts';
 import type { Schema } from './schema.ts';
 import { openEngine } from './sqlite.ts';
@@ -8,29 +7,14 @@ import { openEngine } from './sqlite.ts';
 export type Database = Kysely<Schema>;
 
 /**
- * Opens the embedded database and brings its tables up to date.
+ * Opens the embedded database and brings its tables up to date. A commit returns after its bytes are on the disk.
  *
- * The connection holds the file's lock until it is closed or the process dies, whatever way it dies: that is what keeps a
- * second server out of the data directory. A commit returns after its bytes are on the disk.
- *
- * @throws CambiumError `data-locked` when another process has it open, `state-newer`; UnavailableError
+ * @throws CambiumError `state-newer`; UnavailableError
  */
 export async function openDatabase(path: string): Promise<Database> {
   const engine = await openEngine(path);
-  try {
-    engine.exec('PRAGMA busy_timeout = 0');
-    engine.exec('PRAGMA locking_mode = EXCLUSIVE');
-    // Changing the mode touches the file, and the lock that is taken then is never given back.
-    engine.prepare('PRAGMA journal_mode = WAL').all([]);
-    engine.exec('BEGIN IMMEDIATE; COMMIT');
-  } catch (cause) {
-    engine.close();
-    if (isBusy(cause)) {
-      throw new CambiumError('data-locked', `${path} is in use by another process`, { cause });
-    }
-    throw cause;
-  }
   engine.exec('PRAGMA busy_timeout = 5000');
+  engine.prepare('PRAGMA journal_mode = WAL').all([]);
   engine.exec('PRAGMA synchronous = FULL');
   engine.exec('PRAGMA foreign_keys = ON');
   const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: engine }) });
@@ -41,6 +25,25 @@ export async function openDatabase(path: string): Promise<Database> {
     throw error;
   }
   return db;
+}
+
+/**
+ * Takes a lock that the system gives back when this process dies, whatever way it dies: an open transaction on an empty
+ * database file. The result gives it back.
+ *
+ * @returns undefined when somebody else has it
+ */
+export async function takeLock(path: string): Promise<(() => void) | undefined> {
+  const engine = await openEngine(path);
+  try {
+    // Prepared statements would keep the file open after `close`, until they are collected as garbage.
+    engine.exec('PRAGMA busy_timeout = 0; BEGIN EXCLUSIVE');
+  } catch (error) {
+    engine.close();
+    if (isBusy(error)) return undefined;
+    throw error;
+  }
+  return () => engine.close();
 }
 
 function isBusy(error: unknown): boolean {

@@ -1,15 +1,15 @@
 /**
  * The data directory: `state.db`, `blobs/`, `spool/`, `operator.json`, `lock`. Nobody but its owner may read it.
  *
- * What keeps a second server out is the lock on the database, which the system takes back when a process dies. The file
- * `lock` only says who has it.
+ * The file `lock` is empty and stays: what keeps a second server out is the system's lock on it, which a process cannot
+ * take to its grave.
  */
 import { randomBytes } from 'node:crypto';
 import { chmod, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { CambiumError, isCambiumError } from '../../errors.ts';
+import { CambiumError } from '../../errors.ts';
 import type { OperatorFile } from '../../wire/cambium.ts';
-import { type Database, openDatabase } from './database.ts';
+import { type Database, openDatabase, takeLock } from './database.ts';
 
 /** A data directory that this process owns until `close`. */
 export interface DataFolder {
@@ -37,29 +37,40 @@ export async function openDataFolder(dataDir: string): Promise<DataFolder> {
     await chmod(folder, 0o700);
   }
   const state = join(path, 'state.db');
-  await (await open(state, 'a', 0o600)).close();
-  const db = await openDatabase(state).catch(async (error) => {
-    if (!isCambiumError(error) || error.code !== 'data-locked') throw error;
-    const owner = await readFile(lock, 'utf8').catch(() => '');
-    throw new CambiumError(
-      'data-locked',
-      `${path} is served by another process${owner === '' ? '' : ` (process id ${owner.trim()})`}: stop it first`,
-      { cause: error },
-    );
-  });
-  await writeFile(lock, `${process.pid}\n`, { mode: 0o600 });
-  for (const name of await readdir(spool)) await rm(join(spool, name), { recursive: true, force: true });
-  return {
-    path,
-    blobs,
-    spool,
-    operatorFile: join(path, 'operator.json'),
-    db,
-    async close() {
-      await rm(lock, { force: true });
-      await db.destroy();
-    },
-  };
+  await makePrivate(lock);
+  await makePrivate(state);
+  const unlock = await takeLock(lock);
+  if (unlock === undefined) {
+    throw new CambiumError('data-locked', `${path} is served by another process: stop it first`);
+  }
+  try {
+    const db = await openDatabase(state);
+    for (const name of await readdir(spool)) await rm(join(spool, name), { recursive: true, force: true });
+    return {
+      path,
+      blobs,
+      spool,
+      operatorFile: join(path, 'operator.json'),
+      db,
+      async close() {
+        await db.destroy();
+        unlock();
+      },
+    };
+  } catch (error) {
+    unlock();
+    throw error;
+  }
+}
+
+/** Makes an empty file that only its owner may read, unless it is there. */
+async function makePrivate(path: string): Promise<void> {
+  try {
+    // Never opened when it exists: closing it would give back the locks that this process may have on it.
+    await (await open(path, 'wx', 0o600)).close();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
 }
 
 /** Reads `operator.json`; undefined when it is not there. */

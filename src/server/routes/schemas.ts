@@ -1,0 +1,129 @@
+/** JSON schemas of Cambium's own API: the shapes of wire/cambium.ts as the routes check and the OpenAPI document tells them. */
+/** Schemas of the values that recur. */
+export const string = { type: 'string' } as const;
+export const id = { type: 'string', format: 'uuid' } as const;
+const integer = { type: 'integer' } as const;
+const nullable = (schema: { type: string }) => ({ ...schema, type: [schema.type, 'null'] });
+const list = (name: string) => ({
+  type: 'object',
+  required: ['items'],
+  properties: { items: { type: 'array', items: { $ref: `#/components/schemas/${name}` } } },
+});
+const object = (properties: Readonly<Record<string, object>>, optional: readonly string[] = []) => ({
+  type: 'object',
+  required: Object.keys(properties).filter((name) => !optional.includes(name)),
+  properties,
+});
+const oneOf = (...values: readonly string[]) => ({ enum: values });
+
+const runStatus = oneOf('start', 'pause', 'stop');
+const mode = oneOf('train', 'test', 'non-federated');
+
+/** What requests may carry; the routes check with the same schemas. */
+export const bodies = {
+  tree: object({ name: string }),
+  branch: object(
+    { name: string, tree_id: string, aggregation_target: integer, parent_id: nullable(string) },
+    ['parent_id'],
+  ),
+  leaf: object({ name: string, branch_id: string }),
+  run: object({ run_status: runStatus }),
+  metrics: object({ mode: string, data: {} }),
+} as const;
+
+/** Shapes of answers by name. */
+export const schemas = {
+  Error: object({ error: string, message: string, code: string, details: { type: 'object' } }, ['details']),
+  Health: object({ status: string, version: string }),
+  Description: { type: 'object' },
+  Tree: object({ id, name: string, user_id: id, created_at: integer }),
+  Branch: object({
+    id,
+    name: string,
+    tree_id: id,
+    parent_id: nullable(id),
+    aggregation_target: integer,
+    created_at: integer,
+  }),
+  Leaf: object({
+    id,
+    name: string,
+    branch_id: id,
+    tree_id: id,
+    created_at: integer,
+    revoked_at: nullable(integer),
+  }),
+  Credentials: object({
+    server: string,
+    id,
+    name: string,
+    session_token: string,
+    owner_id: id,
+    tree_id: id,
+    branch_id: id,
+    leaf_id: id,
+    leaf_name: string,
+    leaf_session_token: string,
+    response_host: string,
+  }),
+  Authenticated: object({ leaf_id: id, leaf_name: string, branch_id: id, tree_id: id, user_id: id }),
+  Run: object({
+    branch_id: id,
+    run_status: runStatus,
+    run_number: integer,
+    round: integer,
+    updates: integer,
+    aggregation_target: integer,
+    aggregation_id: nullable(id),
+  }),
+  Update: object({
+    file_id: id,
+    leaf_id: id,
+    leaf_name: string,
+    weighting: { type: 'number' },
+    byte_length: integer,
+    sha256: string,
+    received_at: integer,
+  }),
+  Round: object({
+    id,
+    branch_id: id,
+    run_number: integer,
+    round: integer,
+    status: oneOf('open', 'aggregating', 'done', 'failed', 'discarded'),
+    updates: { type: 'array', items: { $ref: '#/components/schemas/Update' } },
+    aggregation_id: nullable(id),
+    total_weighting: nullable({ type: 'number' }),
+    aggregation_seconds: nullable({ type: 'number' }),
+    opened_at: integer,
+    closed_at: nullable(integer),
+    done_at: nullable(integer),
+    failure: { oneOf: [{ $ref: '#/components/schemas/Error' }, { type: 'null' }] },
+  }),
+  Upload: object({
+    file_id: id,
+    run_number: integer,
+    round: integer,
+    weighting: { type: 'number' },
+    sha256: string,
+    duplicate: { type: 'boolean' },
+  }),
+  Aggregation: object({
+    aggregation_id: id,
+    branch_id: id,
+    run_number: integer,
+    round: integer,
+    leaves: integer,
+    total_weighting: { type: 'number' },
+    byte_length: integer,
+    sha256: string,
+    created_at: integer,
+    download_url: string,
+  }),
+  Metrics: object({ aggregation_id: id, leaf_id: id, mode, data: {}, received_at: integer }),
+  Trees: list('Tree'),
+  Branches: list('Branch'),
+  Leaves: list('Leaf'),
+  Rounds: list('Round'),
+  MetricsList: list('Metrics'),
+} as const satisfies Readonly<Record<string, object>>;

@@ -1,0 +1,93 @@
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PassThrough, Readable } from 'node:stream';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { Spool, type SpoolOptions } from '../../../src/server/store/spool.ts';
+import { failsWith } from '../../helpers/errors.ts';
+import { ToyTimers } from '../harness.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'cambium-spool-'));
+test.after(() => rmSync(folder, { recursive: true }));
+test.after.each(() => {
+  assert.equal(readdirSync(folder), []);
+});
+
+const timers = new ToyTimers();
+const spool = (options: Partial<SpoolOptions> = {}) =>
+  new Spool(folder, { maxBytes: 1000, idleMs: 60_000, timers, ...options });
+
+test('a body is stored as it came, with its digest', async () => {
+  for (const sizes of [[], [1], [1000], [1, 2, 3], [400, 600]]) {
+    const chunks = sizes.map((size, i) => Buffer.alloc(size, i + 1));
+    const bytes = Buffer.concat(chunks);
+    const spooled = await spool().receive(Readable.from(chunks, { objectMode: false }));
+    assert.is(spooled.byteLength, bytes.byteLength);
+    assert.is(spooled.sha256, createHash('sha256').update(bytes).digest('hex'));
+    assert.ok(readFileSync(spooled.path).equals(bytes));
+    await spooled.remove();
+    await spooled.remove();
+  }
+  assert.equal(timers.waiting, []);
+});
+
+test('one byte over the limit is refused', async () => {
+  await failsWith('upload-too-large', () => spool().receive(Readable.from([Buffer.alloc(1001)])));
+  await failsWith('upload-too-large', () => spool().check(1001));
+  await spool().check(1000);
+});
+
+test('a body that breaks off is refused', async () => {
+  const body = new PassThrough();
+  body.write('abc');
+  const receiving = spool().receive(body);
+  body.destroy();
+  await failsWith('upload-incomplete', () => receiving);
+  const failing = new PassThrough();
+  const reading = spool().receive(failing);
+  failing.destroy(new Error('aborted'));
+  await failsWith('upload-incomplete', () => reading);
+  await failsWith('upload-incomplete', () => spool().receive(failing)); // over before it began
+});
+
+test('silence is cut, and every byte breaks it', async () => {
+  const body = new PassThrough();
+  const receiving = spool().receive(body);
+  const waits = async () => {
+    while (timers.waiting.length === 0) await new Promise(setImmediate);
+  };
+  await waits();
+  for (let i = 0; i < 3; i++) {
+    timers.pass(59_999);
+    body.write('x');
+    while (timers.waiting[0] !== 60_000) await new Promise(setImmediate);
+  }
+  timers.pass(60_000);
+  await failsWith('upload-idle', () => receiving);
+  assert.not.ok(body.destroyed); // the answer still has to go out on it
+});
+
+test('a full disk is refused, whether it shows at the start, on the way or in the middle of a write', async () => {
+  const disk = (free: number) => async () => ({ total: 10_000, free });
+  await failsWith('disk-full', () => spool({ disk: disk(499) }).check(undefined));
+  await failsWith('disk-full', () => spool({ disk: disk(600) }).check(101));
+  await spool({ disk: disk(600) }).check(100);
+
+  const failing = async (...args: Parameters<typeof open>) => {
+    const handle = await open(...args);
+    handle.write = async () => {
+      throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+    };
+    return handle;
+  };
+  const openFile = failing as typeof open;
+  await failsWith('disk-full', () => spool({ openFile }).receive(Readable.from([Buffer.alloc(10)])));
+
+  const big = Readable.from([Buffer.alloc(64 << 20)], { objectMode: false });
+  await failsWith('disk-full', () => spool({ maxBytes: 1 << 30, disk: disk(1) }).receive(big));
+});
+
+test.run();
