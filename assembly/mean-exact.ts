@@ -59,8 +59,8 @@ let magnitude: u64 = 0;
 let exponent: i32 = 0;
 let minus: bool = false;
 
-/** Bytes of an element that `exactMean` knows, 0 for other dtypes. Complex elements go by component. */
-export function exactSize(dtype: u32): u32 {
+/** Bytes of an element, 0 for dtypes without a mean. Complex elements go by component. */
+export function elementSize(dtype: u32): u32 {
   switch (dtype) {
     case DTYPE_BOOL:
     case DTYPE_INT8:
@@ -83,12 +83,46 @@ export function exactSize(dtype: u32): u32 {
   return 0;
 }
 
+/** Bits of a float's significand with the hidden one, 0 for integers. */
+export function floatPrecision(dtype: u32): u32 {
+  switch (dtype) {
+    case DTYPE_FLOAT16:
+      return 11;
+    case DTYPE_BFLOAT16:
+      return 8;
+    case DTYPE_FLOAT32:
+      return 24;
+    case DTYPE_FLOAT64:
+      return 53;
+  }
+  return 0;
+}
+
+/** Whether the dtype is an integer with a sign. */
+export function isSigned(dtype: u32): bool {
+  return dtype === DTYPE_INT8 || dtype === DTYPE_INT16 || dtype === DTYPE_INT32 || dtype === DTYPE_INT64;
+}
+
+/** The bits of an element of `bytes` bytes. */
+export function loadBits(p: usize, bytes: u32): u64 {
+  if (bytes === 4) return load<u32>(p);
+  if (bytes === 8) return load<u64>(p);
+  return bytes === 2 ? load<u16>(p) : load<u8>(p);
+}
+
+/** Stores the lower bits as an element of `bytes` bytes. */
+export function storeBits(p: usize, bytes: u32, bits: u64): void {
+  if (bytes === 4) store<u32>(p, <u32>bits);
+  else if (bytes === 8) store<u64>(p, bits);
+  else if (bytes === 2) store<u16>(p, <u16>bits);
+  else store<u8>(p, <u8>bits);
+}
+
 /** The bits of the mean of the elements `at` bytes behind the addresses in `inputs`. */
 export function exactMean(dtype: u32, plan: usize, inputs: usize, at: usize): u64 {
-  size = exactSize(dtype);
-  precision = dtype === DTYPE_FLOAT64 ? 53 : dtype === DTYPE_FLOAT32 ? 24 : dtype === DTYPE_FLOAT16 ? 11 : 0;
-  if (dtype === DTYPE_BFLOAT16) precision = 8;
-  signed = dtype === DTYPE_INT8 || dtype === DTYPE_INT16 || dtype === DTYPE_INT32 || dtype === DTYPE_INT64;
+  size = elementSize(dtype);
+  precision = floatPrecision(dtype);
+  signed = isSigned(dtype);
 
   const k = load<u32>(plan, PLAN_K);
   const sign = (<u64>1) << (8 * size - 1);
@@ -107,7 +141,8 @@ export function exactMean(dtype: u32, plan: usize, inputs: usize, at: usize): u6
   // Bits below S.
   const below = load<u32>(plan, PLAN_WIDE) ? 256 : 128;
   count = ((below + highest - base + 64) >> 5) + <i32>load<u32>(plan, PLAN_LIMB_COUNT) + 2;
-  memory.fill(ACC, 0, (<usize>(count + 5)) << 3);
+  const end = ACC + ((<usize>(count + 5)) << 3);
+  for (let p = ACC; p < end; p += 16) v128.store(p, i64x2.splat(0)); // quicker than memory.fill for so few
   const mantissas = planMantissas(plan);
   const shifts = planShifts(plan);
   for (let j: u32 = 0; j < k; j++) {
@@ -117,7 +152,7 @@ export function exactMean(dtype: u32, plan: usize, inputs: usize, at: usize): u6
     addProduct(magnitude, load<u64>(mantissas + ((<usize>j) << 3)), below + exponent - base + shift, minus);
   }
   negative = false;
-  normalize();
+  normalize(below >> 5);
   if (top < 0) return 0;
   const isNegative = negative;
   negative = false;
@@ -136,11 +171,7 @@ export function exactMean(dtype: u32, plan: usize, inputs: usize, at: usize): u6
 
 /** Reads one element into magnitude, exponent and minus. */
 function read(p: usize): void {
-  let bits: u64;
-  if (size === 4) bits = load<u32>(p);
-  else if (size === 8) bits = load<u64>(p);
-  else if (size === 2) bits = load<u16>(p);
-  else bits = load<u8>(p);
+  let bits = loadBits(p, size);
   if (precision === 0) {
     exponent = 0;
     minus = signed && ((bits >> (8 * size - 1)) & 1) !== 0;
@@ -204,14 +235,14 @@ function addMultiple(plan: usize, x: u64, position: i32, subtract: bool): void {
   for (let i = 0; i < limbs; i += 2) {
     addProduct(x, load<u64>(plan + ((<usize>i) << 2), PLAN_LIMBS), position + 32 * i, subtract !== negative);
   }
-  normalize();
+  normalize(position >> 5);
 }
 
-/** Propagates the carries: limbs become digits, the sign goes to `negative`. */
-function normalize(): void {
+/** Propagates the carries: limbs become digits, the sign goes to `negative`. Limbs below `low` are digits already. */
+function normalize(low: i32): void {
   const end = ACC + ((<usize>count) << 3);
   let carry: i64 = 0;
-  for (let p = ACC; p < end; p += 8) {
+  for (let p = ACC + ((<usize>low) << 3); p < end; p += 8) {
     carry += load<i64>(p);
     store<u64>(p, <u64>carry & MASK);
     carry >>= 32;
@@ -260,6 +291,8 @@ function ratio(plan: usize, position: i32): f64 {
 function divide(plan: usize, position: i32): u64 {
   let q: u64 = 0;
   let r = ratio(plan, position);
+  // The estimate is off by less than 2^-49 of itself: away from a half, few digits are certain at once.
+  if (r < 4294967296.0 && abs(r - floor(r) - 0.5) > 0.0001) return <u64>(r + 0.5);
   while (r >= 0.75) {
     // Each round leaves at most 2^-50 of the remainder (and half a unit): three rounds for 64 bits.
     const digit = r < 9e18 ? <u64>(r + 0.5) : (<u64>1) << 62;

@@ -72,8 +72,8 @@ export function meanFloat32(plan: usize, inputs: usize, n: u32, out: usize): boo
     v128.store(out, demote(a0, a1));
     v128.store(out, demote(a2, a3), 16);
     seen = i32x4.max_u(seen, i32x4.max_u(mx0, mx1));
-    const sure0 = i32x4.le_u(i32x4.sub(mx0, mn0), limit);
-    const sure1 = i32x4.le_u(i32x4.sub(mx1, mn1), limit);
+    const sure0 = i32x4.lt_u(i32x4.sub(mx0, mn0), limit);
+    const sure1 = i32x4.lt_u(i32x4.sub(mx1, mn1), limit);
     if (!i32x4.all_true(v128.and(sure0, sure1))) {
       settle(plan, inputs, at, out, a0, a1, mx0, sure0);
       settle(plan, inputs, at + 16, out + 16, a2, a3, mx1, sure1);

@@ -130,7 +130,7 @@ function finish(
   const high = i32x4.shuffle(mx, mx, 1, 1, 3, 3);
   const spread = i32x4.sub(high, i32x4.shuffle(mn, mn, 1, 1, 3, 3));
   const inRange = i32x4.lt_u(i32x4.sub(high, i32x4.splat(SMALLEST)), i32x4.splat(LARGEST - SMALLEST));
-  const sure = v128.and(inRange, i32x4.le_u(spread, v128.load32_splat(plan, PLAN_LIMIT64)));
+  const sure = v128.and(inRange, i32x4.lt_u(spread, v128.load32_splat(plan, PLAN_LIMIT64)));
   if (i32x4.all_true(sure)) {
     v128.store(out, result);
     return;

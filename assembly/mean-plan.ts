@@ -30,7 +30,7 @@ export const PLAN_W_REST: usize = 32; // f64: that sum - PLAN_W, 0 when narrow
 export const PLAN_W_INTEGER: usize = 40; // f64: nearest binary64 of the integer W of PLAN_LIMBS
 export const PLAN_LIMBS: usize = 48; // u32[6]: W, least significant limb first
 export const PLAN_LIMB_COUNT: usize = 72; // u32: limbs up to the highest one that is not zero
-export const PLAN_INTEGRAL: usize = 76; // u32: 1 when narrow and W <= 2^20 (mean-small)
+export const PLAN_BITS: usize = 76; // i32: ceil(log2 W), 64 when wide
 export const PLAN_WEIGHTS: usize = 80; // f64[k]: what the kernels multiply with
 // Behind the weights: u64[k] m, u32[k] shift, u32[k] addresses of the tail blocks, then the tail blocks.
 
@@ -111,7 +111,7 @@ export function meanPlan(w: usize, k: u32, plan: usize): i32 {
   store<f64>(plan, integer, PLAN_W_INTEGER);
   store<u32>(plan, 0, PLAN_LIMIT32);
   store<u32>(plan, 0, PLAN_LIMIT64);
-  store<u32>(plan, 0, PLAN_INTEGRAL);
+  store<i32>(plan, 64, PLAN_BITS);
   countLimbs(plan);
   store<f64>(plan, rest(w, k, total), PLAN_W_REST);
   return MEAN_OK;
@@ -167,7 +167,7 @@ function narrow(w: usize, k: u32, plan: usize, lowest: i32): bool {
   store<u32>(plan, 0, PLAN_WIDE);
   store<u32>(plan, bits <= 28 ? (29 - bits) << 24 : 0, PLAN_LIMIT32);
   store<u32>(plan, bits <= 25 && k <= 65536 ? (26 - bits) << 21 : 0, PLAN_LIMIT64);
-  store<u32>(plan, sum <= 1 << 20 ? 1 : 0, PLAN_INTEGRAL);
+  store<i32>(plan, bits, PLAN_BITS);
   store<f64>(plan, <f64>sum, PLAN_W);
   store<f64>(plan, 0, PLAN_W_REST);
   store<f64>(plan, <f64>sum, PLAN_W_INTEGER);

@@ -1,8 +1,5 @@
 import {
-  DTYPE_COMPLEX64,
-  DTYPE_COMPLEX128,
-  DTYPE_FLOAT32,
-  DTYPE_FLOAT64,
+  DTYPE_VOID16,
   MEAN_DTYPE_UNSUPPORTED,
   MEAN_NO_INPUT,
   MEAN_NON_FINITE,
@@ -19,13 +16,6 @@ import type { Core } from './core.ts';
 /** Bytes that `Core.take` may add for alignment. */
 const SLACK = 16;
 
-const SUPPORTED: ReadonlySet<number> = new Set([
-  DTYPE_FLOAT32,
-  DTYPE_FLOAT64,
-  DTYPE_COMPLEX64,
-  DTYPE_COMPLEX128,
-]);
-
 /** Weightings prepared for exact means: address of the plan in the arena of one core. */
 export interface MeanPlan {
   readonly address: number;
@@ -33,9 +23,9 @@ export interface MeanPlan {
   readonly total: number;
 }
 
-/** Whether the mean is there for the dtype with this code. */
+/** Whether the mean is there for the dtype with this code: for all numbers, and for bool as 0 and 1. */
 export function supportsMean(dtype: number): boolean {
-  return SUPPORTED.has(dtype);
+  return dtype !== DTYPE_VOID16;
 }
 
 /** Bytes of the arena that `planMean` takes for k weightings. */
