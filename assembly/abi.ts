@@ -42,3 +42,127 @@ export const MEAN_DTYPE_UNSUPPORTED = 6;
 export const MEAN_NON_FINITE = 7;
 /** No inputs at all. */
 export const MEAN_NO_INPUT = 8;
+
+// --- readers of headers and pickles: what readNpyHeader, walkPickle and takeTensors answer ---------------------------
+
+/** All is read. */
+export const READ_DONE = 0;
+/** Call again with a window that begins at ANSWER_OFFSET and has at least ANSWER_NEED bytes. */
+export const READ_NEED = 1;
+/** The arena is too small: begin again with a larger one. */
+export const READ_MEMORY = 2;
+/** The records that fit are written: take them and call again. */
+export const READ_MORE = 3;
+
+// Refusals. The offending byte stands in ANSWER_OFFSET.
+export const NPY_MAGIC = 16;
+export const NPY_VERSION = 17;
+export const NPY_TRUNCATED = 18;
+export const NPY_HEADER_TOO_LARGE = 19;
+export const NPY_HEADER_SYNTAX = 20;
+export const NPY_HEADER_KEYS = 21;
+export const NPY_HEADER_VALUE = 22;
+export const NPY_SHAPE = 23;
+export const NPY_SHAPE_OVERFLOW = 24;
+export const NPY_DTYPE_UNSUPPORTED = 25;
+export const NPY_DATA_TRAILING = 26;
+export const PICKLE_PROTOCOL = 27;
+export const PICKLE_OPCODE = 28;
+export const PICKLE_GLOBAL = 29;
+export const PICKLE_LIMIT = 30;
+export const PICKLE_STRUCTURE = 31;
+export const PICKLE_MISMATCH = 32;
+export const PICKLE_TRUNCATED = 33;
+export const WEIGHTS_FORM = 34;
+
+// An answer: where things stand after a call.
+/** f64: absolute offset in the file, of the window wanted or of the offending byte. */
+export const ANSWER_OFFSET = 0;
+/** f64: bytes wanted at least. */
+export const ANSWER_NEED = 8;
+/** u32 address, u32 length: the text in question (a dtype, the module of a global). */
+export const ANSWER_TEXT = 16;
+/** u32 address, u32 length: the name of a global. */
+export const ANSWER_NAME = 24;
+/** f64: the weighting; with a refusal, the number in question. */
+export const ANSWER_VALUE = 32;
+/** f64: with PICKLE_MISMATCH, what the number should be. */
+export const ANSWER_EXPECTED = 40;
+/** u32: with READ_DONE of walkPickle 1 when the weighting is stored as a float; with a refusal a REASON_. */
+export const ANSWER_DETAIL = 48;
+/** u32: the opcode that was refused. */
+export const ANSWER_OPCODE = 52;
+/** u32: records that takeTensors wrote; with its refusals the position of the tensor. */
+export const ANSWER_COUNT = 56;
+export const ANSWER_BYTES = 64;
+
+// A tensor record: 8-byte aligned, TENSOR_SHAPE + 8 * dimensions bytes.
+/** f64: absolute offset of the first element. */
+export const TENSOR_OFFSET = 0;
+/** f64: bytes of all elements. */
+export const TENSOR_LENGTH = 8;
+/** u32: DTYPE_, 0 for an object array. */
+export const TENSOR_DTYPE = 16;
+/** u32: TENSOR_FORTRAN, TENSOR_BIG_ENDIAN. */
+export const TENSOR_FLAGS = 20;
+/** u32: number of dimensions. */
+export const TENSOR_DIMENSIONS = 24;
+/** u32 address, u32 length: the name in UTF-8; address 0 without one. */
+export const TENSOR_NAME = 28;
+/** f64 each. */
+export const TENSOR_SHAPE = 40;
+
+export const TENSOR_FORTRAN = 1;
+export const TENSOR_BIG_ENDIAN = 2;
+
+/** No NumPy has arrays of more dimensions. */
+export const MAX_DIMENSIONS = 64;
+/** What np.load applies to files it does not trust. Writers need about 120 bytes. */
+export const MAX_NPY_HEADER = 10_000;
+/** More than the longest header that writeNpyHeader emits: 64 dimensions of 16 digits. */
+export const NPY_HEADER_ROOM = 2_048;
+
+// --- pickles ---------------------------------------------------------------------------------------------------------
+
+/** Least arena of openPickle in bytes. */
+export const PICKLE_STATE_BYTES = 8_192;
+/** Longest text that walkPickle keeps: names of tensors, globals, dtypes. */
+export const PICKLE_TEXT_LIMIT = 1_024;
+/** More arrays than any model has; shared ones count each time. */
+export const MAX_TENSORS = 65_536;
+/** State of the pickle writer in bytes. */
+export const PICKLE_WRITER_BYTES = 128;
+/** Room for what one call of the pickle writer emits, besides the name. */
+export const PICKLE_WRITER_ROOM = 2_048;
+
+// Why a pickle or a weight file is refused, finer than the status.
+/** Nothing more to say than what the opcode is. */
+export const REASON_OPERANDS = 0;
+export const REASON_STACK_EMPTY = 1;
+export const REASON_NO_MARK = 2;
+export const REASON_MEMO_MISSING = 3;
+export const REASON_CYCLE = 4;
+export const REASON_FRAME = 5;
+export const REASON_RESULTS = 6;
+export const REASON_NOT_BUILT = 7;
+export const REASON_SHAPE = 8;
+export const REASON_DTYPE_STATE = 9;
+export const REASON_ARRAY_STATE = 10;
+export const REASON_TEXT_PAYLOAD = 11;
+export const REASON_STACK = 12;
+export const REASON_MARKS = 13;
+export const REASON_OPCODES = 14;
+export const REASON_MEMO = 15;
+export const REASON_LINE = 16;
+export const REASON_LENGTH = 17;
+export const REASON_NESTING = 18;
+export const REASON_TENSORS = 19;
+export const REASON_NAME = 20;
+export const REASON_OUTER = 21;
+export const REASON_OUTER_SHAPE = 22;
+export const REASON_WEIGHTING = 23;
+export const REASON_WEIGHTING_RANGE = 24;
+export const REASON_PARAMETERS = 25;
+export const REASON_PARAMETER = 26;
+export const REASON_OBJECT = 27;
+export const REASON_STRUCTURED = 28;

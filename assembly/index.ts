@@ -15,3 +15,6 @@ export function arenaBase(): usize {
 export { findNonFinite, swapBytes } from './elements';
 export { mean } from './mean';
 export { meanPlan, meanPlanBytes, meanTotal } from './mean-plan';
+export { readNpyHeader, writeNpyHeader } from './npy';
+export { openPickle, takeTensors, walkPickle } from './pickle';
+export { endPickle, startPickle, writeTensor } from './pickle-writer';

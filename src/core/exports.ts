@@ -25,4 +25,39 @@ export interface CoreExports {
   findNonFinite(dtype: number, address: number, n: number, from: number): number;
   /** Reverses the bytes of n items of `size` (2, 4 or 8) bytes in place. */
   swapBytes(address: number, n: number, size: number): void;
+
+  /** Reads the header of a .npy file; `out` takes an answer and a tensor record. A READ_ or NPY_ status. */
+  readNpyHeader(bytes: number, length: number, fileLength: number, out: number): number;
+  /** Writes the header of a .npy file; `shape` is binary64 each, dtype 0 an object array. The bytes written. */
+  writeNpyHeader(out: number, dtype: number, dimensions: number, shape: number): number;
+
+  /** Prepares the walk over a pickle at `begin` in an arena of `bytes` bytes, 16-byte aligned. */
+  openPickle(state: number, bytes: number, begin: number, fileLength: number): void;
+  /** Walks on through a window of the file that begins at `offset`. A status; the answer stands at `state`. */
+  walkPickle(state: number, window: number, length: number, offset: number): number;
+  /** Hands out tensor records, ANSWER_COUNT of them. A status. */
+  takeTensors(state: number, out: number, bytes: number): number;
+
+  /** Writes the begin of the pickle of a weight file. The bytes written. */
+  startPickle(
+    state: number,
+    to: number,
+    count: number,
+    weighting: number,
+    asFloat: boolean,
+    protocol: number,
+  ): number;
+  /** Writes what stands before the payload of the next tensor. The bytes written. */
+  writeTensor(
+    state: number,
+    to: number,
+    dtype: number,
+    dimensions: number,
+    shape: number,
+    bytes: number,
+    name: number,
+    nameLength: number,
+  ): number;
+  /** Writes what follows the last payload. The bytes written. */
+  endPickle(state: number, to: number): number;
 }

@@ -1,0 +1,368 @@
+// The pickle of a weight file, written: byte for byte what np.save of NumPy 1.17 to 1.26 emits for an object array
+// [weighting, [arrays]], but for its elements, which the caller puts between two calls.
+//
+//     startPickle   head, weighting, opening of the list        | writeTensor 0: array up to its payload
+//     writeTensor i end of array i - 1, array i up to its payload                | payload i
+//     endPickle     end of the last array, of the lists, STOP
+//
+// CPython numbers every new object in the order of its creation (the memo) and refers to it when it comes again: the
+// functions, b'b', the order characters, each dtype and the empty payload. It shares payloads of one byte too, by their
+// value; the writer does not know values, so such a payload is spelled each time: valid, but not NumPy's own bytes.
+
+import { DTYPE_BFLOAT16, DTYPE_VOID16, PICKLE_WRITER_BYTES } from './abi';
+import {
+  APPEND,
+  APPENDS,
+  BINBYTES,
+  BINBYTES8,
+  BINFLOAT,
+  BINGET,
+  BININT,
+  BININT1,
+  BININT2,
+  BINPUT,
+  BINUNICODE,
+  BUILD,
+  EMPTY_LIST,
+  EMPTY_TUPLE,
+  LONG_BINGET,
+  LONG_BINPUT,
+  LONG1,
+  MARK,
+  NEWFALSE,
+  NEWTRUE,
+  NONE,
+  PROTO,
+  REDUCE,
+  SHORT_BINBYTES,
+  STOP,
+  TUPLE,
+  TUPLE1,
+} from './pickle-opcodes';
+import { orderOf, putDtype, putText } from './text';
+
+// The state
+const NEXT: usize = 0; // u32: number of the next new object
+const COUNT: usize = 4; // u32: tensors in all
+const DONE: usize = 8; // u32: tensors begun
+const PENDING: usize = 12; // u32: what endArray has to write, PENDING_
+const EMPTY: usize = 16; // u32: number of the empty payload, 0 before it
+const LITTLE: usize = 20; // u32: number of '<', 0 before it
+const DTYPES: usize = 24; // u32[17]: number of each dtype by code, 0 before it
+
+const PENDING_NONE: u32 = 0;
+const PENDING_ARRAY: u32 = 1;
+/** An array whose payload came from the memo, which gives it no new number. */
+const PENDING_SHARED: u32 = 2;
+/** Added for an array in a [name, array] pair. */
+const PENDING_PAIR: u32 = 4;
+
+// The numbers of the objects that every file begins with.
+const RECONSTRUCT: u32 = 0;
+const NDARRAY: u32 = 1;
+const KIND: u32 = 3; // b'b'
+const DTYPE: u32 = 7;
+const BAR: u32 = 11; // '|'
+
+/** CPython writes so many items of a list behind one MARK. */
+const BATCH: u32 = 1000;
+
+let s: usize = 0;
+let out: usize = 0;
+
+/**
+ * Writes the begin of a pickle.
+ *
+ * state: PICKLE_WRITER_BYTES, kept until endPickle. to: PICKLE_WRITER_ROOM bytes. Answers the bytes written.
+ * protocol: 3; 4 when a payload has 2^32 bytes or more.
+ */
+export function startPickle(
+  state: usize,
+  to: usize,
+  count: u32,
+  weighting: f64,
+  asFloat: bool,
+  protocol: u32,
+): u32 {
+  s = state;
+  out = to;
+  memory.fill(state, 0, PICKLE_WRITER_BYTES);
+  store<u32>(state, count, COUNT);
+  byte(PROTO);
+  byte(protocol);
+  text('cnumpy.core.multiarray\n_reconstruct\n');
+  create();
+  text('cnumpy\nndarray\n');
+  create();
+  integer(0);
+  createTuple(1);
+  text('C\x01b');
+  create();
+  createTuple(3);
+  byte(REDUCE);
+  create();
+  byte(MARK);
+  integer(1);
+  integer(2);
+  createTuple(1);
+  text('cnumpy\ndtype\n');
+  create();
+  unicode('O8');
+  dtypeCall();
+  byte(MARK);
+  integer(3);
+  unicode('|');
+  dtypeState(-1, -1, 63);
+  byte(NEWFALSE);
+  byte(EMPTY_LIST);
+  create();
+  byte(MARK);
+  if (asFloat) {
+    byte(BINFLOAT);
+    store<u64>(out, bswap<u64>(reinterpret<u64>(weighting)));
+    out += 8;
+  } else {
+    integer(<i64>weighting);
+  }
+  byte(EMPTY_LIST);
+  create();
+  return <u32>(out - to);
+}
+
+/**
+ * Writes what stands between the payload before (if any) and that of the next tensor.
+ *
+ * shape: binary64 each. bytes: of the payload, to follow. name: UTF-8, address 0 for none. to: PICKLE_WRITER_ROOM bytes
+ * and the name's. Answers the bytes written.
+ */
+export function writeTensor(
+  state: usize,
+  to: usize,
+  dtype: u32,
+  dimensions: u32,
+  shape: usize,
+  bytes: f64,
+  name: usize,
+  nameLength: u32,
+): u32 {
+  s = state;
+  out = to;
+  endArray();
+  const done = load<u32>(s, DONE);
+  if (done % BATCH === 0 && load<u32>(s, COUNT) > 1) {
+    if (done > 0) byte(APPENDS);
+    byte(MARK);
+  }
+  store<u32>(s, done + 1, DONE);
+  let pending = PENDING_ARRAY;
+  if (name !== 0) {
+    pending |= PENDING_PAIR;
+    byte(EMPTY_LIST);
+    create();
+    byte(MARK);
+    byte(BINUNICODE);
+    word(nameLength);
+    memory.copy(out, name, nameLength);
+    out += nameLength;
+    create();
+  }
+  recall(RECONSTRUCT);
+  recall(NDARRAY);
+  integer(0);
+  createTuple(1);
+  recall(KIND);
+  createTuple(3);
+  byte(REDUCE);
+  create();
+  byte(MARK);
+  integer(1);
+  writeShape(dimensions, shape);
+  writeDtype(dtype);
+  byte(NEWFALSE);
+  const length = <u64>bytes;
+  const empty = load<u32>(s, EMPTY);
+  if (length === 0 && empty !== 0) {
+    recall(empty);
+    pending += PENDING_SHARED - PENDING_ARRAY;
+  } else if (length < 0x100) {
+    byte(SHORT_BINBYTES);
+    byte(<u32>length);
+    if (length === 0) store<u32>(s, load<u32>(s, NEXT), EMPTY);
+  } else if (length < 0x1_0000_0000) {
+    byte(BINBYTES);
+    word(<u32>length);
+  } else {
+    byte(BINBYTES8);
+    store<u64>(out, length);
+    out += 8;
+  }
+  store<u32>(s, pending, PENDING);
+  return <u32>(out - to);
+}
+
+/** Writes what follows the last payload. Answers the bytes written. */
+export function endPickle(state: usize, to: usize): u32 {
+  s = state;
+  out = to;
+  endArray();
+  const count = load<u32>(s, COUNT);
+  if (count > 0) byte(count === 1 ? APPEND : APPENDS);
+  byte(APPENDS);
+  byte(TUPLE);
+  create();
+  byte(BUILD);
+  byte(STOP);
+  return <u32>(out - to);
+}
+
+function endArray(): void {
+  const pending = load<u32>(s, PENDING);
+  if (pending === PENDING_NONE) return;
+  if (pending & PENDING_ARRAY) create();
+  byte(TUPLE);
+  create();
+  byte(BUILD);
+  if (pending & PENDING_PAIR) byte(APPENDS);
+}
+
+function writeShape(dimensions: u32, shape: usize): void {
+  if (dimensions === 0) {
+    byte(EMPTY_TUPLE); // the one tuple without a number
+    return;
+  }
+  if (dimensions > 3) byte(MARK);
+  for (let i: u32 = 0; i < dimensions; i++) integer(<i64>load<f64>(shape + (i << 3)));
+  if (dimensions > 3) {
+    byte(TUPLE);
+    create();
+  } else {
+    createTuple(dimensions);
+  }
+}
+
+function writeDtype(dtype: u32): void {
+  const slot = s + DTYPES + (dtype << 2);
+  if (load<u32>(slot) !== 0) {
+    recall(load<u32>(slot));
+    return;
+  }
+  recall(DTYPE);
+  if (dtype === DTYPE_BFLOAT16) {
+    text('cml_dtypes\nbfloat16\n');
+  } else {
+    byte(BINUNICODE);
+    const length = out;
+    out = putDtype(out + 4, dtype);
+    store<u32>(length, <u32>(out - length - 4));
+  }
+  create();
+  store<u32>(slot, load<u32>(s, NEXT) + 1); // its arguments come first
+  dtypeCall();
+  byte(MARK);
+  integer(3);
+  if (orderOf(dtype) === 0x7c) {
+    recall(BAR);
+  } else if (load<u32>(s, LITTLE) !== 0) {
+    recall(load<u32>(s, LITTLE));
+  } else {
+    store<u32>(s, load<u32>(s, NEXT), LITTLE);
+    unicode('<');
+  }
+  if (dtype === DTYPE_BFLOAT16) dtypeState(2, 2, 64);
+  else if (dtype === DTYPE_VOID16) dtypeState(2, 1, 0);
+  else dtypeState(-1, -1, 0);
+}
+
+/** False, True and the call of dtype with them. */
+function dtypeCall(): void {
+  byte(NEWFALSE);
+  byte(NEWTRUE);
+  createTuple(3);
+  byte(REDUCE);
+  create();
+}
+
+/** The state of a dtype behind its order character. */
+function dtypeState(size: i64, alignment: i64, flags: i64): void {
+  byte(NONE);
+  byte(NONE);
+  byte(NONE);
+  integer(size);
+  integer(alignment);
+  integer(flags);
+  byte(TUPLE);
+  create();
+  byte(BUILD);
+}
+
+function byte(value: u32): void {
+  store<u8>(out++, value);
+}
+
+function word(value: u32): void {
+  store<u32>(out, value);
+  out += 4;
+}
+
+function text(value: string): void {
+  out = putText(out, value);
+}
+
+function unicode(value: string): void {
+  byte(BINUNICODE);
+  word(value.length);
+  text(value);
+  create();
+}
+
+/** The shortest form, as CPython chooses it. */
+function integer(value: i64): void {
+  if (<u64>value < 0x100) {
+    byte(BININT1);
+    byte(<u32>value);
+  } else if (<u64>value < 0x1_0000) {
+    byte(BININT2);
+    store<u16>(out, <u16>value);
+    out += 2;
+  } else if (value === <i64>(<i32>value)) {
+    byte(BININT);
+    word(<u32>value);
+  } else {
+    // Two's complement with as many bytes as the number and its sign bit need.
+    const bits = 65 - clz(value < 0 ? ~value : value);
+    const length = <u32>((bits + 7) >> 3);
+    byte(LONG1);
+    byte(length);
+    store<u64>(out, value);
+    out += length;
+  }
+}
+
+function createTuple(items: u32): void {
+  byte(TUPLE1 - 1 + items);
+  create();
+}
+
+/** Numbers the object on top of the stack. */
+function create(): void {
+  const number = load<u32>(s, NEXT);
+  store<u32>(s, number + 1, NEXT);
+  if (number < 0x100) {
+    byte(BINPUT);
+    byte(number);
+  } else {
+    byte(LONG_BINPUT);
+    word(number);
+  }
+}
+
+/** Fetches the object with the number. */
+function recall(number: u32): void {
+  if (number < 0x100) {
+    byte(BINGET);
+    byte(number);
+  } else {
+    byte(LONG_BINGET);
+    word(number);
+  }
+}

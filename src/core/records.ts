@@ -1,0 +1,106 @@
+import {
+  ANSWER_DETAIL,
+  ANSWER_EXPECTED,
+  ANSWER_NAME,
+  ANSWER_NEED,
+  ANSWER_OFFSET,
+  ANSWER_OPCODE,
+  ANSWER_TEXT,
+  ANSWER_VALUE,
+  TENSOR_BIG_ENDIAN,
+  TENSOR_DIMENSIONS,
+  TENSOR_DTYPE,
+  TENSOR_FLAGS,
+  TENSOR_FORTRAN,
+  TENSOR_LENGTH,
+  TENSOR_NAME,
+  TENSOR_OFFSET,
+  TENSOR_SHAPE,
+} from '../../assembly/abi.ts';
+import type { Core } from './core.ts';
+
+/** One tensor as a reader of the core tells it. */
+export interface TensorRecord {
+  /** Null without a name. */
+  readonly name: Uint8Array | null;
+  /** DTYPE_ of abi.ts, 0 for an object array. */
+  readonly dtype: number;
+  readonly shape: readonly number[];
+  readonly isFortran: boolean;
+  readonly isBigEndian: boolean;
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
+/** Where a reader wants to go on: with a window that begins at `offset` and has `byteLength` bytes or more. */
+export interface ReadNeed {
+  readonly kind: 'need';
+  readonly offset: number;
+  readonly byteLength: number;
+}
+
+/** Why a reader of the core refuses a file. */
+export interface ReadRefusal {
+  readonly kind: 'refused';
+  /** NPY_, PICKLE_ or WEIGHTS_ of abi.ts. */
+  readonly status: number;
+  /** Absolute position of the offending byte. */
+  readonly offset: number;
+  /** REASON_ of abi.ts. */
+  readonly reason: number;
+  /** The number in question, and what it should be. Only some refusals have them. */
+  readonly value: number;
+  readonly expected: number;
+  readonly opcode: number;
+  /** The dtype, or module and name of the global in question. Copies; empty where there is none. */
+  readonly text: Uint8Array;
+  readonly name: Uint8Array;
+}
+
+/** Reads the tensor record at an address, and how many bytes it takes. */
+export function readRecord(core: Core, address: number): { record: TensorRecord; size: number } {
+  const fixed = core.view(address, TENSOR_SHAPE);
+  const dimensions = fixed.getUint32(TENSOR_DIMENSIONS, true);
+  const flags = fixed.getUint32(TENSOR_FLAGS, true);
+  const shape = core.view(address + TENSOR_SHAPE, 8 * dimensions);
+  return {
+    record: {
+      name: fixed.getUint32(TENSOR_NAME, true) === 0 ? null : copyOfText(core, fixed, TENSOR_NAME),
+      dtype: fixed.getUint32(TENSOR_DTYPE, true),
+      shape: Array.from({ length: dimensions }, (_, i) => shape.getFloat64(8 * i, true)),
+      isFortran: (flags & TENSOR_FORTRAN) !== 0,
+      isBigEndian: (flags & TENSOR_BIG_ENDIAN) !== 0,
+      byteOffset: fixed.getFloat64(TENSOR_OFFSET, true),
+      byteLength: fixed.getFloat64(TENSOR_LENGTH, true),
+    },
+    size: TENSOR_SHAPE + 8 * dimensions,
+  };
+}
+
+/** What READ_NEED says. */
+export function readNeed(answer: DataView): ReadNeed {
+  return {
+    kind: 'need',
+    offset: answer.getFloat64(ANSWER_OFFSET, true),
+    byteLength: answer.getFloat64(ANSWER_NEED, true),
+  };
+}
+
+/** What a status that refuses says. */
+export function readRefusal(core: Core, answer: DataView, status: number): ReadRefusal {
+  return {
+    kind: 'refused',
+    status,
+    offset: answer.getFloat64(ANSWER_OFFSET, true),
+    reason: answer.getUint32(ANSWER_DETAIL, true),
+    value: answer.getFloat64(ANSWER_VALUE, true),
+    expected: answer.getFloat64(ANSWER_EXPECTED, true),
+    opcode: answer.getUint32(ANSWER_OPCODE, true),
+    text: copyOfText(core, answer, ANSWER_TEXT),
+    name: copyOfText(core, answer, ANSWER_NAME),
+  };
+}
+
+function copyOfText(core: Core, view: DataView, field: number): Uint8Array {
+  return core.bytes(view.getUint32(field, true), view.getUint32(field + 4, true)).slice();
+}

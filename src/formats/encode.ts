@@ -1,0 +1,90 @@
+import { MAX_DIMENSIONS, MAX_TENSORS, PICKLE_TEXT_LIMIT } from '../../assembly/abi.ts';
+import { openCore } from '../core/core.ts';
+import { writeNpyHeader } from '../core/npy.ts';
+import { writePickle } from '../core/pickle-writer.ts';
+import { DTYPES, itemSize } from '../tensor/dtypes.ts';
+import { elementCount } from '../tensor/layout.ts';
+import type { Encoding, TensorSpec, WeightsSpec } from './encoding.ts';
+
+/**
+ * Writes a weight file but for its elements: C order, little endian.
+ *
+ * 'npy' is one plain array, as NumPy from 1.24 on writes it; name and weighting have no place in it. 'npy-object' is
+ * the array [weighting, [arrays]], byte for byte as NumPy 1.17 to 1.26 write it, payloads of a single byte excepted
+ * (assembly/pickle-writer.ts says why); every NumPy from 1.17 on reads it. A tensor with a name becomes a
+ * [name, array] pair there, one without a plain array.
+ *
+ * @throws RangeError when a format cannot hold what is asked for
+ */
+export async function encodeWeights(spec: WeightsSpec): Promise<Encoding> {
+  const lengths = spec.tensors.map(checkSpec);
+  const pieces = spec.format === 'npy' ? await encodePlain(spec) : await encodeObject(spec, lengths);
+  const literals = [];
+  const payloads = [];
+  let offset = 0;
+  for (const [i, bytes] of pieces.entries()) {
+    literals.push({ offset, bytes });
+    offset += bytes.byteLength;
+    const byteLength = lengths[i];
+    if (byteLength !== undefined) {
+      payloads.push({ offset, byteLength });
+      offset += byteLength;
+    }
+  }
+  return { byteLength: offset, literals, payloads };
+}
+
+async function encodePlain({ tensors }: WeightsSpec): Promise<Uint8Array[]> {
+  const [tensor] = tensors;
+  if (tensor === undefined || tensors.length > 1) {
+    throw new RangeError(`a plain .npy file holds exactly one tensor, not ${tensors.length}`);
+  }
+  const core = await openCore();
+  return [writeNpyHeader(core, DTYPES[tensor.dtype].code, tensor.shape)];
+}
+
+async function encodeObject(spec: WeightsSpec, lengths: readonly number[]): Promise<Uint8Array[]> {
+  const { weighting, tensors } = spec;
+  if (weighting === null) throw new RangeError('an object array needs a weighting');
+  const asFloat = (spec.weightingType ?? (Number.isInteger(weighting) ? 'int' : 'float')) === 'float';
+  if (!asFloat && !Number.isSafeInteger(weighting)) {
+    throw new RangeError(`the weighting ${weighting} cannot be stored as an int: it is no safe integer`);
+  }
+  if (tensors.length > MAX_TENSORS) {
+    throw new RangeError(`a weight file holds at most ${MAX_TENSORS} tensors, not ${tensors.length}`);
+  }
+  const encoder = new TextEncoder();
+  const core = await openCore();
+  const pieces = writePickle(
+    core,
+    weighting,
+    asFloat,
+    tensors.map(({ name, dtype, shape }, i) => ({
+      name: name === null ? null : encoder.encode(name),
+      dtype: DTYPES[dtype].code,
+      shape,
+      byteLength: lengths[i]!,
+    })),
+  );
+  const header = writeNpyHeader(core, 0, [2]);
+  const first = new Uint8Array(header.byteLength + pieces[0]!.byteLength);
+  first.set(header);
+  first.set(pieces[0]!, header.byteLength);
+  return [first, ...pieces.slice(1)];
+}
+
+/** Bytes of the elements of a tensor that can be written. */
+function checkSpec({ name, dtype, shape }: TensorSpec): number {
+  if (shape.length > MAX_DIMENSIONS) {
+    throw new RangeError(`an array has at most ${MAX_DIMENSIONS} dimensions, not ${shape.length}`);
+  }
+  if (!shape.every((dimension) => Number.isSafeInteger(dimension) && dimension >= 0)) {
+    throw new RangeError(`shape (${shape.join(', ')}) is not made of whole numbers from 0 on`);
+  }
+  const byteLength = elementCount(shape) * itemSize(dtype);
+  if (!Number.isSafeInteger(byteLength)) throw new RangeError(`shape (${shape.join(', ')}) is too large`);
+  if (name !== null && new TextEncoder().encode(name).byteLength > PICKLE_TEXT_LIMIT) {
+    throw new RangeError(`the name of a tensor has at most ${PICKLE_TEXT_LIMIT} bytes in UTF-8`);
+  }
+  return byteLength;
+}

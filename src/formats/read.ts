@@ -1,0 +1,80 @@
+import type { ByteSource } from '../tensor/bytes.ts';
+import { type DType, itemSize } from '../tensor/dtypes.ts';
+import { elementCount, type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts';
+import type { ModelUpdate, Tensor } from '../tensor/tensor.ts';
+import type { ReadOptions } from './npy.ts';
+import { openWeights } from './open.ts';
+import { formatError } from './refusals.ts';
+
+/**
+ * Reads a whole weight file into memory: every tensor in C order, little endian. For models that fit; aggregation
+ * streams instead.
+ *
+ * @param layout what `openWeights` found, when the caller has it already
+ * @throws FormatError as `openWeights`
+ */
+export async function readTensors(
+  source: ByteSource,
+  layout?: Layout | undefined,
+  options: ReadOptions = {},
+): Promise<ModelUpdate & { readonly layout: Layout }> {
+  const known = layout ?? (await openWeights(source, options)).layout;
+  const tensors: Tensor[] = [];
+  for (const [i, tensor] of known.tensors.entries()) tensors.push(await readTensor(source, tensor, i));
+  return { weighting: known.weighting, tensors, layout: known };
+}
+
+async function readTensor(source: ByteSource, tensor: TensorLayout, position: number): Promise<Tensor> {
+  const { name, dtype, shape, byteOffset, byteLength } = tensor;
+  if (byteOffset === null) {
+    throw new RangeError(`${source.name}: ${tensorLabel(tensor, position)} is not contiguous in the file`);
+  }
+  const stored = new Uint8Array(byteLength);
+  const read = await source.readInto(byteOffset, stored);
+  if (read < byteLength) {
+    throw formatError('npy-data-truncated', 'the file became shorter while it was read', {
+      file: source.name,
+      tensor: position,
+      offset: byteOffset + read,
+    });
+  }
+  if (tensor.byteOrder === 'big') swapElements(stored, dtype);
+  return {
+    name,
+    dtype,
+    shape,
+    data: tensor.order === 'F' ? toOrderC(stored, shape, itemSize(dtype)) : stored,
+  };
+}
+
+/** Reverses the bytes of each number in place; of complex ones each component. */
+function swapElements(bytes: Uint8Array, dtype: DType): void {
+  const size = dtype.startsWith('complex') ? itemSize(dtype) / 2 : itemSize(dtype);
+  if (dtype === 'void16' || size === 1) return; // not a number: its bytes have no order
+  for (let i = 0; i < bytes.byteLength; i += size) bytes.subarray(i, i + size).reverse();
+}
+
+/** The elements with the last index moving fastest, from elements with the first index moving fastest. */
+function toOrderC(stored: Uint8Array, shape: readonly number[], size: number): Uint8Array {
+  const count = elementCount(shape);
+  const out = new Uint8Array(stored.byteLength);
+  const strides: number[] = [];
+  let stride = size;
+  for (const dimension of shape) {
+    strides.push(stride);
+    stride *= dimension;
+  }
+  const index = shape.map(() => 0);
+  let from = 0;
+  for (let i = 0; i < count; i++) {
+    for (let k = 0; k < size; k++) out[i * size + k] = stored[from + k]!;
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      index[axis]!++;
+      from += strides[axis]!;
+      if (index[axis]! < shape[axis]!) break;
+      from -= strides[axis]! * shape[axis]!;
+      index[axis] = 0;
+    }
+  }
+  return out;
+}
