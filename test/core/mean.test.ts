@@ -24,7 +24,7 @@ function fold(
   weightings: readonly number[],
   count: number,
   { offset = 0, propagate = false }: { offset?: number; propagate?: boolean } = {},
-): Uint8Array | false {
+): Uint8Array<ArrayBuffer> | false {
   return core.scope(() => {
     const bytes = inputs[0]!.byteLength;
     const plan = planMean(core, weightings);
@@ -281,7 +281,7 @@ test('order and blocks do not matter', async () => {
           new ARRAYS[dtype](101).map(() => SAMPLES[sampleName]!(random, dtype)),
         );
         const weightings = weigh(random, k);
-        const whole = fold(core, dtype, inputs, weightings, 101) as Uint8Array;
+        const whole = fold(core, dtype, inputs, weightings, 101) as Uint8Array<ArrayBuffer>;
         const what = `${sampleName} by ${weightName}, ${dtype}`;
         for (let n = 0; n < 3; n++) {
           const order = random.shuffle(inputs.map((_, j) => j));
@@ -291,14 +291,16 @@ test('order and blocks do not matter', async () => {
             order.map((j) => inputs[j]!),
             order.map((j) => weightings[j]!),
             101,
-          ) as Uint8Array;
+          ) as Uint8Array<ArrayBuffer>;
           sameBytes(again, whole, `${what}, order ${order}`);
         }
         for (const block of [1, 2, 3, 5, 7, 8, 9, 64]) {
           const parts: Uint8Array[] = [];
           for (let at = 0; at < 101; at += block) {
             const part = inputs.map((input) => input.subarray(at, at + block));
-            parts.push(fold(core, dtype, part, weightings, part[0]!.length, { offset: at }) as Uint8Array);
+            parts.push(
+              fold(core, dtype, part, weightings, part[0]!.length, { offset: at }) as Uint8Array<ArrayBuffer>,
+            );
           }
           sameBytes(Buffer.concat(parts), whole, `${what}, blocks of ${block}`);
         }
@@ -340,7 +342,7 @@ test('complex elements go by component', async () => {
     ['complex128', 'float64'],
   ] as const) {
     const inputs = Array.from({ length: 3 }, () => new ARRAYS[dtype](26).map(() => random.gauss()));
-    const real = fold(core, dtype, inputs, [1, 2, 4], 26) as Uint8Array;
+    const real = fold(core, dtype, inputs, [1, 2, 4], 26) as Uint8Array<ArrayBuffer>;
     sameBytes(fold(core, complex, inputs, [1, 2, 4], 13) as Uint8Array, real, complex);
   }
 });
@@ -375,7 +377,9 @@ test('every element of float16 and bfloat16', async () => {
         const inputs = Array.from({ length: k }, () => new Uint16Array(200).map(sample));
         const weightings = weigh(random, k);
         const weights = integerWeights(weightings);
-        const actual = new Uint16Array((fold(core, dtype, inputs, weightings, 200) as Uint8Array).buffer);
+        const actual = new Uint16Array(
+          (fold(core, dtype, inputs, weightings, 200) as Uint8Array<ArrayBuffer>).buffer,
+        );
         for (const [i, bits] of actual.entries()) {
           const xs = inputs.map((input) => widen(input[i]!, dtype));
           const expected = exactMean(xs, weights, FORMATS[dtype]);
@@ -433,7 +437,7 @@ test('every element of integers and bool', async () => {
         );
         const weightings = weigh(random, k);
         const { weights, total } = integerWeights(weightings);
-        const result = fold(core, dtype as DType, inputs, weightings, 60) as Uint8Array;
+        const result = fold(core, dtype as DType, inputs, weightings, 60) as Uint8Array<ArrayBuffer>;
         const actual = new array(result.buffer as ArrayBuffer);
         for (let i = 0; i < 60; i++) {
           const sum = values.reduce((s, numbers, j) => s + weights[j]! * numbers[i]!, 0n);
