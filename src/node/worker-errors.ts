@@ -1,5 +1,5 @@
 /**
- * Errors across the border of a thread: structured clone keeps message and stack of an error, but neither its class nor
+ * Errors across the border of a thread or a process: structured clone keeps message and stack of an error, but neither its class nor
  * its fields.
  */
 import {
@@ -11,6 +11,8 @@ import {
   type FormatPlace,
   InternalError,
   isCambiumError,
+  ProtocolError,
+  RefusedError,
   UnavailableError,
 } from '../errors.ts';
 
@@ -58,8 +60,12 @@ function make(
       return new AggregationError(code, message, fields as AggregationPlace); // as above
     case 'FileError':
       return new FileError(code, message, String(fields.path));
+    case 'RefusedError':
+      return new RefusedError(code, message, Number(fields.status));
     case 'UnavailableError':
       return new UnavailableError(code, message);
+    case 'ProtocolError':
+      return new ProtocolError(code, message);
     default:
       return name === 'CambiumError' ? new CambiumError(code, message) : new InternalError(code, message);
   }

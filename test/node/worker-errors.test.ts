@@ -6,6 +6,8 @@ import {
   FileError,
   FormatError,
   InternalError,
+  ProtocolError,
+  RefusedError,
   UnavailableError,
 } from '../../src/errors.ts';
 import { packError, unpackError } from '../../src/node/worker-errors.ts';
@@ -19,7 +21,9 @@ for (const error of [
   new FormatError('npy-magic', 'no', { file: 'f', tensor: 'w', offset: 7 }),
   new AggregationError('non-finite', 'no', place),
   new FileError('disk-full', 'no', '/x'),
+  new RefusedError('leaf-unknown', 'no', 404),
   new UnavailableError('unavailable-x', 'no'),
+  new ProtocolError('protocol-x', 'no'),
   new InternalError('internal-x', 'no'),
 ]) {
   test(`${error.name} keeps its class and fields`, () => {
