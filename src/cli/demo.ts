@@ -1,4 +1,5 @@
 /** `cambium demo`: a whole federation on this machine, with real data. */
+import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -78,7 +79,7 @@ export async function demo(options: DemoOptions): Promise<number> {
       if (options.serve) {
         const print = options.json ? printNote : printLine;
         print(`the server goes on at ${server.url}; Ctrl-C stops it`);
-        await aborted(signal);
+        if (!signal.aborted) await once(signal, 'abort');
       }
     } finally {
       await server.close();
@@ -101,11 +102,4 @@ async function openFolder(path: string | undefined): Promise<string> {
     throw fileError(cause, folder, 'write');
   }
   throw new UsageError(`--data ${path}: the folder is not empty, the demo begins in a new one`);
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
 }

@@ -63,11 +63,6 @@ interface Leaf {
   readonly samples: number;
 }
 
-/** The names of the leaves, before there are any. */
-export function leafName(index: number): string {
-  return `leaf-${index + 1}`;
-}
-
 /**
  * Runs a federation, round by round. Whatever ends it, the processes are gone afterwards.
  *
@@ -81,7 +76,7 @@ export async function* federate(options: FederationOptions): AsyncGenerator<Roun
   const failure = new Trap(signal);
   try {
     // They load what they train with while the server is asked.
-    const leafProcesses = split.shards.map((_, i) => new TrainingProcess(leafName(i)));
+    const leafProcesses = split.shards.map(({ name }) => new TrainingProcess(name));
     const central = new TrainingProcess('training in one place');
     processes.push(...leafProcesses, central);
 
@@ -91,8 +86,8 @@ export async function* federate(options: FederationOptions): AsyncGenerator<Roun
     failure.watch(http, branch.id);
 
     const { heldOut } = split;
-    for (const [i, { samples }] of split.shards.entries()) {
-      const leafFolder = join(folder, 'leaves', leafName(i));
+    for (const [i, { name, samples }] of split.shards.entries()) {
+      const leafFolder = join(folder, 'leaves', name);
       leafProcesses[i]!.send({
         type: 'leaf',
         stream: i + 1,
@@ -136,8 +131,7 @@ async function setUp({ http, split, folder, signal }: FederationOptions): Promis
     aggregation_target: target,
   })) as BranchBody;
   const leaves: Leaf[] = [];
-  for (const [i, { samples }] of split.shards.entries()) {
-    const name = leafName(i);
+  for (const { name, samples } of split.shards) {
     const credentials = (await post(paths.leaves(), { name, branch_id: branch.id })) as CredentialsBody;
     const leafFolder = join(folder, 'leaves', name);
     await mkdir(leafFolder, { recursive: true });

@@ -1,7 +1,7 @@
 /** What the demo prints: a table that grows by a line per round for people, a line of JSON per round for programs. */
 import { join } from 'node:path';
-import { formatBytes, printJson, printLine } from '../output.ts';
-import { leafName, type RoundReport } from './federation.ts';
+import { printJson, printLine } from '../output.ts';
+import type { RoundReport } from './federation.ts';
 import type { Split } from './shards.ts';
 
 /** Where things are. */
@@ -55,8 +55,8 @@ export function introduction({ shards, heldOut }: Split, places: Places): string
     `files      ${places.folder}`,
     '',
     ...shards.map(
-      ({ samples, own }, i) =>
-        `${leafName(i).padEnd(11)}${String(samples.labels.length).padStart(4)} digits, mostly ${own.join(', ')}`,
+      ({ name, samples, own }) =>
+        `${name.padEnd(11)}${String(samples.labels.length).padStart(4)} digits, mostly ${own.join(', ')}`,
     ),
     `${'held out'.padEnd(11)}${heldOut.labels.length} digits, as many of each, that no leaf has`,
     '',
@@ -64,15 +64,16 @@ export function introduction({ shards, heldOut }: Split, places: Places): string
 }
 
 const COLUMNS = ['round', 'updates', 'weighting', 'averaged in', 'global'] as const;
+const CENTRALISED = ['all data in', 'one place'] as const;
 
 /** The two lines above the first round. */
 export function header({ leaves }: RoundReport): string[] {
   const columns = COLUMNS.join('  ');
   const names = leaves.map((leaf) => cell(leaf.name, leafWidth(leaf.name))).join('');
-  const alone = names.length > 0 ? `   ${'each alone'.padStart(names.length)}` : '';
+  const alone = `   ${cell('each alone', names.length)}`;
   return [
-    `${' '.repeat(columns.length)}${alone}   all data in`,
-    `${columns}   ${names}   one place`.trimEnd(),
+    `${' '.repeat(columns.length)}${alone}   ${CENTRALISED[0]}`,
+    `${columns}   ${names}   ${cell(CENTRALISED[1], CENTRALISED[0].length)}`,
   ];
 }
 
@@ -89,7 +90,7 @@ export function row(report: RoundReport): string {
   ];
   const left = cells.map((text, i) => cell(text, COLUMNS[i]!.length)).join('  ');
   const alone = leaves.map((leaf) => cell(percent(leaf.accuracy), leafWidth(leaf.name))).join('');
-  return `${left}   ${alone}   ${cell(percent(centralised), 'one place'.length)}`;
+  return `${left}   ${alone}   ${cell(percent(centralised), CENTRALISED[0].length)}`;
 }
 
 /** How it ended, and where everything is. */
@@ -107,7 +108,7 @@ export function summary(branch: string, last: RoundReport, places: Places, secon
     `updates         ${join(places.folder, 'leaves', '*', 'update-*.npy')}`,
     `server's data   ${places.serverFolder}   (branch ${branch})`,
     '',
-    `done in ${seconds.toFixed(1)} s, memory of this process ${formatBytes(process.memoryUsage.rss())}`,
+    `done in ${seconds.toFixed(1)} s`,
   ];
 }
 

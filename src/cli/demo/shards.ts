@@ -18,6 +18,8 @@ const OWN_SHARE = 0.75;
 
 /** One leaf's part of the data. */
 export interface Shard {
+  /** Of the leaf. */
+  readonly name: string;
   readonly samples: Samples;
   /** The digits that make up most of it, ascending. */
   readonly own: readonly number[];
@@ -45,11 +47,13 @@ export function splitDigits(digits: readonly Uint8Array[], leaves: number, seed:
   const shards = shardSizes(leaves).map((size, leaf) => {
     const own = Array.from({ length: ownCount }, (_, i) => order[(leaf * ownCount + i) % CLASSES]!);
     const others = random.mixture(CLASSES);
+    let share = 0;
     const taken = pools.map((pool, digit) => {
-      const share = (own.includes(digit) ? OWN_SHARE / ownCount : 0) + (1 - OWN_SHARE) * others[digit]!;
-      return pool.splice(0, Math.round(share * size));
+      const before = Math.round(share * size);
+      share += (own.includes(digit) ? OWN_SHARE / ownCount : 0) + (1 - OWN_SHARE) * others[digit]!;
+      return pool.splice(0, Math.round(share * size) - before);
     });
-    return { own: own.sort((a, b) => a - b), samples: gather(digits, taken) };
+    return { name: `leaf-${leaf + 1}`, own: own.sort((a, b) => a - b), samples: gather(digits, taken) };
   });
   return { shards, heldOut: gather(digits, heldOut) };
 }
@@ -67,7 +71,7 @@ function shardSizes(leaves: number): number[] {
     leaves === 1 ? LARGEST : SMALLEST + ((LARGEST - SMALLEST) * i) / (leaves - 1),
   );
   const total = sizes.reduce((sum, size) => sum + size, 0);
-  return sizes.map((size) => size * Math.min(1, MOST_SHARED / total));
+  return sizes.map((size) => Math.round(size * Math.min(1, MOST_SHARED / total)));
 }
 
 function gather(digits: readonly Uint8Array[], taken: readonly (readonly number[])[]): Samples {

@@ -1,10 +1,8 @@
 /** The model as weight files. */
-import { writeFile } from 'node:fs/promises';
-import { encodeUpdate } from '../../client/weights.ts';
 import { FormatError } from '../../errors.ts';
-import { openWeights } from '../../formats/open.ts';
-import { fileError } from '../../node/file-errors.ts';
-import { openFileSource } from '../../node/files.ts';
+import { readTensors } from '../../formats/read.ts';
+import { writeWeights } from '../../formats/write.ts';
+import { openFileSink, openFileSource } from '../../node/files.ts';
 import { tensorOf } from '../../tensor/tensor.ts';
 import type { WeightArray } from './model.ts';
 
@@ -12,6 +10,7 @@ import type { WeightArray } from './model.ts';
  * Writes an update, `[weighting, [arrays]]`, as NumPy would read it.
  *
  * @param weighting the number of samples that the model was trained on
+ * @throws FileError
  */
 export async function writeUpdate(
   path: string,
@@ -19,32 +18,21 @@ export async function writeUpdate(
   weights: readonly WeightArray[],
 ): Promise<void> {
   const tensors = weights.map(({ shape, values }) => tensorOf(values, shape));
-  const bytes = await encodeUpdate({ weighting, tensors });
-  try {
-    await writeFile(path, bytes);
-  } catch (cause) {
-    throw fileError(cause, path, 'write');
-  }
+  await writeWeights(await openFileSink(path), { weighting, tensors });
 }
 
-/** Reads the arrays of a global model. Throws FormatError when it holds anything but float32 in C order. */
+/** Reads the arrays of a global model. Throws FormatError when one of them is not float32; FileError. */
 export async function readModel(path: string): Promise<WeightArray[]> {
   const source = await openFileSource(path);
   try {
-    const { layout } = await openWeights(source);
-    const weights: WeightArray[] = [];
-    for (const [i, { dtype, shape, order, byteOrder, byteOffset, byteLength }] of layout.tensors.entries()) {
-      if (dtype !== 'float32' || order !== 'C' || byteOrder !== 'little' || byteOffset === null) {
-        throw new FormatError('format-model', `${path}: array ${i} is no plain float32`, {
-          file: path,
-          tensor: i,
-        });
+    const { tensors } = await readTensors(source);
+    return tensors.map(({ dtype, shape, data }, tensor) => {
+      if (dtype !== 'float32') {
+        const place = { file: path, tensor };
+        throw new FormatError('weights-dtype', `${path}: array ${tensor} is ${dtype}, not float32`, place);
       }
-      const values = new Float32Array(byteLength / 4);
-      await source.readInto(byteOffset, new Uint8Array(values.buffer));
-      weights.push({ shape, values });
-    }
-    return weights;
+      return { shape, values: new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4) };
+    });
   } finally {
     await source.close();
   }
