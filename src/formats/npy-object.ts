@@ -107,7 +107,10 @@ async function walkThrough(
     if (step.kind === 'memory') return null;
     if (step.kind === 'refused') throw refusalError(step, source.name);
     if (step.offset + step.byteLength <= end && step.offset >= end - length) {
-      throw new InternalError('internal-walk', `the walk asks again for bytes that it has, at ${step.offset}`);
+      throw new InternalError(
+        'internal-walk',
+        `the walk asks again for bytes that it has, at ${step.offset}`,
+      );
     }
     need = step;
   }
