@@ -3,7 +3,7 @@ import commonjs from '@rollup/plugin-commonjs';
 import json from '@rollup/plugin-json';
 import { nodeResolve } from '@rollup/plugin-node-resolve';
 import dts from 'rollup-plugin-dts';
-import esbuild from 'rollup-plugin-esbuild';
+import esbuild, { minify } from 'rollup-plugin-esbuild';
 import license from 'rollup-plugin-license';
 
 const { dependencies, peerDependencies } = JSON.parse(
@@ -25,6 +25,11 @@ const ts = esbuild({ target: 'es2022', tsconfig: 'tsconfig.json' });
 /** The core's bytes are a chunk of their own, so that code and core can be weighed (and cached) apart. */
 const coreChunk = (id) => (id.endsWith('/core/wasm.ts') ? 'core-wasm' : undefined);
 
+/** Some bundled libraries are CommonJS and look at `require` while they run. */
+const CLI_BANNER = `#!/usr/bin/env node
+import { createRequire } from 'node:module';
+const require = createRequire(import.meta.url);`;
+
 /** The bundled libraries ask that their notices travel along. */
 const licences = license({ thirdParty: { output: 'dist/THIRD-PARTY-LICENSES.txt' } });
 
@@ -43,7 +48,7 @@ export default [
       format: 'esm',
       chunkFileNames: 'chunks/[name]-[hash].js',
       manualChunks: coreChunk,
-      banner: (chunk) => (chunk.name === 'cli' ? '#!/usr/bin/env node' : ''),
+      banner: (chunk) => (chunk.name === 'cli' ? CLI_BANNER : ''),
     },
     external: isExternal,
     plugins: [
@@ -64,7 +69,8 @@ export default [
       manualChunks: coreChunk,
     },
     external: isExternal,
-    plugins: [nodeResolve({ browser: true }), ts],
+    // Pages may load these files as they are.
+    plugins: [nodeResolve({ browser: true }), ts, minify()],
   },
   {
     input: { index: 'src/index.ts', browser: 'src/browser.ts' },

@@ -96,7 +96,7 @@ test('the types hold under strict checking', async () => {
     '--target',
     'es2022',
   ];
-  const libraries = ['--lib', 'es2023,dom,dom.iterable,esnext.disposable', '--types', ''];
+  const libraries = ['--lib', 'es2023,dom,dom.iterable,esnext.disposable'];
   await inProject(process.execPath, tsc, ...options, ...libraries, 'use.ts').catch((error) => {
     assert.unreachable(error.stdout);
   });
