@@ -56,6 +56,7 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 export class Client implements AsyncDisposable {
   readonly #http: Http;
   readonly #options: ClientOptions;
+  readonly #runCheckIntervalMs: number;
   readonly #queue: NoticeQueue;
   readonly #closing = new AbortController();
   readonly #runWatchers = new Set<() => void>();
@@ -88,7 +89,8 @@ export class Client implements AsyncDisposable {
     if (!(runCheckIntervalMs > 0)) {
       throw new RangeError(`runCheckIntervalMs must be above zero, is ${runCheckIntervalMs}`);
     }
-    this.#options = { ...options, runCheckIntervalMs };
+    this.#options = { ...options };
+    this.#runCheckIntervalMs = runCheckIntervalMs;
     this.#http = new Http({ ...options, server, authorization: `Bearer ${leafId}:${sessionToken}` });
     this.#queue = new NoticeQueue(queue, this.#http.clock, () => this.#listen());
   }
@@ -156,7 +158,23 @@ export class Client implements AsyncDisposable {
   waitForRun(options: CallOptions = {}): Promise<void> {
     return this.#call(options.signal, async (signal) => {
       this.#listen();
-      while ((await this.#askRun(signal)).runStatus !== 'start') await this.#runChangeOrInterval(signal);
+      for (;;) {
+        const scope = new AbortController();
+        let wake = () => {};
+        const changed = new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+        // Watched before asking: a change that overtakes the answer must not be missed.
+        this.#runWatchers.add(wake);
+        try {
+          if ((await this.#askRun(signal)).runStatus === 'start') return;
+          const either = AbortSignal.any([signal, scope.signal]);
+          await Promise.race([changed, sleep(this.#http.clock, this.#runCheckIntervalMs, either)]);
+        } finally {
+          this.#runWatchers.delete(wake);
+          scope.abort();
+        }
+      }
     });
   }
 
@@ -310,21 +328,6 @@ export class Client implements AsyncDisposable {
     if (this.#options.waitForRun) return this.waitForRun({ signal });
     const word = runStatus === 'pause' ? 'paused' : 'stopped';
     throw new RefusedError(`run-${word}`, `the run of branch ${this.branchId} is ${word}`, 409);
-  }
-
-  async #runChangeOrInterval(signal: AbortSignal): Promise<void> {
-    const woken = new AbortController();
-    const wake = () => woken.abort();
-    this.#runWatchers.add(wake);
-    try {
-      const either = AbortSignal.any([signal, woken.signal]);
-      await sleep(this.#http.clock, this.#options.runCheckIntervalMs ?? 0, either);
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!woken.signal.aborted) throw error;
-    } finally {
-      this.#runWatchers.delete(wake);
-    }
   }
 
   #setRun(status: RunStatus, number: number): void {

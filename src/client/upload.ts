@@ -96,7 +96,7 @@ export async function sendUpload(
       `${source.name}: sent bytes with the digest ${sha256}, the server stored ${answer.sha256}`,
     );
   }
-  report(byteLength);
+  if (!options.streamed) report(byteLength);
   return {
     fileId: answer.file_id,
     run: answer.run_number,

@@ -157,7 +157,7 @@ export class Http {
     try {
       watchdog.feed(responseMs + wholeBodyMs(request.body));
       const body = request.body && {
-        body: bodyOf(request.body, {
+        body: bodyOf(request.body, watchdog.signal, {
           onChunk: () => watchdog.feed(idleMs),
           onEnd: () => watchdog.feed(responseMs + digestionMs(request.body)),
           onError: (error) => {
@@ -270,7 +270,11 @@ interface BodyEvents {
   onError(error: unknown): void;
 }
 
-function bodyOf(body: RequestBody, events: BodyEvents): ReadableStream<Uint8Array> | Uint8Array | Blob {
+function bodyOf(
+  body: RequestBody,
+  over: AbortSignal,
+  events: BodyEvents,
+): ReadableStream<Uint8Array> | Uint8Array | Blob {
   if ('whole' in body) return body.whole;
   const iterator = body.chunks()[Symbol.asyncIterator]();
   let sent = 0;
@@ -279,6 +283,12 @@ function bodyOf(body: RequestBody, events: BodyEvents): ReadableStream<Uint8Arra
       async pull(controller) {
         try {
           const next = await iterator.next();
+          // A read that outlives its attempt must not be counted into the next one.
+          if (over.aborted) {
+            controller.error(over.reason);
+            await iterator.return?.();
+            return;
+          }
           if (next.done) {
             events.onEnd();
             controller.close();

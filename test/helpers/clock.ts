@@ -10,7 +10,7 @@ export class ManualClock implements Clock {
   /** Every delay that was asked for, in order. */
   readonly delays: number[] = [];
   readonly #timers = new Set<Timer>();
-  readonly #arrivals: { count: number; resolve: () => void }[] = [];
+  readonly #arrivals: { isEnough: () => boolean; resolve: () => void }[] = [];
   #now: number;
 
   constructor(now = Date.UTC(2026, 0, 1)) {
@@ -25,7 +25,7 @@ export class ManualClock implements Clock {
     this.delays.push(delayMs);
     const timer = { at: this.#now + delayMs, work };
     this.#timers.add(timer);
-    for (const { count, resolve } of this.#arrivals) if (this.delays.length >= count) resolve();
+    for (const { isEnough, resolve } of this.#arrivals) if (isEnough()) resolve();
     return () => this.#timers.delete(timer);
   }
 
@@ -47,10 +47,12 @@ export class ManualClock implements Clock {
     this.#now = end;
   }
 
-  /** Ends when `count` delays have been asked for since the clock was made. */
-  asked(count: number): Promise<void> {
-    if (this.delays.length >= count) return Promise.resolve();
-    return new Promise((resolve) => this.#arrivals.push({ count, resolve }));
+  /** Ends when `count` delays, or so many of just this length, have been asked for since the clock was made. */
+  asked(count: number, delayMs?: number): Promise<void> {
+    const isEnough = () =>
+      this.delays.filter((delay) => delayMs === undefined || delay === delayMs).length >= count;
+    if (isEnough()) return Promise.resolve();
+    return new Promise((resolve) => this.#arrivals.push({ isEnough, resolve }));
   }
 }
 

@@ -1,0 +1,265 @@
+import { mkdir, mkdtemp, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { encodeUpdate } from '../../src/client/weights.ts';
+import { FileError } from '../../src/errors.ts';
+import { encodeWeights } from '../../src/formats/encode.ts';
+import { Client, readCredentials } from '../../src/node/client.ts';
+import { tensorOf } from '../../src/tensor/tensor.ts';
+import { sameBytes } from '../helpers/bytes.ts';
+import { HastyClock } from '../helpers/clock.ts';
+import { failsWith } from '../helpers/errors.ts';
+import { aggregationId, LEAF_ID, LeafServer, sha256Of } from '../helpers/leaf-server.ts';
+import { answer } from '../helpers/loopback.ts';
+
+const A = aggregationId(1);
+
+/** Runs `work` with a server, a client for it and an empty folder. */
+async function withClient(
+  work: (client: Client, server: LeafServer, folder: string) => Promise<void>,
+): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'cambium-client-'));
+  const server = await LeafServer.start();
+  const client = new Client(server.credentials, { clock: new HastyClock(), random: () => 0 });
+  try {
+    await work(client, server, folder);
+  } finally {
+    await client.close();
+    await server.close();
+    await rm(folder, { recursive: true });
+  }
+}
+
+function updateBytes(elements = 4): Promise<Uint8Array> {
+  const tensors = [tensorOf(Float32Array.from({ length: elements }, (_, i) => i / 3))];
+  return encodeUpdate({ weighting: 3, tensors });
+}
+
+test('uploads a file block by block, and again from the start after a cut', () =>
+  withClient(async (client, server, folder) => {
+    const path = join(folder, 'update.npy');
+    const bytes = await updateBytes(300_000);
+    await writeFile(path, bytes);
+    let left = 1;
+    server.overrides[`/leaves/${LEAF_ID}/updates`] = (request, response) => {
+      if (left-- <= 0) return false;
+      request.once('data', () => response.destroy());
+      return true;
+    };
+    const done: number[] = [];
+    const receipt = await client.fileUpload(path, { onProgress: ({ bytesDone }) => done.push(bytesDone) });
+    assert.is(receipt.sha256, sha256Of(bytes));
+    sameBytes(server.uploads[0]!.bytes, bytes);
+    assert.is(done.filter((each) => each === 0).length, 2);
+    const last = done.slice(done.lastIndexOf(0));
+    assert.equal(
+      last,
+      [...last].sort((a, b) => a - b),
+    );
+    assert.is(last.at(-1), bytes.byteLength);
+  }));
+
+test('files that cannot be uploaded', () =>
+  withClient(async (client, server, folder) => {
+    await failsWith('file-not-found', () => client.fileUpload(join(folder, 'none.npy')));
+    await failsWith('file-not-found', () => client.fileUpload('~/none.npy'));
+    await failsWith('file-is-folder', () => client.fileUpload(folder));
+    const path = join(folder, 'page.npy');
+    await writeFile(path, '<html>');
+    const error = await client.fileUpload(path).catch((reason: unknown) => reason);
+    assert.is((error as Error).name, 'FormatError');
+    assert.equal(server.requests, []);
+  }));
+
+test('a file that shrinks while it is sent ends the upload', () =>
+  withClient(async (client, server, folder) => {
+    const path = join(folder, 'update.npy');
+    await writeFile(path, await updateBytes(2_000_000));
+    // The run is asked for when the file has been checked and digested, and not yet sent.
+    server.overrides['/branches/'] = (_, response) => {
+      const run = { run_status: 'start', run_number: 1, round: 1, updates: 0, aggregation_target: 1 };
+      void truncate(path, 1000).then(() => answer(response, 200, run));
+      return true;
+    };
+    await failsWith('unavailable-source', () => client.fileUpload(path));
+    assert.is(server.uploads.length, 0);
+  }));
+
+test('downloads into a file, which replaces the old one', () =>
+  withClient(async (client, server, folder) => {
+    const bytes = Buffer.from(await updateBytes(200_000));
+    server.aggregations.set(A, bytes);
+    const to = join(folder, 'model.npy');
+    await writeFile(to, 'old');
+    const done: number[] = [];
+    const download = await client.fileDownload(A, {
+      to,
+      onProgress: ({ bytesDone }) => done.push(bytesDone),
+    });
+    assert.is(download.path, to);
+    assert.is(download.sha256, sha256Of(bytes));
+    assert.is(download.layout.tensors[0]?.byteLength, 800_000);
+    sameBytes(await readFile(to), bytes);
+    assert.equal(await readdir(folder), ['model.npy']);
+    assert.is(done.at(-1), bytes.byteLength);
+  }));
+
+test('a failed download leaves the old file and nothing else', () =>
+  withClient(async (client, server, folder) => {
+    const bytes = Buffer.from(await updateBytes(200_000));
+    server.aggregations.set(A, bytes);
+    const to = join(folder, 'model.npy');
+    await writeFile(to, 'old');
+    const changed = Buffer.from(bytes);
+    changed[changed.length - 1]! ^= 1;
+    const bodies: readonly [code: string, body: Buffer][] = [
+      ['protocol-digest', changed],
+      ['protocol-length', bytes.subarray(0, -1)],
+      ['protocol-length', Buffer.concat([bytes, bytes])],
+    ];
+    for (const [code, body] of bodies) {
+      server.overrides['/files/'] = (_, response) => {
+        response.end(body);
+        return true;
+      };
+      await failsWith(code, () => client.fileDownload(A, { to }));
+      assert.equal(await readdir(folder), ['model.npy'], code);
+      assert.is(await readFile(to, 'utf8'), 'old');
+    }
+    server.overrides = {};
+    server.aggregations.set(A, Buffer.from('<Error>NoSuchKey</Error>'));
+    const error = await client.fileDownload(A, { to }).catch((reason: unknown) => reason);
+    assert.is((error as Error).name, 'FormatError');
+    assert.equal(await readdir(folder), ['model.npy']);
+    assert.is(await readFile(to, 'utf8'), 'old');
+  }));
+
+test('an aborted download leaves nothing', () =>
+  withClient(async (client, server, folder) => {
+    const bytes = Buffer.from(await updateBytes(200_000));
+    server.aggregations.set(A, bytes);
+    server.overrides['/files/'] = (_, response) => {
+      response.writeHead(200, { 'content-length': bytes.byteLength });
+      response.write(bytes.subarray(0, 100_000));
+      return true;
+    };
+    const controller = new AbortController();
+    const download = client.fileDownload(A, {
+      to: join(folder, 'model.npy'),
+      signal: controller.signal,
+      onProgress: ({ bytesDone }) => {
+        if (bytesDone > 0) controller.abort('enough');
+      },
+    });
+    assert.is(await download.catch((reason: unknown) => reason), 'enough');
+    assert.equal(await readdir(folder), []);
+  }));
+
+test('places that cannot be written', () =>
+  withClient(async (client, server, folder) => {
+    server.aggregations.set(A, Buffer.from(await updateBytes()));
+    const missing = join(folder, 'none', 'model.npy');
+    assert.ok(
+      (await failsWith('file-not-found', () => client.fileDownload(A, { to: missing }))) instanceof FileError,
+    );
+    const taken = join(folder, 'folder');
+    await mkdir(taken);
+    await failsWith('file-is-folder|file-exists|file-io', () => client.fileDownload(A, { to: taken }));
+    assert.equal(await readdir(folder), ['folder']);
+  }));
+
+test('256 MiB go up and come down in constant memory', () =>
+  withClient(async (client, server, folder) => {
+    // A sparse file: the header of a large array, and zeros that take no room on the disk.
+    const elements = 64 << 20;
+    const path = join(folder, 'large.npy');
+    const length = await writeLargeUpdate(path, elements);
+
+    // What the process holds outside the collector's heap: every block that is still needed, and late ones.
+    let peak = 0;
+    const base = process.memoryUsage();
+    const look = () => {
+      peak = Math.max(peak, process.memoryUsage().arrayBuffers - base.arrayBuffers);
+    };
+    let received = 0;
+    let sha256 = '';
+    server.overrides[`/leaves/${LEAF_ID}/updates`] = (request, response) => {
+      request.on('data', (chunk: Buffer) => {
+        received += chunk.byteLength;
+        look();
+      });
+      const header = String(request.headers['repr-digest']);
+      sha256 = Buffer.from(header.slice('sha-256=:'.length, -1), 'base64').toString('hex');
+      request.once('end', () =>
+        answer(response, 201, { file_id: 'f', run_number: 1, round: 1, weighting: 3, sha256 }),
+      );
+      return true;
+    };
+    await client.fileUpload(path);
+    assert.is(received, length);
+
+    server.overrides['/aggregations/'] = (_, response) => {
+      answer(response, 200, {
+        aggregation_id: A,
+        branch_id: 'b',
+        run_number: 1,
+        round: 1,
+        leaves: 1,
+        total_weighting: 3,
+        byte_length: length,
+        sha256,
+        created_at: 0,
+        download_url: `${server.url}/cambium/v1/files/${A}`,
+      });
+      return true;
+    };
+    server.overrides['/files/'] = (_, response) => {
+      void open(path).then((handle) => handle.createReadStream().pipe(response));
+      return true;
+    };
+    const to = join(folder, 'copy.npy');
+    await client.fileDownload(A, { to, onProgress: look });
+    const grown = process.memoryUsage().rss - base.rss;
+    console.log(`      array buffers at most ${peak >> 20} MiB above the start, resident ${grown >> 20} MiB`);
+    assert.ok(peak < length / 4, `${peak >> 20} MiB of array buffers: the file is kept in memory`);
+  }));
+
+/** An update of one array of zeros; answers its length. */
+async function writeLargeUpdate(path: string, elements: number): Promise<number> {
+  const { byteLength, literals } = await encodeWeights({
+    format: 'npy-object',
+    weighting: 3,
+    tensors: [{ name: null, dtype: 'float32', shape: [elements] }],
+  });
+  const handle = await open(path, 'w');
+  try {
+    for (const { offset, bytes } of literals) await handle.write(bytes, 0, bytes.byteLength, offset);
+    await handle.truncate(byteLength);
+  } finally {
+    await handle.close();
+  }
+  return byteLength;
+}
+
+test('reads credentials files; errors name the path and never the token', () =>
+  withClient(async (_, server, folder) => {
+    const path = join(folder, 'leaf.json');
+    await writeFile(path, JSON.stringify(server.credentials));
+    assert.equal(await readCredentials(path), server.credentials);
+    const table: readonly [content: string, code: string][] = [
+      ['{"session_token": "secret"', 'credentials-invalid'],
+      ['null', 'credentials-invalid'],
+      ['{"session_token": "secret"}', 'credentials-missing'],
+    ];
+    for (const [content, code] of table) {
+      await writeFile(path, content);
+      const error = await failsWith(code, () => readCredentials(path));
+      assert.ok(error.message.includes(path));
+      assert.not.match(`${error.message} ${error.cause}`, /secret/);
+    }
+    await failsWith('file-not-found', () => readCredentials(join(folder, 'none.json')));
+  }));
+
+test.run();
