@@ -23,7 +23,8 @@ export interface Samples {
  * @throws UnavailableError `unavailable-training` without the package
  */
 export async function readDigits(): Promise<readonly Uint8Array[]> {
-  const folder = join(dirname(findPackage('mnist').resolve('mnist/package.json')), 'src/digits');
+  const require = findPackage('mnist');
+  const folder = join(dirname(require.resolve('mnist/package.json')), 'src/digits');
   return Promise.all(
     Array.from({ length: CLASSES }, async (_, digit) => {
       const { data }: { data?: unknown } = JSON.parse(await readFile(join(folder, `${digit}.json`), 'utf8'));

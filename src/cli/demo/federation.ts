@@ -51,7 +51,7 @@ export interface RoundReport {
   readonly centralised: number;
 }
 
-export interface LeafReport {
+interface LeafReport {
   readonly name: string;
   readonly samples: number;
   readonly accuracy: number;
@@ -73,12 +73,16 @@ export async function* federate(options: FederationOptions): AsyncGenerator<Roun
   const { http, split, rounds, seed, folder, signal } = options;
   signal.throwIfAborted();
   const processes: TrainingProcess[] = [];
+  const startProcess = (name: string) => {
+    const started = new TrainingProcess(name);
+    processes.push(started);
+    return started;
+  };
   const failure = new Trap(signal);
   try {
     // They load what they train with while the server is asked.
-    const leafProcesses = split.shards.map(({ name }) => new TrainingProcess(name));
-    const central = new TrainingProcess('training in one place');
-    processes.push(...leafProcesses, central);
+    const leafProcesses = split.shards.map(({ name }) => startProcess(name));
+    const central = startProcess('training in one place');
 
     await mkdir(join(folder, 'global'), { recursive: true });
     const { branch, leaves } = await setUp(options);
@@ -234,7 +238,7 @@ class Trap {
     return Promise.race([work, this.#failed]);
   }
 
-  /** Leaves would wait for the notice of a failed round for ever. */
+  /** Leaves would wait for the notice of a failed round for ever. Never rejects. */
   async watch(http: Http, branchId: string): Promise<void> {
     try {
       for await (const { type, data } of eventNotices(http, paths.watch(branchId)).open({

@@ -27,13 +27,13 @@ export interface CentralTask extends Training {
 export type Task = LeafTask | CentralTask;
 
 /** A round of a leaf is over, its metrics are at the server. */
-export interface LeafRound {
+interface LeafRound {
   readonly type: 'leaf-round';
   readonly round: number;
   readonly aggregationId: string;
 }
 
-export interface CentralRound {
+interface CentralRound {
   readonly type: 'central-round';
   readonly round: number;
   /** Of the model trained on everything, on held-out digits, in [0, 1]. */

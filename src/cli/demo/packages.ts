@@ -6,12 +6,12 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { UnavailableError } from '../../errors.ts';
 
-/** What the demo needs, by the range it was written against. */
+/** What the demo needs, by major version: no sign that a shell would take for its own. */
 const PACKAGES: Readonly<Record<string, string>> = {
-  '@tensorflow/tfjs-core': '^4.22.0',
-  '@tensorflow/tfjs-layers': '^4.22.0',
-  '@tensorflow/tfjs-backend-wasm': '^4.22.0',
-  mnist: '^1.1.0',
+  '@tensorflow/tfjs-core': '4',
+  '@tensorflow/tfjs-layers': '4',
+  '@tensorflow/tfjs-backend-wasm': '4',
+  mnist: '1',
 };
 
 /** The command that installs all of it. */
