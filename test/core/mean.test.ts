@@ -212,28 +212,33 @@ test('beside half-way points, whatever the weights', async () => {
     for (const weightBits of [3, 10, 20, 25, 26, 27, 28, 29, 30, 31, 40, 45, 51]) {
       for (let n = 0; n < 60 * LONG; n++) {
         const delta = (n % 5) - 2;
-        // x0 and x1 are the neighbours of the half-way point j + 1/2, x2 lies y units of 1/2 from it and y·1 + w0 - w1 = delta.
         const isSubnormal = n % 3 === 0;
         const j = isSubnormal
           ? random.pick([0, 1, 2, 3, 2 ** (precision - 1) - 1, 2 ** (precision - 1) - 2])
           : 2 ** (precision - 1) + random.integer(2 ** 10, 2 ** (precision - 2));
-        const y = 2 * random.integer(-3, 3) + 1;
-        const w1 = random.integer(2 ** (weightBits - 1), 2 ** weightBits - 1) + 8;
+        const { weightings, places } = besideHalf(random, weightBits, delta);
         const unit = isSubnormal ? 2 ** smallest : 2 ** random.integer(-40, 40);
-        const xs = [j + 1, j, j + (1 + y) / 2].map((x) => x * unit);
+        const xs = places.map((place) => (j + place) * unit);
         const inputs = xs.map((x) => new ARRAYS[dtype]([x, -x]));
-        check(core, dtype, inputs, [w1 - y + delta, w1, 1], `${delta} beside half-way`);
+        check(core, dtype, inputs, weightings, `${delta} beside half-way`);
         // The same with weights of 2^-60 that decide: a wide plan.
         const b = random.integer(3, 99);
         const wide = [...inputs.slice(0, 2), ...inputs.slice(0, 2)];
-        const weightings = [
-          2 ** (weightBits - 1),
-          2 ** (weightBits - 1),
-          (b + delta) * 2 ** -60,
-          b * 2 ** -60,
-        ];
-        check(core, dtype, wide, weightings, `${delta} beside half-way, wide`);
+        const deciding = [2 ** (weightBits - 1), 2 ** (weightBits - 1), (b + delta) * 2 ** -60, b * 2 ** -60];
+        check(core, dtype, wide, deciding, `${delta} beside half-way, wide`);
       }
+    }
+  }
+});
+
+test('beside powers of two', async () => {
+  const core = await openCore();
+  for (const big of [0, 2 ** 300]) {
+    for (let at = -20; at <= 20; at++) {
+      const rest = Float64Array.from({ length: 129 }, (_, i) => (i - 64) * 2 ** (at - 54));
+      const inputs = [big, -big, 4 * 2 ** at].map((x) => rest.map(() => x));
+      check(core, 'float64', [...inputs, rest], [1, 1, 1, 1], 'beside a power of two');
+      check(core, 'float64', [...inputs, rest], [3, 3, 1, 1], 'beside a power of two');
     }
   }
 });
@@ -394,6 +399,38 @@ test('every element of float16 and bfloat16', async () => {
   }
 });
 
+/** Weightings and places beside j + 1/2, in halves, whose sum of products is delta: the mean is j + 1/2 + delta / 2W. */
+function besideHalf(random: Random, weightBits: number, delta: number) {
+  const y = 2 * random.integer(-3, 3) + 1;
+  const w1 = random.integer(2 ** (weightBits - 1), 2 ** weightBits - 1) + 8;
+  return { weightings: [w1 - y + delta, w1, 1], places: [1, -1, y].map((place) => (1 + place) / 2) };
+}
+
+test('float16 and bfloat16 beside half-way points', async () => {
+  const random = new Random(seed);
+  const core = await openCore();
+  for (const dtype of ['float16', 'bfloat16'] as const) {
+    const { precision, smallest } = FORMATS[dtype];
+    for (let weightBits = 3; weightBits <= 51; weightBits++) {
+      for (let n = 0; n < 20 * LONG; n++) {
+        const { weightings, places } = besideHalf(random, weightBits, (n % 5) - 2);
+        // From the significand on; the biased exponent is far from the ends.
+        const j = (15 << (precision - 1)) + random.integer(4, 2 ** (precision - 1) - 8);
+        const inputs = places.map((place) => new Uint16Array([j + place, 0x8000 | (j + place)]));
+        const actual = new Uint16Array(
+          (fold(core, dtype, inputs, weightings, 2) as Uint8Array<ArrayBuffer>).buffer,
+        );
+        const weights = integerWeights(weightings);
+        for (const [i, bits] of actual.entries()) {
+          const xs = inputs.map((input) => widen(input[i]!, dtype));
+          const expected = exactMean(xs, weights, { precision, smallest });
+          assert.is(widen(bits, dtype), expected, `${dtype}: ${xs} by ${weightings}`);
+        }
+      }
+    }
+  }
+});
+
 const INTEGERS = {
   bool: { array: Uint8Array, bits: 1, signed: false },
   int8: { array: Int8Array, bits: 8, signed: true },
@@ -447,6 +484,29 @@ test('every element of integers and bool', async () => {
             `${dtype} by ${weightName}: ${values.map((numbers) => numbers[i])} by ${weightings}`,
           );
         }
+      }
+    }
+  }
+});
+
+test('integers beside halves', async () => {
+  const random = new Random(seed);
+  const core = await openCore();
+  for (const bits of [32, 64] as const) {
+    for (let weightBits = 3; weightBits <= 51; weightBits++) {
+      for (let n = 0; n < 40 * LONG; n++) {
+        const { weightings, places } = besideHalf(random, weightBits, (n % 5) - 2);
+        const j = (BigInt(random.bits()) << 31n) >> BigInt(64 - bits + random.integer(2, 26));
+        const numbers = places.map((place) => j + BigInt(place));
+        const inputs = numbers.map((x) =>
+          bits === 64 ? BigInt64Array.of(x, -x) : Int32Array.of(Number(x), -Number(x)),
+        );
+        const result = fold(core, `int${bits}`, inputs, weightings, 2) as Uint8Array<ArrayBuffer>;
+        const actual = new (bits === 64 ? BigInt64Array : Int32Array)(result.buffer);
+        const { weights, total } = integerWeights(weightings);
+        const sum = numbers.reduce((s, x, i) => s + weights[i]! * x, 0n);
+        assert.is(BigInt(actual[0]!), roundToEven(sum, total), `int${bits}: ${numbers} by ${weightings}`);
+        assert.is(BigInt(actual[1]!), roundToEven(-sum, total), `int${bits}: -(${numbers}) by ${weightings}`);
       }
     }
   }
