@@ -42,6 +42,11 @@ export function exitCodeOf(error: unknown): number {
   if (error instanceof RefusedError) return EXIT.refused;
   if (error instanceof UnavailableError) return EXIT.unavailable;
   if (isCambiumError(error) && UNAVAILABLE_CODES.has(error.code)) return EXIT.unavailable;
-  if (error instanceof DOMException && error.name === 'AbortError') return EXIT.interrupted;
+  if (isInterrupt(error)) return EXIT.interrupted;
   return EXIT.internal;
+}
+
+/** True for the reason with which the command line ends what it was doing. */
+export function isInterrupt(error: unknown): boolean {
+  return error instanceof DOMException && error.name === 'AbortError';
 }

@@ -1,5 +1,6 @@
 /** What commands print: JSON for machines on stdout, tables for people on stdout, everything else on stderr. */
 import { CambiumError } from '../errors.ts';
+import { isInterrupt } from './exit.ts';
 
 /** JSON in one line; numbers that JSON does not have become the strings `NaN`, `Infinity` and `-Infinity`. */
 export function toJson(value: unknown): string {
@@ -47,7 +48,8 @@ export function printError(
   options: { readonly json: boolean; readonly verbose: boolean },
 ): void {
   const message = error instanceof Error ? error.message : String(error);
-  const code = error instanceof CambiumError ? error.code : 'internal-error';
+  const code =
+    error instanceof CambiumError ? error.code : isInterrupt(error) ? 'interrupted' : 'internal-error';
   if (options.json) printJson({ error: message, message, code });
   printNote(`cambium: ${message} [${code}]`);
   if (!options.verbose) return;
