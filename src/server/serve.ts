@@ -28,6 +28,7 @@ import { type DataFolder, openDataFolder, readOperatorFile, writeOperatorFile } 
 import { getMeta, setMeta } from './store/migrations.ts';
 import { Spool, type SpoolOptions } from './store/spool.ts';
 import { realTimers, type Timers } from './timers.ts';
+import { Work } from './work.ts';
 
 export interface ServerOptions {
   /** Made if it is missing. One process at a time may serve it. */
@@ -121,6 +122,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       aggregator,
       spool: new Spool(folder.spool, { maxBytes: maxUploadBytes, idleMs: IDLE_MS, timers, ...options.spool }),
       timers,
+      work: new Work(),
       linkKey: await linkKey(folder),
       maxUploadBytes,
       idleMs: IDLE_MS,
@@ -144,7 +146,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       url,
       dataDir: folder.path,
       operatorFile: folder.operatorFile,
-      close: () => (closed ??= shutDown(app, folder, aggregator, closing, timers)),
+      close: () => (closed ??= shutDown(app, folder, context, closing)),
     };
   } catch (error) {
     await folder.close();
@@ -240,17 +242,23 @@ async function listen(app: FastifyInstance, host: string, port: number): Promise
 async function shutDown(
   app: FastifyInstance,
   folder: DataFolder,
-  aggregator: Aggregator,
+  { aggregator, timers, work }: RouteContext,
   closing: AbortController,
-  timers: Timers,
 ): Promise<void> {
   closing.abort();
   const cancel = timers.after(GRACE_MS, () => app.server.closeAllConnections());
+  let forget = () => {};
+  // A job that never ends holds up nothing: its upload has no receipt.
+  const patience = new Promise<void>((resolve) => {
+    forget = timers.after(2 * GRACE_MS, resolve);
+  });
   try {
     await app.close();
     await aggregator.close();
+    await Promise.race([work.idle(), patience]);
   } finally {
     cancel();
+    forget();
     await folder.close();
   }
 }

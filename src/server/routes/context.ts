@@ -2,6 +2,7 @@ import type { Aggregator } from '../domain/aggregations.ts';
 import type { Domain } from '../domain/domain.ts';
 import type { Spool } from '../store/spool.ts';
 import type { Timers } from '../timers.ts';
+import type { Work } from '../work.ts';
 
 /** What the routes of every dialect share. */
 export interface RouteContext {
@@ -9,6 +10,7 @@ export interface RouteContext {
   readonly aggregator: Aggregator;
   readonly spool: Spool;
   readonly timers: Timers;
+  readonly work: Work;
   /** Key of signed links. */
   readonly linkKey: string;
   readonly maxUploadBytes: number;

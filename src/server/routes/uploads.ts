@@ -55,13 +55,24 @@ export async function checkUpload(
 }
 
 /** Spools a body and hands it to the domain; nothing stays in the spool. Throws Refusal. */
-export async function receiveUpdate(
+export function receiveUpdate(
   context: RouteContext,
   leaf: Leaf,
   request: FastifyRequest,
   body: Readable,
   options: UpdateOptions = {},
   digest?: string,
+): Promise<UploadBody> {
+  return context.work.track(spoolAndAccept(context, leaf, request, body, options, digest));
+}
+
+async function spoolAndAccept(
+  context: RouteContext,
+  leaf: Leaf,
+  request: FastifyRequest,
+  body: Readable,
+  options: UpdateOptions,
+  digest: string | undefined,
 ): Promise<UploadBody> {
   const spooled = await context.spool.receive(body);
   // From here on the server works and the sender waits, however long that takes.
@@ -89,22 +100,27 @@ export async function receiveUpdate(
  */
 export function drainAfterAnswer(request: FastifyRequest, reply: FastifyReply, context: RouteContext): void {
   const { raw } = request;
+  const { socket } = raw;
   reply.raw.once('finish', () => {
-    if (raw.complete || raw.destroyed) return;
+    if (raw.complete || socket.destroyed) return;
     let left = context.maxUploadBytes;
     let cancel = () => {};
     const wait = () => {
       cancel();
-      cancel = context.timers.after(context.idleMs, () => raw.destroy());
+      cancel = context.timers.after(context.idleMs, () => socket.destroy());
     };
+    const onClose = () => cancel();
     raw.unpipe();
     raw.on('data', (chunk: Buffer) => {
       left -= chunk.byteLength;
-      if (left < 0) raw.destroy();
+      if (left < 0) socket.destroy();
       else wait();
     });
-    raw.once('close', () => cancel());
-    raw.once('end', () => cancel());
+    raw.once('end', () => {
+      cancel();
+      socket.off('close', onClose);
+    });
+    socket.once('close', onClose);
     wait();
     raw.resume();
   });
