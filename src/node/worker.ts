@@ -7,6 +7,7 @@ import { dirname } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import { Aggregation, type AggregationInput, type Stop } from '../aggregate/aggregation.ts';
 import { findNonFiniteElements } from '../aggregate/finite.ts';
+import { AggregationError } from '../errors.ts';
 import { encodeWeights } from '../formats/encode.ts';
 import { openWeights } from '../formats/open.ts';
 import { openFileSinkSync, openFileSourceSync } from './files.ts';
@@ -92,6 +93,12 @@ async function aggregate(
     try {
       const { tensors, totalWeighting } = aggregation;
       const format = request.format ?? (isPlain ? 'npy' : 'npy-object');
+      if (format === 'npy' && tensors.length !== 1) {
+        throw new AggregationError(
+          'aggregate-format',
+          `a plain .npy file holds one tensor, the mean has ${tensors.length}: take npy-object`,
+        );
+      }
       const encoding = await encodeWeights({ format, weighting: totalWeighting, tensors });
       const hash = request.digest === false ? null : createHash('sha256');
       const sink = openFileSinkSync(request.output, { durable: request.durable });

@@ -168,6 +168,7 @@ test('errors have the codes and exit codes of the documentation', async () => {
   await failsWith(65, 'average-negative-weight', 'aggregate', ...tiny, '-o', 'x.npy', '--weights', '1,-1,1');
   await failsWith(65, 'non-finite', 'aggregate', ...inputsOf('non-finite'), '-o', 'x.npy');
   await failsWith(65, 'average-shape', 'aggregate', ...inputsOf('error-shape'), '-o', 'x.npy');
+  await failsWith(65, 'aggregate-format', 'aggregate', ...tiny, '-o', 'x.npy', '--format', 'npy');
   await failsWith(74, 'file-not-found', 'aggregate', 'absent.npy', '-o', 'x.npy');
   await failsWith(74, 'file-not-found', 'aggregate', ...tiny, '-o', 'absent/x.npy');
   await failsWith(
