@@ -11,6 +11,9 @@ import { fileURLToPath } from 'node:url';
 /** A suite that takes longer hangs. The long ones get more. */
 const TIMEOUT_MS = process.env.CAMBIUM_LONG ? 1_800_000 : 240_000;
 
+/** A suite that is left out on a machine that must have everything hides a failure. */
+const IS_CI = /^(1|true)$/i.test(process.env.CI ?? '');
+
 const folder = fileURLToPath(new URL('.', import.meta.url));
 const endings = process.env.CAMBIUM_LONG ? ['.test.ts', '.long.ts'] : ['.test.ts'];
 const patterns = process.argv.slice(2);
@@ -50,7 +53,7 @@ function runFile(file) {
       // uvu leaves skipped tests out of Total when it counts them in Skipped.
       const skipped = count('Skipped') + missing.length;
       const good = code === 0 && total + skipped > 0 && passed === total;
-      const refused = process.env.CI === 'true' && skipped > 0;
+      const refused = IS_CI && skipped > 0;
       sum.passed += passed;
       sum.skipped += skipped;
       sum.failed += good ? 0 : Math.max(1, total - passed);
@@ -61,7 +64,7 @@ function runFile(file) {
       );
       for (const line of missing) console.log(`     ${line}`);
       if (!good) console.log(output, `exit code ${code}${signal ? `, signal ${signal}` : ''}`);
-      if (refused) console.log('     skipped tests are failures under CI=true');
+      if (refused) console.log('     skipped tests are failures under CI');
       resolve();
     });
   });
