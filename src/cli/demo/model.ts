@@ -30,7 +30,10 @@ export interface Dataset {
 }
 
 export function datasetOf({ images, labels }: Samples): Dataset {
-  return { size: labels.length, pixels: Float32Array.from(images, (grey) => grey / 255), labels };
+  const pixels = new Float32Array(images.length);
+  // A loop: the mapping of `Float32Array.from` takes ten times as long.
+  for (let i = 0; i < images.length; i++) pixels[i] = images[i]! / 255;
+  return { size: labels.length, pixels, labels };
 }
 
 /** Loads TensorFlow.js. Throws UnavailableError `unavailable-training` when it is not installed. */
