@@ -218,7 +218,7 @@ export class Harness {
   async call<T = ErrorBody>(method: string, path: string, init: RequestInit = {}): Promise<Answer<T>> {
     const response = await fetch(new URL(path, this.server.url), { method, redirect: 'error', ...init });
     const text = await response.text();
-    const isJson = response.headers.get('content-type')?.startsWith('application/json') ?? false;
+    const isJson = text !== '' && response.headers.get('content-type')?.startsWith('application/json');
     return {
       status: response.status,
       headers: response.headers,

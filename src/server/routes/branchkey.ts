@@ -2,7 +2,7 @@
  * The basic generation of the BranchKey protocol (wire/branchkey.ts). Its clients compare status codes for equality,
  * send JSON without a content type, and read either `error` or `message` of a failure.
  */
-import multipart from '@fastify/multipart';
+import multipart, { type MultipartFile } from '@fastify/multipart';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type {
   AuthenticateData,
@@ -93,36 +93,31 @@ async function uploadRoute(app: FastifyInstance, context: RouteContext): Promise
   app.post('/v1/file/upload', async (request, reply): Promise<void> => {
     const leaf = await basicLeafOf(context.domain.db, request);
     await checkUpload(context, leaf, request, FRAMING_BYTES);
-    const answer: Envelope<UploadData> = { data: { file_id: await receiveFile(context, leaf, request) } };
+    const { file } = await filePart(request);
+    const { file_id } = await receiveUpdate(context, leaf, request, file);
+    const answer: Envelope<UploadData> = { data: { file_id } };
     return reply.status(201).send(answer);
   });
 }
 
-async function receiveFile(context: RouteContext, leaf: Leaf, request: FastifyRequest): Promise<string> {
+/** The part with the weights; the parts before it are skipped. Throws Refusal. */
+async function filePart(request: FastifyRequest): Promise<MultipartFile> {
   try {
     for await (const part of request.parts()) {
       if (part.type !== 'file') continue;
-      if (part.fieldname !== 'file') {
-        part.file.resume();
-        continue;
-      }
-      const { file_id } = await receiveUpdate(context, leaf, request, part.file);
-      return file_id;
+      if (part.fieldname === 'file') return part;
+      part.file.resume();
     }
-  } catch (error) {
-    // The parser of multipart bodies has words of its own for a body that was cut.
-    if (error instanceof Error && /unexpected end of multipart|terminated early/i.test(error.message)) {
-      throw new Refusal(
-        'malformed',
-        'upload-incomplete',
-        'the upload ended before its last byte',
-        undefined,
-        {
-          cause: error,
-        },
-      );
+  } catch (cause) {
+    // What has a code is known to everybody (routes/errors.ts); the parser's own faults have none.
+    if (!(cause instanceof Error) || 'code' in cause) throw cause;
+    if (/unexpected end|terminated early/i.test(cause.message)) {
+      const message = 'the upload ended before its last byte';
+      throw new Refusal('malformed', 'upload-incomplete', message, undefined, { cause });
     }
-    throw error;
+    throw new Refusal('malformed', 'multipart-invalid', 'the body is no multipart form', undefined, {
+      cause,
+    });
   }
   throw new Refusal('unprocessable', 'file-missing', 'the upload has no part "file" with a file name');
 }
