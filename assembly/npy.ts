@@ -149,12 +149,13 @@ function readDict(record: usize): u32 {
       isString = readString();
       if (!isString) {
         if (peek() !== 0x28 && peek() !== 0x5b) return fail(NPY_HEADER_VALUE, p);
-        text = p;
+        descr = p;
         if (!skipNested()) return fail(NPY_HEADER_SYNTAX, p);
-        textLength = <u32>(p - text);
+        descrLength = <u32>(p - descr);
+      } else {
+        descr = text;
+        descrLength = textLength;
       }
-      descr = text;
-      descrLength = textLength;
     } else if (key === 2) {
       const isTrue = acceptWord('True');
       if (!isTrue && !acceptWord('False')) return fail(NPY_HEADER_VALUE, p);
