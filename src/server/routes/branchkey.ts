@@ -12,7 +12,6 @@ import type {
   RunData,
   UploadData,
 } from '../../wire/branchkey.ts';
-import type { Leaf } from '../domain/leaves.ts';
 import { addMetrics } from '../domain/metrics.ts';
 import { Refusal } from '../domain/refusal.ts';
 import { getResultFor } from '../domain/results.ts';
