@@ -11,7 +11,7 @@ import { Http } from '../transport/http.ts';
 import type { OperatorFile } from '../wire/cambium.ts';
 import { VERSION } from '../wire/version.ts';
 import { readDigits } from './demo/digits.ts';
-import { federate, type RoundReport } from './demo/federation.ts';
+import { federate } from './demo/federation.ts';
 import { checkPackages } from './demo/packages.ts';
 import { jsonReport, textReport } from './demo/report.ts';
 import { splitDigits } from './demo/shards.ts';
@@ -40,7 +40,7 @@ export interface DemoOptions {
  */
 export async function demo(options: DemoOptions): Promise<number> {
   const startedAt = performance.now();
-  const rounds = integerOf('rounds', options.rounds, 1, 1000);
+  const rounds = integerOf('rounds', options.rounds, 1, 100);
   const leaves = integerOf('leaves', options.leaves, 2, 20);
   const seed = integerOf('seed', options.seed, 0, 2 ** 31 - 1);
   const { signal } = options;
@@ -65,17 +65,8 @@ export async function demo(options: DemoOptions): Promise<number> {
       const http = new Http({ server: server.url, authorization: `Bearer ${token}` });
       const report = (options.json ? jsonReport : textReport)({ server: server.url, folder, serverFolder });
       report.begin(split);
-      const federation = federate({ http, split, rounds, seed, folder, signal });
-      let last: RoundReport | undefined;
-      for (;;) {
-        const { done, value } = await federation.next();
-        if (done) {
-          if (last !== undefined) report.end(value, last, (performance.now() - startedAt) / 1000);
-          break;
-        }
-        report.round(value);
-        last = value;
-      }
+      const branch = await federate({ http, split, rounds, seed, folder, signal, onRound: report.round });
+      report.end(branch, (performance.now() - startedAt) / 1000);
       if (options.serve) {
         const print = options.json ? printNote : printLine;
         print(`the server goes on at ${server.url}; Ctrl-C stops it`);

@@ -168,7 +168,7 @@ test('with --serve the server goes on until it is interrupted', async () => {
 });
 
 test('an interrupt ends everything', async () => {
-  const demo = start(['--rounds', '1000', '--leaves', '2', '--json', '--data', newFolder()]);
+  const demo = start(['--rounds', '100', '--leaves', '2', '--json', '--data', newFolder()]);
   await demo.says('"round":1');
   const children = childrenOf(demo.pid);
   assert.is(children.length, process.platform === 'linux' ? 3 : 0);
@@ -178,7 +178,7 @@ test('an interrupt ends everything', async () => {
 });
 
 test('a leaf that is lost ends the demo, with its name', async () => {
-  const demo = start(['--rounds', '1000', '--leaves', '2', '--json', '--data', newFolder()]);
+  const demo = start(['--rounds', '100', '--leaves', '2', '--json', '--data', newFolder()]);
   await demo.says('"round":1');
   const children = childrenOf(demo.pid);
   if (children.length === 0) demo.kill('SIGKILL');

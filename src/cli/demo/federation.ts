@@ -30,6 +30,7 @@ export interface FederationOptions {
   readonly seed: number;
   /** Where the files of the leaves and the global models go. */
   readonly folder: string;
+  readonly onRound: (report: RoundReport) => void;
   readonly signal: AbortSignal;
 }
 
@@ -66,10 +67,10 @@ interface Leaf {
 /**
  * Runs a federation, round by round. Whatever ends it, the processes are gone afterwards.
  *
- * @returns the id of the branch, at the end
+ * @returns the id of the branch
  * @throws what made a leaf, the training in one place or an aggregation fail; the reason of the signal
  */
-export async function* federate(options: FederationOptions): AsyncGenerator<RoundReport, string> {
+export async function federate(options: FederationOptions): Promise<string> {
   const { http, split, rounds, seed, folder, signal } = options;
   signal.throwIfAborted();
   const processes: TrainingProcess[] = [];
@@ -111,7 +112,7 @@ export async function* federate(options: FederationOptions): AsyncGenerator<Roun
       if (last?.type !== 'central-round') {
         throw new InternalError('internal-process', 'a process of the demo reported out of turn');
       }
-      yield await failure.guard(report(options, branch, leaves, round, last.accuracy));
+      options.onRound(await failure.guard(report(options, branch, leaves, round, last.accuracy)));
     }
     await changeRun(http, branch.id, 'stop', signal);
     return branch.id;

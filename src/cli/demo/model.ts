@@ -61,7 +61,8 @@ export class Training {
   /** A fresh model; the same seed gives the same weights. */
   createModel(seed: number): Model {
     const { dense } = this.#layers.layers;
-    const initial = (i: number) => this.#layers.initializers.glorotUniform({ seed: 2 * seed + i });
+    // From 1 on: TensorFlow.js takes 0 for "no seed".
+    const initial = (i: number) => this.#layers.initializers.glorotUniform({ seed: 2 * seed + i + 1 });
     const network = this.#layers.sequential({
       layers: [
         dense({ units: HIDDEN, activation: 'relu', inputShape: [PIXELS], kernelInitializer: initial(0) }),

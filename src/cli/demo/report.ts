@@ -18,7 +18,7 @@ export interface Report {
   begin(split: Split): void;
   round(report: RoundReport): void;
   /** @param seconds from the start of the demo */
-  end(branch: string, last: RoundReport, seconds: number): void;
+  end(branch: string, seconds: number): void;
 }
 
 /** One line per round and nothing else. */
@@ -31,6 +31,7 @@ export function jsonReport(places: Places): Report {
 }
 
 export function textReport(places: Places): Report {
+  let last: RoundReport | undefined;
   return {
     begin(split) {
       for (const line of introduction(split, places)) printLine(line);
@@ -38,8 +39,10 @@ export function textReport(places: Places): Report {
     round(report) {
       if (report.round === 1) for (const line of header(report)) printLine(line);
       printLine(row(report));
+      last = report;
     },
-    end(branch, last, seconds) {
+    end(branch, seconds) {
+      if (last === undefined) return;
       for (const line of summary(branch, last, places, seconds)) printLine(line);
     },
   };

@@ -19,8 +19,8 @@ function bands(count: number, seed: number) {
   return datasetOf({ images, labels });
 }
 
-test('the same seed gives the same weights, another one others', () => {
-  const [one, same, other] = [5, 5, 6].map((seed) => training.createModel(seed).weights());
+test('the same seed gives the same weights, also 0; another one others', () => {
+  const [one, same, other] = [0, 0, 1].map((seed) => training.createModel(seed).weights());
   assert.equal(
     one!.map((array) => array.shape),
     [[784, 64], [64], [64, 10], [10]],
