@@ -14,14 +14,20 @@
 //    both ends of q ± d demote to the same bits (bits, because -0 is not +0), the exact mean does too. Holds for any
 //    weights: it covers the rounding of the products, of the sum, of W, of the division and of q ± d.
 //
-// What neither proves goes to mean-exact, element by element.
+// What neither proves goes on element by element:
+//
+// C. The sum was exact in two numbers. TwoSum (Knuth) gives the error of each addition, a multiple of the quantum
+//    2^(emin - 23) below 2^-53·W·2^(emax + 1), so with W <= 2^28 and exponents within 82 - log2 W - log2 K of each other
+//    their plain sum is exact as well.
+//
+// Everything else is done by mean-exact.
 //
 // The fold begins at -0, so a zero is -0 only if every element was -0, whatever the order. Divide: multiplying by the
 // reciprocal would round twice.
 
 import { DTYPE_FLOAT32 } from './abi';
 import { exactMean } from './mean-exact';
-import { PLAN_K, PLAN_LIMIT32, PLAN_W, PLAN_WEIGHTS, power } from './mean-plan';
+import { PLAN_K, PLAN_LIMIT_PAIR, PLAN_LIMIT32, PLAN_W, PLAN_WEIGHTS, power } from './mean-plan';
 
 /** Elements of a step. Two registers of sums, one of maxima and one of minima per four; sixteen would spill. */
 const STEP: u32 = 8;
@@ -75,8 +81,8 @@ export function meanFloat32(plan: usize, inputs: usize, n: u32, out: usize): boo
     const sure0 = i32x4.lt_u(i32x4.sub(mx0, mn0), limit);
     const sure1 = i32x4.lt_u(i32x4.sub(mx1, mn1), limit);
     if (!i32x4.all_true(v128.and(sure0, sure1))) {
-      settle(plan, inputs, at, out, a0, a1, mx0, sure0);
-      settle(plan, inputs, at + 16, out + 16, a2, a3, mx1, sure1);
+      settle(plan, inputs, at, out, a0, a1, mx0, mn0);
+      settle(plan, inputs, at + 16, out + 16, a2, a3, mx1, mn1);
     }
     out += STEP << 2;
   }
@@ -87,7 +93,7 @@ function demote(low: v128, high: v128): v128 {
   return i64x2.shuffle(f32x4.demote_f64x2_zero(low), f32x4.demote_f64x2_zero(high), 0, 2);
 }
 
-/** Certificate B for four elements with quotients q and maxima mx; what it leaves open is done again. */
+/** Certificate B for four elements with quotients q; what it leaves open, and A did, is done again. */
 function settle(
   plan: usize,
   inputs: usize,
@@ -96,7 +102,7 @@ function settle(
   qLow: v128,
   qHigh: v128,
   mx: v128,
-  sure: v128,
+  mn: v128,
 ): void {
   // (K + 3)·2^-53 and one per cent; k < 2^32 makes this exact enough.
   const c = f64x2.splat(<f64>(load<u32>(plan, PLAN_K) + 3) * (1.01 * power(-53)));
@@ -105,12 +111,49 @@ function settle(
   const dHigh = f64x2.mul(c, f64x2.promote_low_f32x4(i64x2.shuffle(x, x, 1, 1)));
   const below = demote(f64x2.sub(qLow, dLow), f64x2.sub(qHigh, dHigh));
   const above = demote(f64x2.add(qLow, dLow), f64x2.add(qHigh, dHigh));
+  const spread = i32x4.sub(mx, mn);
+  const sure = i32x4.lt_u(spread, v128.load32_splat(plan, PLAN_LIMIT32));
   // An element whose inputs are all zero has d = 0 and ends of both signs; its quotient is right.
   const certain = v128.or(v128.or(sure, i32x4.eq(below, above)), i32x4.eq(mx, i32x4.splat(0)));
+  const pairs = i32x4.bitmask(i32x4.lt_u(spread, v128.load32_splat(plan, PLAN_LIMIT_PAIR)));
   let open = ~i32x4.bitmask(certain) & 15;
   while (open !== 0) {
-    const lane = (<usize>ctz(open)) << 2;
-    store<u32>(out + lane, <u32>exactMean(DTYPE_FLOAT32, plan, inputs, at + lane));
+    const lane = ctz(open);
+    const from = at + ((<usize>lane) << 2);
+    store<u32>(
+      out + ((<usize>lane) << 2),
+      (pairs >> lane) & 1
+        ? meanOfPair(plan, inputs, from)
+        : <u32>exactMean(DTYPE_FLOAT32, plan, inputs, from),
+    );
     open &= open - 1;
   }
+}
+
+/** The bits of one element under certificate C. */
+function meanOfPair(plan: usize, inputs: usize, at: usize): u32 {
+  let s = -0.0;
+  let e = 0.0;
+  for (let j: usize = 0, k = <usize>load<u32>(plan, PLAN_K); j < k; j++) {
+    const p =
+      load<f64>(plan + (j << 3), PLAN_WEIGHTS) * <f64>load<f32>(<usize>load<u32>(inputs + (j << 2)) + at);
+    const next = s + p;
+    const part = next - s;
+    e += s - (next - part) + (p - part);
+    s = next;
+  }
+  const h = s + e;
+  const part = h - s;
+  const l = s - (h - part) + (e - part); // S = h + l, exactly
+  const total = load<f64>(plan, PLAN_W);
+  const q = h / total;
+  // S / W is within two units in the last place of q. Both ends alike, or the midpoint between them decides.
+  const a = <f32>(q * (1.0 - power(-50)));
+  const b = <f32>(q * (1.0 + power(-50)));
+  if (a === b) return reinterpret<u32>(b);
+  const midpoint = (<f64>a + <f64>b) * 0.5;
+  // Exact: 25 and 28 bits; then a difference of two numbers so close; then one rounding, which keeps the sign.
+  const beside = h - midpoint * total + l;
+  if (beside === 0) return reinterpret<u32>(reinterpret<u32>(a) & 1 ? b : a);
+  return reinterpret<u32>(beside > 0 ? max(a, b) : min(a, b));
 }

@@ -31,7 +31,8 @@ export const PLAN_W_INTEGER: usize = 40; // f64: nearest binary64 of the integer
 export const PLAN_LIMBS: usize = 48; // u32[6]: W, least significant limb first
 export const PLAN_LIMB_COUNT: usize = 72; // u32: limbs up to the highest one that is not zero
 export const PLAN_BITS: usize = 76; // i32: ceil(log2 W), 64 when wide
-export const PLAN_WEIGHTS: usize = 80; // f64[k]: what the kernels multiply with
+export const PLAN_LIMIT_PAIR: usize = 80; // u32: certificate C of float32 (mean-float32), 0 = never
+export const PLAN_WEIGHTS: usize = 96; // f64[k]: what the kernels multiply with
 // Behind the weights: u64[k] m, u32[k] shift, u32[k] addresses of the tail blocks, then the tail blocks.
 
 /** Bytes of a tail block: what one step of a kernel reads of one input at most. */
@@ -112,6 +113,7 @@ export function meanPlan(w: usize, k: u32, plan: usize): i32 {
   store<u32>(plan, 0, PLAN_LIMIT32);
   store<u32>(plan, 0, PLAN_LIMIT64);
   store<i32>(plan, 64, PLAN_BITS);
+  store<u32>(plan, 0, PLAN_LIMIT_PAIR);
   countLimbs(plan);
   store<f64>(plan, rest(w, k, total), PLAN_W_REST);
   return MEAN_OK;
@@ -168,6 +170,8 @@ function narrow(w: usize, k: u32, plan: usize, lowest: i32): bool {
   store<u32>(plan, bits <= 28 ? (29 - bits) << 24 : 0, PLAN_LIMIT32);
   store<u32>(plan, bits <= 25 && k <= 65536 ? (26 - bits) << 21 : 0, PLAN_LIMIT64);
   store<i32>(plan, bits, PLAN_BITS);
+  // 81 less the bits of K, ceil(log2 K) or one more; positive for any K.
+  store<u32>(plan, bits <= 28 ? (81 - bits - (32 - <i32>clz(k))) << 24 : 0, PLAN_LIMIT_PAIR);
   store<f64>(plan, <f64>sum, PLAN_W);
   store<f64>(plan, 0, PLAN_W_REST);
   store<f64>(plan, <f64>sum, PLAN_W_INTEGER);

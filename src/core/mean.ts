@@ -31,7 +31,7 @@ export function supportsMean(dtype: number): boolean {
 /** Bytes of the arena that `planMean` takes for k weightings. */
 export function meanArenaBytes(k: number): number {
   // Written out because it is asked for before there is a core: see meanPlanBytes in assembly/mean-plan.ts.
-  return 80 + 56 * k + 8 * k + 2 * SLACK;
+  return 96 + 56 * k + 8 * k + 2 * SLACK;
 }
 
 /**
