@@ -46,7 +46,7 @@ async function encodePlain({ tensors }: WeightsSpec): Promise<Uint8Array[]> {
 async function encodeObject(spec: WeightsSpec, lengths: readonly number[]): Promise<Uint8Array[]> {
   const { weighting, tensors } = spec;
   if (weighting === null) throw new RangeError('an object array needs a weighting');
-  const asFloat = (spec.weightingType ?? (Number.isInteger(weighting) ? 'int' : 'float')) === 'float';
+  const asFloat = (spec.weightingType ?? (Number.isSafeInteger(weighting) ? 'int' : 'float')) === 'float';
   if (!asFloat && !Number.isSafeInteger(weighting)) {
     throw new RangeError(`the weighting ${weighting} cannot be stored as an int: it is no safe integer`);
   }

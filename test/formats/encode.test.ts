@@ -1,0 +1,183 @@
+import { readFileSync } from 'node:fs';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { encodeWeights } from '../../src/formats/encode.ts';
+import type { Encoding, TensorSpec, WeightsSpec } from '../../src/formats/encoding.ts';
+import { openWeights } from '../../src/formats/open.ts';
+import { readTensors } from '../../src/formats/read.ts';
+import { memorySource } from '../../src/tensor/bytes.ts';
+import { sameBytes } from '../helpers/bytes.ts';
+import { FIXTURES } from '../helpers/fixtures.ts';
+import { sparseSource } from '../helpers/pickles.ts';
+
+const test = suite('formats/encode');
+
+const spec = (shape: number[], dtype: TensorSpec['dtype'] = 'float32', name: string | null = null) => ({
+  name,
+  dtype,
+  shape,
+});
+
+/** Literals and payloads cover the file without gap or overlap. */
+function checkCover({ byteLength, literals, payloads }: Encoding): void {
+  const parts = [
+    ...literals.map(({ offset, bytes }) => ({ offset, length: bytes.byteLength })),
+    ...payloads.map(({ offset, byteLength }) => ({ offset, length: byteLength })),
+  ].sort((a, b) => a.offset - b.offset || a.length - b.length);
+  let end = 0;
+  for (const { offset, length } of parts) {
+    assert.is(offset, end);
+    end += length;
+  }
+  assert.is(end, byteLength);
+}
+
+test('the files of NumPy 1 come out byte for byte', async () => {
+  for (const file of [
+    'np1-int',
+    'np1-float',
+    'np1-mixed',
+    'np1-named-pairs',
+    'np1-no-arrays',
+    'np1-one-array',
+    'np1-68000-bytes',
+    'np1-260-arrays',
+    'np1-weight-large',
+    'np1-weight-negative',
+    'np1-weight-zero',
+  ]) {
+    const bytes = new Uint8Array(readFileSync(`${FIXTURES}weights/${file}.npy`));
+    const { weighting, tensors, layout } = await readTensors(memorySource(bytes, file));
+    if (tensors.some(({ data }) => data.byteLength === 1)) continue; // shared by value: see the writer
+    const encoding = await encodeWeights({
+      format: 'npy-object',
+      weighting,
+      weightingType: layout.weightingType ?? undefined,
+      tensors,
+    });
+    checkCover(encoding);
+    const written = new Uint8Array(encoding.byteLength);
+    for (const { offset, bytes: literal } of encoding.literals) written.set(literal, offset);
+    for (const [i, { offset }] of encoding.payloads.entries()) written.set(tensors[i]!.data, offset);
+    sameBytes(written, bytes, file);
+  }
+});
+
+test('lengths and places are known before the first element: the example of the reference', async () => {
+  const { byteLength, payloads } = await encodeWeights({
+    format: 'npy-object',
+    weighting: 1329,
+    tensors: [spec([64, 32, 5, 5]), spec([64]), spec([10, 128])],
+  });
+  assert.is(byteLength, 210_639);
+  assert.equal(
+    payloads.map(({ offset }) => offset),
+    [370, 205_209, 205_506],
+  );
+});
+
+test('a payload of 4 GiB turns the file into protocol 4', async () => {
+  for (const [shape, protocol] of [
+    [[2 ** 30 - 1], 3],
+    [[2 ** 30], 4],
+  ] as const) {
+    const encoding = await encodeWeights({
+      format: 'npy-object',
+      weighting: 1,
+      tensors: [spec([...shape]), spec([3])],
+    });
+    checkCover(encoding);
+    assert.is(encoding.literals[0]!.bytes[129], protocol);
+    const { layout } = await openWeights(sparseSource(encoding));
+    assert.equal(
+      layout.tensors.map(({ byteOffset, byteLength }) => ({ offset: byteOffset, byteLength })),
+      encoding.payloads,
+    );
+  }
+});
+
+test('plain arrays', async () => {
+  for (const [shape, dtype] of [
+    [[], 'float64'],
+    [[0], 'bool'],
+    [[2, 3], 'bfloat16'],
+    [[2 ** 40], 'complex128'],
+  ] as const) {
+    const encoding = await encodeWeights({
+      format: 'npy',
+      weighting: null,
+      tensors: [spec([...shape], dtype)],
+    });
+    checkCover(encoding);
+    assert.is(encoding.payloads[0]!.offset % 64, 0);
+    const { layout } = await openWeights(sparseSource(encoding), { void16: 'bfloat16' });
+    assert.equal([layout.tensors[0]!.dtype, layout.tensors[0]!.shape], [dtype, shape]);
+  }
+});
+
+test('bfloat16 keeps its name in an object array', async () => {
+  const encoding = await encodeWeights({
+    format: 'npy-object',
+    weighting: 1,
+    tensors: [spec([2], 'bfloat16'), spec([2], 'void16'), spec([2], 'bfloat16'), spec([2], 'float32')],
+  });
+  const { layout } = await openWeights(sparseSource(encoding));
+  assert.equal(
+    layout.tensors.map(({ dtype }) => dtype),
+    ['bfloat16', 'void16', 'bfloat16', 'float32'],
+  );
+});
+
+test('the weighting is an int when it is integral, unless a float is asked for', async () => {
+  const cases: [number, WeightsSpec['weightingType'], 'int' | 'float'][] = [
+    [3, undefined, 'int'],
+    [3, 'float', 'float'],
+    [-3, 'int', 'int'],
+    [3.5, undefined, 'float'],
+    [2 ** 53 - 1, undefined, 'int'],
+    [1 - 2 ** 53, undefined, 'int'],
+    [2 ** 53, undefined, 'float'],
+    [Number.NaN, undefined, 'float'],
+    [Number.POSITIVE_INFINITY, undefined, 'float'],
+    [5e-324, undefined, 'float'],
+  ];
+  for (const [weighting, weightingType, expected] of cases) {
+    const encoding = await encodeWeights({
+      format: 'npy-object',
+      weighting,
+      weightingType,
+      tensors: [spec([1])],
+    });
+    const { layout } = await openWeights(sparseSource(encoding));
+    assert.ok(Object.is(layout.weighting, weighting), `${layout.weighting} for ${weighting}`);
+    assert.is(layout.weightingType, expected);
+  }
+});
+
+test('what a format cannot hold is a RangeError', async () => {
+  const object = { format: 'npy-object', weighting: 1 } as const;
+  const cases: [WeightsSpec, RegExp][] = [
+    [{ format: 'npy', weighting: null, tensors: [] }, /exactly one/],
+    [{ format: 'npy', weighting: null, tensors: [spec([1]), spec([1])] }, /exactly one/],
+    [{ ...object, weighting: null, tensors: [] }, /needs a weighting/],
+    [{ ...object, weighting: 0.5, weightingType: 'int', tensors: [] }, /int/],
+    [{ ...object, weighting: 2 ** 53, weightingType: 'int', tensors: [] }, /int/],
+    [{ ...object, tensors: [spec([-1])] }, /whole numbers/],
+    [{ ...object, tensors: [spec([1.5])] }, /whole numbers/],
+    [{ ...object, tensors: [spec([2 ** 52])] }, /too large/],
+    [{ ...object, tensors: [spec(Array.from({ length: 65 }, () => 1))] }, /dimensions/],
+    [{ ...object, tensors: [spec([1], 'float32', 'ü'.repeat(513))] }, /name/],
+    [{ ...object, tensors: Array.from({ length: 65_537 }, () => spec([])) }, /65536/],
+  ];
+  for (const [wrong, message] of cases) {
+    try {
+      await encodeWeights(wrong);
+      assert.unreachable(`accepted: ${message}`);
+    } catch (error) {
+      assert.instance(error, RangeError);
+      assert.match((error as Error).message, message);
+    }
+  }
+});
+
+test.run();
