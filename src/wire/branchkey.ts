@@ -28,15 +28,12 @@ export interface RunData {
   readonly run_number: number;
 }
 
-/** POST upload: two parts in this order, `data` (UploadFields as JSON) and `file`, the latter without a content type. */
+/**
+ * POST upload: two parts in this order, the field `data` with JSON of `{ leaf_name, metadata }`, which a server does not
+ * need, and `file`, with a file name but without a content type.
+ */
 export interface UploadData {
   readonly file_id: string;
-}
-
-/** The part `data` of an upload. Readers need none of it: the credentials say who uploads. */
-export interface UploadFields {
-  readonly leaf_name: string;
-  readonly metadata: string;
 }
 
 /** GET download. */

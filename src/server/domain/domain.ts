@@ -4,7 +4,7 @@ import type { Database } from '../store/database.ts';
 import type { Signals } from './signals.ts';
 
 /** Where unexpected things are written; never with tokens or signed links. */
-export interface Log {
+interface Log {
   info(fields: object, message: string): void;
   error(fields: object, message: string): void;
 }

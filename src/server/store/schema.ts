@@ -4,12 +4,12 @@
  */
 import type { RoundStatus, RunStatus } from '../../wire/cambium.ts';
 
-export interface MetaTable {
+interface MetaTable {
   key: string;
   value: string;
 }
 
-export interface OperatorsTable {
+interface OperatorsTable {
   id: string;
   name: string;
   role: 'operator' | 'viewer';
@@ -18,7 +18,7 @@ export interface OperatorsTable {
   revoked_at: number | null;
 }
 
-export interface TreesTable {
+interface TreesTable {
   id: string;
   name: string;
   user_id: string;
@@ -38,7 +38,7 @@ export interface BranchesTable {
   created_at: number;
 }
 
-export interface LeavesTable {
+interface LeavesTable {
   id: string;
   name: string;
   branch_id: string;
@@ -74,7 +74,7 @@ export interface RoundsTable {
   done_at: number | null;
 }
 
-export interface UpdatesTable {
+interface UpdatesTable {
   /** Also the name of the blob. */
   id: string;
   round_id: string;
@@ -89,7 +89,7 @@ export interface UpdatesTable {
   removed_at: number | null;
 }
 
-export interface AggregationsTable {
+interface AggregationsTable {
   /** Also the name of the blob. */
   id: string;
   round_id: string;
@@ -102,14 +102,14 @@ export interface AggregationsTable {
 }
 
 /** Which leaf has fetched which aggregation: that is what delivered means. */
-export interface FetchesTable {
+interface FetchesTable {
   aggregation_id: string;
   leaf_id: string;
   fetched_at: number;
 }
 
 /** The outbox. */
-export interface NoticesTable {
+interface NoticesTable {
   branch_id: string;
   number: number;
   run_id: string;
@@ -119,7 +119,7 @@ export interface NoticesTable {
   created_at: number;
 }
 
-export interface MetricsTable {
+interface MetricsTable {
   id: string;
   aggregation_id: string;
   leaf_id: string;
