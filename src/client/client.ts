@@ -3,6 +3,7 @@ import { sleep } from '../transport/clock.ts';
 import { eventNotices } from '../transport/events.ts';
 import { Http } from '../transport/http.ts';
 import type { NoticeStream } from '../transport/notices.ts';
+import { linkSignals } from '../transport/signals.ts';
 import { type MetricsMode, paths, type RunStatus } from '../wire/cambium.ts';
 import { readAuthenticated, readNotice, readRun } from './answers.ts';
 import { type Credentials, type LeafIdentity, readCredentialFields } from './credentials.ts';
@@ -159,7 +160,7 @@ export class Client implements AsyncDisposable {
     return this.#call(options.signal, async (signal) => {
       this.#listen();
       for (;;) {
-        const scope = new AbortController();
+        const pause = linkSignals(signal);
         let wake = () => {};
         const changed = new Promise<void>((resolve) => {
           wake = resolve;
@@ -168,11 +169,11 @@ export class Client implements AsyncDisposable {
         this.#runWatchers.add(wake);
         try {
           if ((await this.#askRun(signal)).runStatus === 'start') return;
-          const either = AbortSignal.any([signal, scope.signal]);
-          await Promise.race([changed, sleep(this.#http.clock, this.#runCheckIntervalMs, either)]);
+          await Promise.race([changed, sleep(this.#http.clock, this.#runCheckIntervalMs, pause.signal)]);
         } finally {
           this.#runWatchers.delete(wake);
-          scope.abort();
+          pause.unlink();
+          pause.abort();
         }
       }
     });
@@ -276,14 +277,15 @@ export class Client implements AsyncDisposable {
 
   /** Runs a call under the caller's signal and the client's own end. */
   async #call<T>(caller: AbortSignal | undefined, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    const closing = this.#closing.signal;
-    const signal = caller === undefined ? closing : AbortSignal.any([caller, closing]);
-    signal.throwIfAborted();
+    const link = linkSignals(this.#closing.signal, caller);
     try {
-      return await work(signal);
+      link.signal.throwIfAborted();
+      return await work(link.signal);
     } catch (error) {
       if (error instanceof RefusedError && error.status === 401) this.#isAuthenticated = false;
       throw error;
+    } finally {
+      link.unlink();
     }
   }
 

@@ -4,6 +4,7 @@ import { EventParser } from './event-parser.ts';
 import type { Http } from './http.ts';
 import type { NoticeMessage, NoticeStream, Notices, NoticesOptions } from './notices.ts';
 import { backoffMs, TransientFailure } from './retry.ts';
+import { linkSignals } from './signals.ts';
 
 /** The server sends a comment every 15 s; after three that are missing, the connection is dead whatever TCP thinks. */
 export const SILENCE_MS = 45_000;
@@ -21,20 +22,17 @@ const MAX_PAUSE_MS = 60_000;
 export function eventNotices(http: Http, target: string): Notices {
   return {
     open(options: NoticesOptions = {}): NoticeStream {
-      const controller = new AbortController();
       const { signal } = options;
-      const onAbort = () => controller.abort();
-      if (signal?.aborted) onAbort();
-      else signal?.addEventListener('abort', onAbort, { once: true });
+      const link = linkSignals(signal);
       async function* read(): AsyncGenerator<NoticeMessage, void, void> {
         try {
-          yield* readWithReconnects(http, target, options.after ?? '', controller.signal);
+          yield* readWithReconnects(http, target, options.after ?? '', link.signal);
         } catch (error) {
           signal?.throwIfAborted();
-          if (!controller.signal.aborted) throw error;
+          if (!link.signal.aborted) throw error;
         } finally {
-          signal?.removeEventListener('abort', onAbort);
-          controller.abort();
+          link.unlink();
+          link.abort();
         }
       }
       const notices = read();
@@ -43,11 +41,11 @@ export function eventNotices(http: Http, target: string): Notices {
           next: () => notices.next(),
           return() {
             // A generator that waits hears `return` only after the wait.
-            controller.abort();
+            link.abort();
             return notices.return();
           },
         }),
-        close: () => controller.abort(),
+        close: () => link.abort(),
       };
     },
   };

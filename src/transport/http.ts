@@ -104,6 +104,7 @@ export class Http {
   readonly server: string;
   readonly policy: RetryPolicy;
   readonly clock: Clock;
+  readonly #fetch: typeof globalThis.fetch;
   readonly #own: KyInstance;
   readonly #foreign: KyInstance;
   readonly #timeouts: { readonly responseMs: number; readonly idleMs: number };
@@ -114,6 +115,7 @@ export class Http {
     this.clock = options.clock ?? systemClock;
     this.policy = retryPolicy(options.retry ?? {}, this.clock, options.random ?? Math.random);
     this.#timeouts = withDefaults(options.timeouts, { responseMs: 30_000, idleMs: 60_000 });
+    this.#fetch = options.fetch ?? globalThis.fetch;
     this.#foreign = ky.create({
       retry: 0,
       timeout: false,
@@ -121,9 +123,6 @@ export class Http {
       cache: 'no-store',
       credentials: 'omit',
       referrerPolicy: 'no-referrer',
-      ...(options.fetch && {
-        fetch: options.fetch as NonNullable<Parameters<typeof ky.create>[0]>['fetch'] & object,
-      }),
     });
     this.#own = this.#foreign.extend({
       prefix: this.server,
@@ -144,6 +143,7 @@ export class Http {
     const where = `${request.method} ${foreign ? withoutQuery(target) : `${this.server}${target}`}`;
     const { responseMs, idleMs } = withDefaults(request.timeouts, this.#timeouts);
     const watchdog = new Watchdog(this.clock, signal);
+    const fetch = this.#fetch;
     let bodyError: unknown;
     const explain = (error: unknown): unknown => {
       if (signal?.aborted) return signal.reason;
@@ -170,7 +170,8 @@ export class Http {
         method: request.method,
         searchParams: request.query,
         headers: { ...body?.headers, ...request.headers },
-        signal: watchdog.signal,
+        // Not by ky's `signal`: it would be wrapped in an `AbortSignal.any`, see signals.ts.
+        fetch: (input, init) => fetch(input, { ...init, signal: watchdog.signal }),
         // Node keeps a copy of a streamed body for a redirect unless redirects are errors. Elsewhere `manual` lets us
         // name the address; only links to files may lead on, because they carry no credentials.
         redirect: body ? 'error' : foreign ? 'follow' : 'manual',
@@ -178,7 +179,7 @@ export class Http {
         ...(request.json !== undefined && { json: request.json }),
       });
       watchdog.feed(idleMs);
-      await refuseBadStatus(response, where, this.clock);
+      await refuseBadStatus(response, where, watchdog.signal, this.clock);
       return {
         status: response.status,
         headers: response.headers,
@@ -187,6 +188,7 @@ export class Http {
           try {
             yield* readChunks(
               response,
+              watchdog.signal,
               () => watchdog.feed(idleMs),
               () => watchdog.rest(),
             );
@@ -245,22 +247,28 @@ export async function readText(
 /** Body chunks; `onWait` is called before each read, `onYield` while the consumer has the chunk. */
 async function* readChunks(
   response: Response,
+  signal: AbortSignal,
   onWait: () => void,
   onYield: () => void,
 ): AsyncGenerator<Uint8Array, void, void> {
   const reader = response.body?.getReader();
   if (reader === undefined) return;
+  // Of no consequence when the body has ended or failed; else it releases the connection.
+  const cancel = () => void reader.cancel().catch(() => {});
+  signal.addEventListener('abort', cancel);
   try {
     for (;;) {
       onWait();
       const { done, value } = await reader.read();
       onYield();
+      // A cancelled body looks as if it had ended.
+      signal.throwIfAborted();
       if (done) return;
       yield value;
     }
   } finally {
-    // Releases the connection when the consumer stops early; of no consequence when the body has ended or failed.
-    reader.cancel().catch(() => {});
+    signal.removeEventListener('abort', cancel);
+    cancel();
   }
 }
 
@@ -327,7 +335,12 @@ function wholeBodyMs(body: RequestBody | undefined): number {
 }
 
 /** Throws for every status but 2xx. */
-async function refuseBadStatus(response: Response, where: string, clock: Clock): Promise<void> {
+async function refuseBadStatus(
+  response: Response,
+  where: string,
+  signal: AbortSignal,
+  clock: Clock,
+): Promise<void> {
   const { status, headers } = response;
   if (response.ok) return;
   if (response.type === 'opaqueredirect' || (status >= 300 && status < 400)) {
@@ -338,17 +351,18 @@ async function refuseBadStatus(response: Response, where: string, clock: Clock):
       `${where}: redirected${to === null ? '' : ` to ${withoutQuery(to)}`}; give the final address as the server`,
     );
   }
-  const failure = refusal(await readErrorText(response, where), response, where);
+  const failure = refusal(await readErrorText(response, signal, where), response, where);
   if (status < 500 && status !== 408 && status !== 429) throw failure;
   throw new TransientFailure(failure, readRetryAfter(headers.get('retry-after'), clock.now()));
 }
 
 /** The body of an error is a courtesy: when it breaks off, the status alone must do. */
-async function readErrorText(response: Response, where: string): Promise<string> {
+async function readErrorText(response: Response, signal: AbortSignal, where: string): Promise<string> {
   const nothing = () => {};
   try {
-    return await readText(readChunks(response, nothing, nothing), MAX_ERROR_BYTES, where);
+    return await readText(readChunks(response, signal, nothing, nothing), MAX_ERROR_BYTES, where);
   } catch {
+    signal.throwIfAborted();
     return '';
   }
 }

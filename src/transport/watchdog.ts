@@ -1,28 +1,24 @@
 import type { Clock } from './clock.ts';
+import { type LinkedSignal, linkSignals } from './signals.ts';
 
 /**
  * Aborts an exchange when the caller does, or when nothing has moved for too long. There is no limit to the whole:
  * a large file over a slow line is fine as long as it moves.
  */
 export class Watchdog {
-  readonly #controller = new AbortController();
   readonly #clock: Clock;
-  readonly #caller: AbortSignal | undefined;
-  readonly #onAbort: () => void;
+  readonly #link: LinkedSignal;
   #cancel: (() => void) | undefined;
   #expired = false;
 
   constructor(clock: Clock, caller?: AbortSignal) {
     this.#clock = clock;
-    this.#caller = caller;
-    this.#onAbort = () => this.#controller.abort(caller?.reason);
-    if (caller?.aborted) this.#onAbort();
-    else caller?.addEventListener('abort', this.#onAbort, { once: true });
+    this.#link = linkSignals(caller);
   }
 
   /** Aborted by the caller, by silence or by `stop`. */
   get signal(): AbortSignal {
-    return this.#controller.signal;
+    return this.#link.signal;
   }
 
   /** True when silence was the reason. */
@@ -36,7 +32,7 @@ export class Watchdog {
     this.rest();
     this.#cancel = this.#clock.after(timeoutMs, () => {
       this.#expired = true;
-      this.#controller.abort();
+      this.#link.abort();
     });
   }
 
@@ -49,7 +45,7 @@ export class Watchdog {
   /** Ends the exchange, whatever its state, and lets go of the caller's signal. */
   stop(): void {
     this.rest();
-    this.#caller?.removeEventListener('abort', this.#onAbort);
-    this.#controller.abort();
+    this.#link.unlink();
+    this.#link.abort();
   }
 }

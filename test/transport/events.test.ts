@@ -1,4 +1,6 @@
 import type { ServerResponse } from 'node:http';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { eventNotices, SILENCE_MS } from '../../src/transport/events.ts';
@@ -210,6 +212,30 @@ test('ends by close, by return and by signal, also while waiting, and the connec
     } finally {
       await server.close();
     }
+  }
+});
+
+test('ends by close also after the collector has been there', async () => {
+  // A signal that nobody but a listener held was once collected, and the abort with it.
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const server = await serve((_, response) => {
+    begin(response);
+    response.write('data: x\n\n');
+  });
+  try {
+    const stream = eventNotices(new Http({ server: server.url }), '/notices').open();
+    const iterator = stream[Symbol.asyncIterator]();
+    await iterator.next();
+    const waiting = iterator.next();
+    for (let i = 0; i < 3; i++) {
+      collect();
+      await new Promise(setImmediate);
+    }
+    stream.close();
+    assert.equal(await waiting, { done: true, value: undefined });
+  } finally {
+    await server.close();
   }
 });
 
