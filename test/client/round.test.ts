@@ -83,6 +83,7 @@ test('two rounds: upload, be told, download the exact mean, report', () =>
     assert.is(north.branchId, branchId);
     assert.equal([north.runStatus, north.runNumber], ['start', 1]);
     for (const round of [1, 2]) {
+      harness.now++;
       const receipt = await north.fileUpload(updateOf(1, round, 0), { round });
       assert.equal([receipt.run, receipt.round, receipt.weighting], [1, round, 1]);
       await south.fileUpload(updateOf(3, round + 4, 1), { round });
