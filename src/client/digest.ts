@@ -3,7 +3,7 @@ import type { ByteSource } from '../tensor/bytes.ts';
 import type { FileAccess } from './file-access.ts';
 
 /** How much of a source is read at a time: large enough that the cost of a read disappears. */
-export const BLOCK_BYTES = 256 << 10;
+const BLOCK_BYTES = 256 << 10;
 
 /** The bytes of a source in order. Each block is a new array: the connection may hold on to it for a while. */
 export async function* readBlocks(source: ByteSource): AsyncGenerator<Uint8Array, void, void> {

@@ -11,7 +11,7 @@ import type { CheckedSink, FileAccess } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
 
 /** An aggregation that arrived whole: length and digest are right, and it parses. */
-export interface Download {
+interface Download {
   readonly aggregationId: string;
   readonly run: number;
   readonly round: number;

@@ -6,7 +6,7 @@ export interface CheckedSink extends ByteSink {
 }
 
 /** SHA-256 over bytes that come in pieces. */
-export interface Sha256 {
+interface Sha256 {
   update(bytes: Uint8Array): void;
   /** Lower-case hexadecimal. */
   digest(): string;

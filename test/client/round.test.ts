@@ -106,7 +106,7 @@ test('two rounds: upload, be told, download the exact mean, report', () =>
     const metrics = await harness.operate<{ items: MetricsBody[] }>('GET', paths.branchMetrics(branchId));
     assert.equal(
       metrics.body.items.map(({ leaf_id, mode, data }) => [leaf_id, mode, data]),
-      [2, 1].map((round) => [south.leafId, 'test', { accuracy: round / 10, loss: 'NaN' }]),
+      [1, 2].map((round) => [south.leafId, 'test', { accuracy: round / 10, loss: 'NaN' }]),
     );
     const { round, updates, aggregationTarget } = await north.getRunDetails();
     assert.equal([round, updates, aggregationTarget], [3, 0, 2]);
