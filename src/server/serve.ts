@@ -1,6 +1,6 @@
 /** The server as a whole: data directory, domain, routes, port; and the way down, which never hangs. */
-import { randomBytes } from 'node:crypto';
-import { createServer } from 'node:http';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { createServer, type RequestListener, type Server } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { type AddressInfo, isIP } from 'node:net';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
@@ -9,7 +9,7 @@ import { CambiumError } from '../errors.ts';
 import type { Jobs } from '../node/jobs.ts';
 import { Aggregator } from './domain/aggregations.ts';
 import type { Domain } from './domain/domain.ts';
-import { createOperator, hasOperators } from './domain/operators.ts';
+import { addOperator, hasOperators } from './domain/operators.ts';
 import { Signals } from './domain/signals.ts';
 import { sweepBlobs } from './domain/sweep.ts';
 import { branchkeyRoutes } from './routes/branchkey.ts';
@@ -28,6 +28,7 @@ import { type DataFolder, openDataFolder, readOperatorFile, writeOperatorFile } 
 import { getMeta, setMeta } from './store/migrations.ts';
 import { Spool, type SpoolOptions } from './store/spool.ts';
 import { realTimers, type Timers } from './timers.ts';
+import { newToken } from './tokens.ts';
 import { Work } from './work.ts';
 
 export interface ServerOptions {
@@ -175,10 +176,7 @@ async function createApp(
     },
     serverFactory: (handler) => {
       const tls = tlsCert !== undefined && tlsKey !== undefined ? { cert: tlsCert, key: tlsKey } : undefined;
-      // Both kinds have the interface that is used here.
-      const server = tls
-        ? (createTlsServer(tls, handler) as unknown as ReturnType<typeof createServer>)
-        : createServer(handler);
+      const server = tls ? tlsServer(tls, handler) : createServer(handler);
       server.requestTimeout = 0; // big uploads may take hours, only silence is cut
       server.timeout = SOCKET_IDLE_MS;
       server.keepAliveTimeout = SOCKET_IDLE_MS;
@@ -225,6 +223,20 @@ async function createApp(
   return app;
 }
 
+function tlsServer(tls: { readonly cert: string; readonly key: string }, handler: RequestListener): Server {
+  try {
+    return createTlsServer(tls, handler) as unknown as Server; // what is used of it, both kinds have
+  } catch (cause) {
+    throw new CambiumError(
+      'serve-tls',
+      `the TLS certificate or its key cannot be used: ${(cause as Error).message}`,
+      {
+        cause,
+      },
+    );
+  }
+}
+
 async function listen(app: FastifyInstance, host: string, port: number): Promise<void> {
   try {
     await app.listen({ host, port });
@@ -263,18 +275,19 @@ async function shutDown(
   }
 }
 
-/** Makes the first operator, and keeps the file's address right from start to start. */
+/**
+ * Makes the first operator, and keeps the file's address right from start to start. The file comes first: a process that
+ * dies between the two finds it at the next start and goes on from there.
+ */
 async function giveOperator(folder: DataFolder, server: string, now: () => number): Promise<void> {
   const { db, operatorFile } = folder;
   const known = await readOperatorFile(operatorFile);
-  if (known !== undefined) {
-    if (known.server !== server) await writeOperatorFile(operatorFile, { ...known, server });
-    return;
-  }
+  const isFirst = !(await hasOperators(db));
   // An operator who took the file away does not want a new one.
-  if (await hasOperators(db)) return;
-  const { id, role, token } = await createOperator(db, { name: 'first operator', role: 'operator' }, now());
-  await writeOperatorFile(operatorFile, { server, id, role, token });
+  if (known === undefined && !isFirst) return;
+  const { id, role, token } = known ?? { id: randomUUID(), role: 'operator', token: newToken() };
+  if (known?.server !== server) await writeOperatorFile(operatorFile, { server, id, role, token });
+  if (isFirst) await addOperator(db, { id, role, token, name: 'first operator' }, now());
 }
 
 /** The key of signed links, made once for a data directory. */

@@ -183,6 +183,32 @@ test('credentials that are wrong, missing or somebody else’s', async () => {
   await nothingHappened();
 });
 
+test('a leaf that is revoked, a run that is paused while the update is examined', async () => {
+  const other = await new Harness().start();
+  const { id, leaves } = await other.branch(3);
+  const { examine } = other.jobs;
+  const change = async (
+    work: () => Promise<unknown>,
+    leaf: CredentialsBody,
+    status: number,
+    code: string,
+  ) => {
+    other.jobs.examine = async (...args) => {
+      await work();
+      return examine.apply(other.jobs, args);
+    };
+    const answer = await other.upload<ErrorBody>(leaf, good);
+    assert.is(answer.status, status);
+    isError(answer.body, code);
+    assert.equal(await other.stored(), { spool: [], blobs: [] });
+  };
+  await change(() => other.operate('DELETE', paths.leaf(leaves[0]!.id)), leaves[0]!, 401, 'token-revoked');
+  await change(() => other.run(id, 'pause'), leaves[1]!, 409, 'run-paused');
+  await other.run(id, 'start');
+  await change(() => other.run(id, 'stop'), leaves[1]!, 409, 'run-stopped');
+  await other.end();
+});
+
 test('a content encoding', async () => {
   const answer = await harness.upload<ErrorBody>(branch.leaves[1]!, good, { 'content-encoding': 'gzip' });
   assert.is(answer.status, 422);

@@ -1,11 +1,13 @@
 /** What a server knows survives its end, also a sudden one. A killed process is what its data directory holds at that moment. */
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { AggregationError } from '../../src/errors.ts';
+import { startServer } from '../../src/server/index.ts';
 import { type AggregationBody, paths, type RoundBody, type RunBody } from '../../src/wire/cambium.ts';
 import { EventStream, Harness, leafToken, toyFile } from './harness.ts';
 
@@ -101,13 +103,14 @@ test('a kill between the blob and its row, or between a row and its blob’s end
 test('a failed round keeps its updates over a restart; an operator retries or discards it', async () => {
   const first = await new Harness().start();
   const { id, leaves } = await first.branch(1);
-  first.jobs.failure = new AggregationError('average-shape', 'they do not fit');
+  first.jobs.failure = new AggregationError('average-shape', 'they do not fit', { tensor: 3 });
   await first.upload(leaves[0]!, toyFile(1));
   const failed = await roundIs(first, id, 'failed');
   assert.equal(failed.failure, {
     error: 'they do not fit',
     message: 'they do not fit',
     code: 'average-shape',
+    details: { tensor: 3 },
   });
   await first.server.close();
 
@@ -147,6 +150,27 @@ test('a round that a pause kept is there after a restart', async () => {
   const next = await second.run(id, 'start');
   assert.equal([next.body.run_number, next.body.round, next.body.updates], [2, 1, 0]);
   await second.end();
+});
+
+test('a kill between operator.json and the operator’s row: the file’s token works', async () => {
+  const harness = new Harness();
+  const file = { server: 'http://127.0.0.1:1', id: randomUUID(), role: 'operator', token: 'a-token' };
+  writeFileSync(join(harness.dataDir, 'operator.json'), JSON.stringify(file));
+  await harness.start();
+  assert.equal(harness.operator, { ...file, server: harness.server.url } as unknown);
+  assert.is((await harness.operate('GET', paths.trees())).status, 200);
+  await harness.server.close();
+
+  await rm(harness.server.operatorFile);
+  const server = await startServer({
+    dataDir: harness.dataDir,
+    port: 0,
+    jobs: harness.jobs,
+    logger: harness.log,
+  });
+  await server.close();
+  assert.not.ok(existsSync(server.operatorFile)); // who took it away does not want another one
+  await rm(harness.dataDir, { recursive: true, force: true });
 });
 
 test('a second server on the same data is refused, the first goes on', async () => {

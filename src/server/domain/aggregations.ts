@@ -6,7 +6,7 @@
  * Rounds of one branch are done one after the other in their order, so that their notices come in order too.
  */
 import { stat } from 'node:fs/promises';
-import { isCambiumError } from '../../errors.ts';
+import { AggregationError, type AggregationPlace, isCambiumError } from '../../errors.ts';
 import type { AggregateReport } from '../../node/jobs.ts';
 import type { ErrorBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
@@ -222,5 +222,10 @@ function failureOf(error: unknown): ErrorBody {
     const message = 'the aggregation ended unexpectedly; the log of the server says more';
     return { error: message, message, code: 'internal' };
   }
-  return { error: error.message, message: error.message, code: error.code };
+  const { message, code } = error;
+  const { leaf, tensor, index, nonFinite } =
+    error instanceof AggregationError ? error : ({} as AggregationPlace);
+  const known = Object.entries({ leaf, tensor, index, non_finite: nonFinite });
+  const details = Object.fromEntries(known.filter(([, value]) => value !== undefined));
+  return { error: message, message, code, ...(Object.keys(details).length === 0 ? {} : { details }) };
 }

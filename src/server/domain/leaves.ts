@@ -107,7 +107,7 @@ export async function authenticateLeaf(db: Database, id: string, token: string):
     throw new Refusal('unauthenticated', 'token-invalid', `this is not the session token of leaf ${id}`);
   }
   if (row.revoked_at !== null) {
-    throw new Refusal('unauthenticated', 'token-revoked', `the session token of leaf ${id} was revoked`);
+    throw revoked(id);
   }
   return {
     id: row.id,
@@ -116,6 +116,11 @@ export async function authenticateLeaf(db: Database, id: string, token: string):
     tree_id: row.tree_id,
     user_id: row.user_id,
   };
+}
+
+/** The refusal for a leaf whose token has been taken back. */
+export function revoked(id: string): Refusal {
+  return new Refusal('unauthenticated', 'token-revoked', `the session token of leaf ${id} was revoked`);
 }
 
 function findLeaf(db: Database, id: string) {

@@ -1,6 +1,5 @@
-import { randomUUID } from 'node:crypto';
 import type { Database } from '../store/database.ts';
-import { hashToken, isToken, newToken } from '../tokens.ts';
+import { hashToken, isToken } from '../tokens.ts';
 import { Refusal } from './refusal.ts';
 
 /** Who may change trees, branches, leaves and runs; a viewer may only look. */
@@ -10,19 +9,16 @@ export interface Operator {
   readonly role: 'operator' | 'viewer';
 }
 
-/** Makes an operator. The token is told here and never again. */
-export async function createOperator(
+/** Stores an operator. The token itself is not kept. */
+export async function addOperator(
   db: Database,
-  fields: Pick<Operator, 'name' | 'role'>,
+  { token, ...operator }: Operator & { readonly token: string },
   now: number,
-): Promise<Operator & { readonly token: string }> {
-  const operator = { id: randomUUID(), ...fields };
-  const token = newToken();
+): Promise<void> {
   await db
     .insertInto('operators')
     .values({ ...operator, token_hash: hashToken(token), created_at: now, revoked_at: null })
     .execute();
-  return { ...operator, token };
 }
 
 /** Whether anybody can operate this server. */

@@ -15,7 +15,7 @@ import type { Database } from '../store/database.ts';
 import type { Spooled } from '../store/spool.ts';
 import { type Contract, checkContract, checkTotal, checkUpdate, contractOf } from './contract.ts';
 import type { Domain } from './domain.ts';
-import type { Leaf } from './leaves.ts';
+import { isRevoked, type Leaf, revoked } from './leaves.ts';
 import { Refusal } from './refusal.ts';
 import { closeRound, type Round, roundInProgress } from './rounds.ts';
 import { currentRun, type Run } from './runs.ts';
@@ -75,6 +75,7 @@ export async function acceptUpdate(
   const settle = async (tx: Database) => {
     const keyed = await findByKey(tx, leaf, options.idempotencyKey);
     if (keyed !== undefined) return { known: sameBytesAs(keyed, spooled) };
+    if (await isRevoked(tx, leaf.id)) throw revoked(leaf.id);
     const place = await receivingRun(tx, leaf);
     return { known: await findKnown(tx, place, leaf, spooled, options.round), place };
   };
@@ -135,7 +136,9 @@ async function findKnown(
   spooled: Spooled,
   meant: number | undefined,
 ): Promise<UploadBody | undefined> {
-  const ofRun = updatesOf(tx, leaf).where('rounds.run_id', '=', run.id);
+  const ofRun = updatesOf(tx, leaf)
+    .where('rounds.run_id', '=', run.id)
+    .where('rounds.status', '!=', 'discarded');
   const present = await ofRun.where('rounds.number', '=', meant ?? round.number).executeTakeFirst();
   if (present?.sha256 === spooled.sha256) return duplicateOf(present);
   if (meant !== undefined && meant !== round.number) {

@@ -28,14 +28,25 @@ export interface Blobs {
 export function fileBlobs(folder: string, work: string): Blobs {
   const shelf = (id: string) => join(folder, id.slice(0, 2));
   const path = (id: string) => join(shelf(id), id);
+  /** Shelves that are there and will be after a power cut. */
+  const shelves = new Map<string, Promise<void>>();
+  const makeShelf = async (name: string) => {
+    await mkdir(name, { recursive: true, mode: 0o700 });
+    await syncFolder(folder);
+  };
   return {
     path,
     workPath: (id) => join(work, `${id}.work`),
     async put(id, file) {
-      const made = await mkdir(shelf(id), { recursive: true, mode: 0o700 });
+      const name = shelf(id);
+      const made = shelves.get(name) ?? makeShelf(name);
+      shelves.set(name, made);
+      await made.catch((error: unknown) => {
+        shelves.delete(name);
+        throw error;
+      });
       await rename(file, path(id));
-      await syncFolder(shelf(id));
-      if (made !== undefined) await syncFolder(folder);
+      await syncFolder(name);
     },
     remove: (id) => rm(path(id), { force: true }),
     read: (id, range) => createReadStream(path(id), { ...range, highWaterMark: 256 << 10 }),

@@ -1,4 +1,5 @@
 /** The operators' part of the API, and what holds for all of it. */
+import { rmSync } from 'node:fs';
 import { request } from 'node:http';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -311,6 +312,10 @@ test('a server that would send tokens in clear text does not start', async () =>
   await failsWith('serve-insecure', () => startServer({ jobs, dataDir, host: '192.0.2.1' }));
   await failsWith('serve-public-url', () => startServer({ jobs, dataDir, host: '0.0.0.0' }));
   await failsWith('serve-tls', () => startServer({ jobs, dataDir, tlsCert: 'x' }));
+  await failsWith('serve-tls', () =>
+    startServer({ jobs, dataDir: `${dataDir}-tls`, tlsCert: 'x', tlsKey: 'y' }),
+  );
+  rmSync(`${dataDir}-tls`, { recursive: true });
   const other = new Harness();
   const port = Number(new URL(harness.server.url).port);
   await failsWith('serve-address', () => other.start({ port }));
