@@ -16,5 +16,6 @@ export { findNonFinite, swapBytes } from './elements';
 export { mean } from './mean';
 export { meanPlan, meanPlanBytes, meanTotal } from './mean-plan';
 export { readNpyHeader, writeNpyHeader } from './npy';
-export { openPickle, takeTensors, walkPickle } from './pickle';
+export { openPickle, walkPickle } from './pickle';
+export { takeTensors } from './pickle-tensors';
 export { endPickle, startPickle, writeTensor } from './pickle-writer';

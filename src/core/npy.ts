@@ -20,9 +20,6 @@ import {
 /** No header with its prelude is longer, so no reader needs more of a file to know what it is. */
 const MAX_PRELUDE = 12 + MAX_NPY_HEADER;
 
-/** What a job that reads or writes .npy headers must ask of `openCore`, in bytes of arena. */
-export const NPY_ARENA_BYTES = 16_384;
-
 /** What the header of a .npy file says. `dtype` 0 is an object array, whose elements are a pickle. */
 export interface NpyHeader {
   readonly kind: 'npy';

@@ -9,6 +9,7 @@ import {
   REASON_LINE,
   REASON_MARKS,
   REASON_MEMO,
+  REASON_NAME,
   REASON_NESTING,
   REASON_OPCODES,
   REASON_OPERANDS,
@@ -156,6 +157,7 @@ test('limits hold just over and not just under', () => {
   const marks = (n: number) => `${'('.repeat(n)}${'t'.repeat(n)}`;
   const arrays = (n: number) =>
     `](](${array}q\x01${'h\x01'.repeat(32_767)}e](${'h\x01'.repeat(n - 32_768)}ee`;
+  const named = (n: number) => `](](X${u32(n)}${'x'.repeat(n)}${array}ee`;
   // Two marks are open around the parameters, and four values below them on the stack.
   const cases: [string, string, number][] = [
     ['16 lists in one another', nested(16), 0],
@@ -166,6 +168,8 @@ test('limits hold just over and not just under', () => {
     ['a memo above 2^20', `]r${u32(2 ** 20)}`, REASON_MEMO],
     ['a line of 256 bytes', `c${'x'.repeat(256)}\nx\n`, REASON_OPERANDS],
     ['a line of 257 bytes', `c${'x'.repeat(257)}\nx\n`, REASON_LINE],
+    ['a name of 1,024 bytes', named(1_024), 0],
+    ['a name of 1,025 bytes', named(1_025), REASON_NAME],
     ['60,000 empty lists', `](${'](e'.repeat(60_000)}e`, 0],
     ['65,536 arrays', arrays(65_536), 0],
     ['65,537 arrays', arrays(65_537), REASON_TENSORS],

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 const FOLDER = fileURLToPath(new URL('../fixtures/', import.meta.url));
 
 /** One array of a fixture: digest and data are of the elements in C order, little endian. */
-export interface FixtureArray {
+interface FixtureArray {
   readonly name: string | null;
   readonly dtype: string;
   readonly shape: readonly number[];

@@ -31,7 +31,7 @@ export function u64(value: number | bigint): string {
 }
 
 /** The .npy header of an object array of shape (2,). */
-export const OBJECT_HEADER = bytesOf(
+const OBJECT_HEADER = bytesOf(
   '\x93NUMPY\x01\x00\x76\x00',
   `{'descr': '|O', 'fortran_order': False, 'shape': (2,), }`.padEnd(117),
   '\n',
