@@ -36,6 +36,9 @@ import {
 
 const MASK: u64 = 0xffffffff;
 
+/** 2^32. */
+const LIMB: f64 = 4294967296.0;
+
 // The widest case, binary64 with a wide plan: 8 limbs below S (a quotient can be 2^-169 and needs 53 bits), 2046 bits of
 // exponents, 53 of an element, 192 of W, then room that a product with leading zero limbs touches.
 const LIMBS: i32 = 88;
@@ -263,7 +266,7 @@ function normalize(low: i32): void {
 /** About the three highest limbs, whose lowest has the position 32·(top - 2); at least 2^64. Off by less than 2^-51. */
 function head(): f64 {
   const p = ACC + ((<usize>top) << 3) - 16; // two zero limbs stand below the first
-  return (<f64>load<u64>(p, 16) * power(32) + <f64>load<u64>(p, 8)) * power(32) + <f64>load<u64>(p);
+  return (<f64>load<u64>(p, 16) * LIMB + <f64>load<u64>(p, 8)) * LIMB + <f64>load<u64>(p);
 }
 
 /** Position of the leading digit of value / W, exactly. Value is positive and stays as it is. */

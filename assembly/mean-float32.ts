@@ -27,10 +27,16 @@
 
 import { DTYPE_FLOAT32 } from './abi';
 import { exactMean } from './mean-exact';
-import { PLAN_K, PLAN_LIMIT_PAIR, PLAN_LIMIT32, PLAN_W, PLAN_WEIGHTS, power } from './mean-plan';
+import { PLAN_K, PLAN_LIMIT_PAIR, PLAN_LIMIT32, PLAN_W, PLAN_WEIGHTS } from './mean-plan';
 
 /** Elements of a step. Two registers of sums, one of maxima and one of minima per four; sixteen would spill. */
 const STEP: u32 = 8;
+
+/** The error of certificate B for each of K + 3, relative to max|x|: 2^-53 and one per cent. */
+const RELATIVE: f64 = 1.1102230246251565e-16 * 1.01;
+
+/** 2^-50, four to eight units in the last place of a binary64 number near one. */
+const EIGHT_ULPS: f64 = 8.881784197001252e-16;
 
 /**
  * Folds n elements, a multiple of 8; blocks and out have any alignment. Answers false when a NaN or infinity was seen:
@@ -104,8 +110,7 @@ function settle(
   mx: v128,
   mn: v128,
 ): void {
-  // (K + 3)·2^-53 and one per cent; k < 2^32 makes this exact enough.
-  const c = f64x2.splat(<f64>(load<u32>(plan, PLAN_K) + 3) * (1.01 * power(-53)));
+  const c = f64x2.splat(<f64>(load<u32>(plan, PLAN_K) + 3) * RELATIVE);
   const x = i32x4.shr_u(mx, 1);
   const dLow = f64x2.mul(c, f64x2.promote_low_f32x4(x));
   const dHigh = f64x2.mul(c, f64x2.promote_low_f32x4(i64x2.shuffle(x, x, 1, 1)));
@@ -148,8 +153,8 @@ function meanOfPair(plan: usize, inputs: usize, at: usize): u32 {
   const total = load<f64>(plan, PLAN_W);
   const q = h / total;
   // S / W is within two units in the last place of q. Both ends alike, or the midpoint between them decides.
-  const a = <f32>(q * (1.0 - power(-50)));
-  const b = <f32>(q * (1.0 + power(-50)));
+  const a = <f32>(q * (1.0 - EIGHT_ULPS));
+  const b = <f32>(q * (1.0 + EIGHT_ULPS));
   if (a === b) return reinterpret<u32>(b);
   const midpoint = (<f64>a + <f64>b) * 0.5;
   // Exact: 25 and 28 bits; then a difference of two numbers so close; then one rounding, which keeps the sign.

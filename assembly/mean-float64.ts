@@ -26,10 +26,13 @@
 
 import { DTYPE_FLOAT64 } from './abi';
 import { exactMean } from './mean-exact';
-import { PLAN_K, PLAN_LIMIT64, PLAN_W, PLAN_W_REST, PLAN_WEIGHTS, power } from './mean-plan';
+import { PLAN_K, PLAN_LIMIT64, PLAN_W, PLAN_W_REST, PLAN_WEIGHTS } from './mean-plan';
 
 /** Elements of a step: one register. The weights are split again for each, but two registers were slower. */
 const STEP: u32 = 2;
+
+/** The error of certificate B for each of K + 16, relative to max|x|: 2^-77 and one per cent. */
+const RELATIVE: f64 = 6.617444900424222e-24 * 1.01;
 
 /** Keeps 27 bits of a significand, its hidden one counted. */
 const HIGH27: i64 = ~0x3ffffff;
@@ -49,6 +52,11 @@ export function meanFloat64(plan: usize, inputs: usize, n: u32, out: usize): boo
   const weights = plan + PLAN_WEIGHTS;
   const weightsEnd = weights + ((<usize>k) << 3);
   const end = (<usize>n) << 3;
+  const total = v128.load64_splat(plan, PLAN_W);
+  const totalHigh = v128.and(total, i64x2.splat(HIGH26));
+  const totalLow = f64x2.sub(total, totalHigh);
+  const totalRest = v128.load64_splat(plan, PLAN_W_REST);
+  const limit = v128.load32_splat(plan, PLAN_LIMIT64);
   let seen = i32x4.splat(0);
   for (let at: usize = 0; at < end; at += STEP << 3) {
     let s = f64x2.splat(-0.0);
@@ -75,7 +83,22 @@ export function meanFloat64(plan: usize, inputs: usize, n: u32, out: usize): boo
       mx = i32x4.max_u(mx, t);
       mn = i32x4.min_u(mn, i64x2.sub(t, i64x2.splat(1)));
     }
-    finish(plan, inputs, at, out, s, e, mx, mn);
+    const h = f64x2.add(s, e);
+    const part = f64x2.sub(h, s);
+    let l = f64x2.add(f64x2.sub(s, f64x2.sub(h, part)), f64x2.sub(e, part));
+    const q = f64x2.div(h, total);
+    l = f64x2.sub(l, f64x2.mul(q, totalRest));
+    const qh = v128.and(q, i64x2.splat(HIGH27));
+    const cross = f64x2.add(f64x2.mul(qh, totalLow), f64x2.mul(f64x2.sub(q, qh), total));
+    const r = f64x2.add(f64x2.sub(f64x2.sub(h, f64x2.mul(qh, totalHigh)), cross), l);
+    const y = f64x2.div(r, total);
+    v128.store(out, f64x2.add(q, y));
+    // Upper halves only, copied over the lower ones.
+    const high = i32x4.shuffle(mx, mx, 1, 1, 3, 3);
+    const spread = i32x4.sub(high, i32x4.shuffle(mn, mn, 1, 1, 3, 3));
+    const inRange = i32x4.lt_u(i32x4.sub(high, i32x4.splat(SMALLEST)), i32x4.splat(LARGEST - SMALLEST));
+    const sure = v128.and(inRange, i32x4.lt_u(spread, limit));
+    if (!i32x4.all_true(sure)) settle(plan, inputs, at, out, s, q, y, mx, mn, inRange, sure);
     seen = i32x4.max_u(seen, mx);
     out += STEP << 3;
   }
@@ -83,48 +106,28 @@ export function meanFloat64(plan: usize, inputs: usize, n: u32, out: usize): boo
   return !v128.any_true(v128.and(nonFinite, i64x2.splat(0xffffffff00000000)));
 }
 
-/** Divides two sums s + e, applies the certificates and stores; what they leave open is done again. */
-function finish(
+/** Certificate B for two elements with quotients q + y; what it leaves open, and A did, is done again. */
+function settle(
   plan: usize,
   inputs: usize,
   at: usize,
   out: usize,
   s: v128,
-  e: v128,
+  q: v128,
+  y: v128,
   mx: v128,
   mn: v128,
+  inRange: v128,
+  sure: v128,
 ): void {
-  const total = v128.load64_splat(plan, PLAN_W);
-  const h = f64x2.add(s, e);
-  const part = f64x2.sub(h, s);
-  let l = f64x2.add(f64x2.sub(s, f64x2.sub(h, part)), f64x2.sub(e, part));
-  const q = f64x2.div(h, total);
-  l = f64x2.sub(l, f64x2.mul(q, v128.load64_splat(plan, PLAN_W_REST)));
-  const qh = v128.and(q, i64x2.splat(HIGH27));
-  const wh = v128.and(total, i64x2.splat(HIGH26));
-  const cross = f64x2.add(f64x2.mul(qh, f64x2.sub(total, wh)), f64x2.mul(f64x2.sub(q, qh), total));
-  const r = f64x2.add(f64x2.sub(f64x2.sub(h, f64x2.mul(qh, wh)), cross), l);
-  const y = f64x2.div(r, total);
-  const result = f64x2.add(q, y);
-
-  // Upper halves only, copied over the lower ones.
-  const high = i32x4.shuffle(mx, mx, 1, 1, 3, 3);
-  const spread = i32x4.sub(high, i32x4.shuffle(mn, mn, 1, 1, 3, 3));
-  const inRange = i32x4.lt_u(i32x4.sub(high, i32x4.splat(SMALLEST)), i32x4.splat(LARGEST - SMALLEST));
-  const sure = v128.and(inRange, i32x4.lt_u(spread, v128.load32_splat(plan, PLAN_LIMIT64)));
-  if (i32x4.all_true(sure)) {
-    v128.store(out, result);
-    return;
-  }
   // An upper bound of max|x|, whose lower half is not known.
   const bound = i64x2.shr_u(v128.or(mx, i64x2.splat(0xffffffff)), 1);
-  // (K + 16)·2^-77 and one per cent.
-  const c = f64x2.splat(<f64>(load<u32>(plan, PLAN_K) + 16) * (1.01 * power(-77)));
+  const c = f64x2.splat(<f64>(load<u32>(plan, PLAN_K) + 16) * RELATIVE);
   const d = f64x2.mul(c, bound);
   const certain = i64x2.eq(f64x2.add(q, f64x2.sub(y, d)), f64x2.add(q, f64x2.add(y, d)));
   // All inputs zero: every t - 1 was all ones. Then s is the sum with the right sign.
   const isZero = i64x2.eq(mn, i64x2.splat(-1));
-  v128.store(out, v128.bitselect(s, result, isZero));
+  v128.store(out, v128.bitselect(s, f64x2.add(q, y), isZero));
   let open = ~i64x2.bitmask(v128.or(v128.or(sure, isZero), v128.and(inRange, certain))) & 3;
   while (open !== 0) {
     const lane = (<usize>ctz(open)) << 3;
