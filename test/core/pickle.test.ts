@@ -21,7 +21,8 @@ import { type Core, openCore } from '../../src/core/core.ts';
 import { readNpyHeader } from '../../src/core/npy.ts';
 import { PICKLE_WINDOW_BYTES, PickleWalk } from '../../src/core/pickle.ts';
 import { fixtureBytes, fixtures } from '../helpers/fixtures.ts';
-import { arrayOpcodes, u32, weightFile } from '../helpers/pickles.ts';
+import { arrayOpcodes, dtypeOpcodes, u32, weightFile } from '../helpers/pickles.ts';
+import { Random, testSeed } from '../helpers/random.ts';
 
 const test = suite('core/pickle');
 const core = await openCore();
@@ -249,6 +250,45 @@ test('memory follows the size of the file, whatever the opcodes', async () => {
     });
     assert.is(text, atOnce.text, what);
   }
+});
+
+test('programs of random opcodes end in a refusal or in a valid result', () => {
+  const random = new Random(testSeed());
+  const TOKENS = [
+    ...'().012aberst]}NRQ\x81\x85\x86\x87\x88\x89\x90\x93\x94',
+    ...['K\x00', 'K\x01', 'K\x02', 'J\xff\xff\xff\xff', 'M\x01\x02', '\x8a\x01\x80', `G${'\0'.repeat(8)}`],
+    ...['q\x00', 'q\x01', 'q\x02', 'h\x00', 'h\x01', 'h\x02', `r${u32(70_000)}`, `j${u32(70_000)}`],
+    ...['C\x01b', 'C\x00', 'C\x0812345678', 'X\x01\0\0\0<', 'X\x02\0\0\0f4', 'X\x02\0\0\0O8', 'U\x02f4'],
+    ...[
+      'cnumpy\nndarray\n',
+      'cnumpy\ndtype\n',
+      'cnumpy.core.multiarray\n_reconstruct\n',
+      'cnumpy.core.multiarray\nscalar\n',
+    ],
+    ...[
+      'cnumpy.core.numeric\n_frombuffer\n',
+      'c_codecs\nencode\n',
+      'X\x06\0\0\0latin1',
+      'X\x01\0\0\0C',
+      'c__builtin__\nbytes\n',
+    ],
+    ...[
+      dtypeOpcodes('f4'),
+      dtypeOpcodes('O8', '|'),
+      array,
+      `](${array}e`,
+      '\x95\x10\0\0\0\0\0\0\0',
+      'cos\nsystem\n',
+    ],
+  ];
+  const seen = new Map<number, number>();
+  for (let i = 0; i < 40_000; i++) {
+    const parameters = Array.from({ length: random.integer(1, 14) }, () => random.pick(TOKENS)).join('');
+    const { bytes, begin } = isolated(parameters, random.uniform() < 0.3 ? random.pick(TOKENS) : undefined);
+    const { status } = outcomeOf(bytes, begin);
+    seen.set(status, (seen.get(status) ?? 0) + 1);
+  }
+  assert.ok(seen.size >= 6, `statuses seen: ${[...seen.keys()]}`);
 });
 
 test('the number of calls follows the size of the file', () => {
