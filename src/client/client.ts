@@ -196,7 +196,6 @@ export class Client implements AsyncDisposable {
           onProgress: options.onProgress,
           round: options.round,
           idempotencyKey: randomKey(),
-          streamed: files !== undefined,
         };
         for (;;) {
           await this.#passRunGate(signal);

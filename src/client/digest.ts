@@ -21,17 +21,8 @@ export async function* readBlocks(source: ByteSource): AsyncGenerator<Uint8Array
   }
 }
 
-/**
- * SHA-256 of a source in lower-case hexadecimal: block by block where the host can, else of the whole at once.
- *
- * @throws UnavailableError `unavailable-crypto` on pages without a secure context
- */
-export async function digestOf(
-  source: ByteSource,
-  files: FileAccess | undefined,
-  signal?: AbortSignal,
-): Promise<string> {
-  if (files === undefined) return digestOfBytes(await readAll(source));
+/** SHA-256 of a source in lower-case hexadecimal, block by block. */
+export async function digestOf(source: ByteSource, files: FileAccess, signal?: AbortSignal): Promise<string> {
   const hash = files.sha256();
   for await (const block of readBlocks(source)) {
     signal?.throwIfAborted();
@@ -40,7 +31,11 @@ export async function digestOf(
   return hash.digest();
 }
 
-/** The same of bytes in memory, by WebCrypto. */
+/**
+ * The same of bytes in memory, by WebCrypto.
+ *
+ * @throws UnavailableError `unavailable-crypto` on pages without a secure context
+ */
 export async function digestOfBytes(bytes: Uint8Array): Promise<string> {
   const subtle = globalThis.crypto?.subtle as SubtleCrypto | undefined; // absent where the context is not secure
   if (subtle === undefined) {

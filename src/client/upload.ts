@@ -6,7 +6,7 @@ import { type Http, type RequestBody, readJson } from '../transport/http.ts';
 import { withRetries } from '../transport/retry.ts';
 import { paths } from '../wire/cambium.ts';
 import { readUpload } from './answers.ts';
-import { digestOf, readAll, readBlocks, writeReprDigest } from './digest.ts';
+import { digestOf, digestOfBytes, readAll, readBlocks, writeReprDigest } from './digest.ts';
 import type { FileAccess } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
 import { encodeUpdate, validateWeights } from './weights.ts';
@@ -30,6 +30,8 @@ export interface UploadReceipt {
 /** An update that was checked and can be sent, also several times. */
 export interface PreparedUpload {
   readonly source: ByteSource;
+  /** All bytes, where the host cannot send them block by block. */
+  readonly whole: Uint8Array | undefined;
   readonly sha256: string;
   close(): void | Promise<void>;
 }
@@ -45,11 +47,14 @@ export async function prepareUpload(
   files: FileAccess | undefined,
   signal: AbortSignal | undefined,
 ): Promise<PreparedUpload> {
-  const source = await openUpload(from, files);
+  const { source, bytes } = await openUpload(from, files);
   try {
     await validateWeights(source);
-    const sha256 = await digestOf(source, files, signal);
-    return { source, sha256, close: () => source.close() };
+    const close = () => source.close();
+    if (files) return { source, whole: undefined, sha256: await digestOf(source, files, signal), close };
+    // Few browsers can stream a request, and their WebCrypto digests nothing but the whole.
+    const whole = bytes ?? (await readAll(source));
+    return { source, whole, sha256: await digestOfBytes(whole), close };
   } catch (error) {
     await source.close();
     throw error;
@@ -60,20 +65,18 @@ export async function prepareUpload(
 export async function sendUpload(
   http: Http,
   leafId: string,
-  { source, sha256 }: PreparedUpload,
+  { source, whole, sha256 }: PreparedUpload,
   options: TransferOptions & {
     readonly round: number | undefined;
     readonly idempotencyKey: string;
-    /** Send block by block; otherwise in one piece, because few browsers can stream. */
-    readonly streamed: boolean;
   },
 ): Promise<UploadReceipt> {
   const { signal, round, onProgress } = options;
   const byteLength = source.byteLength;
   const report = (bytesDone: number) => onProgress?.({ bytesDone, bytesTotal: byteLength });
-  const body: RequestBody = options.streamed
-    ? { byteLength, chunks: () => readBlocks(source), onSent: report }
-    : { byteLength, whole: await readAll(source) };
+  const body: RequestBody = whole
+    ? { byteLength, whole }
+    : { byteLength, chunks: () => readBlocks(source), onSent: report };
   const answer = await withRetries(http.policy, signal, async () => {
     report(0);
     const answer = await http.open({
@@ -96,7 +99,7 @@ export async function sendUpload(
       `${source.name}: sent bytes with the digest ${sha256}, the server stored ${answer.sha256}`,
     );
   }
-  if (!options.streamed) report(byteLength);
+  if (whole) report(byteLength);
   return {
     fileId: answer.file_id,
     run: answer.run_number,
@@ -107,15 +110,22 @@ export async function sendUpload(
   };
 }
 
-async function openUpload(from: UploadSource, files: FileAccess | undefined): Promise<ByteSource> {
+interface OpenUpload {
+  readonly source: ByteSource;
+  /** The bytes of the source, where they are in memory anyway. */
+  readonly bytes?: Uint8Array;
+}
+
+async function openUpload(from: UploadSource, files: FileAccess | undefined): Promise<OpenUpload> {
   if (typeof from === 'string') {
     if (files === undefined) throw new TypeError('paths need file access, which this host has not');
-    return files.openSource(from);
+    return { source: await files.openSource(from) };
   }
-  if (from instanceof Uint8Array) return memorySource(from, 'update');
-  if (from instanceof Blob) return blobSource(from);
+  if (from instanceof Blob) return { source: blobSource(from) };
+  if (from instanceof Uint8Array) return { source: memorySource(from, 'update'), bytes: from };
   if (Array.isArray((from as Partial<ModelUpdate> | null)?.tensors)) {
-    return memorySource(await encodeUpdate(from), 'update');
+    const bytes = await encodeUpdate(from);
+    return { source: memorySource(bytes, 'update'), bytes };
   }
   throw new TypeError('an upload is a path, a Uint8Array, a Blob or { weighting, tensors }');
 }
