@@ -93,11 +93,9 @@ async function* readWithReconnects(
     lastEventId = parser.lastEventId;
     retryMs = parser.retryMs ?? retryMs;
     fruitless++;
-    await sleep(
-      http.clock,
-      Math.min(pauseMs ?? retryMs ?? backoffMs(http.policy, fruitless), MAX_PAUSE_MS),
-      signal,
-    );
+    // The server may ask for longer pauses than ours, not for shorter ones.
+    const pause = Math.max(pauseMs ?? retryMs ?? 0, backoffMs(http.policy, fruitless));
+    await sleep(http.clock, Math.min(pause, MAX_PAUSE_MS), signal);
   }
   throw failure ?? new UnavailableError('unavailable-server', `no connection for ${target}`);
 }
