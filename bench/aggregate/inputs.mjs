@@ -1,12 +1,17 @@
-// The inputs: models with the tensors of a residual network, weights normally distributed, sample counts 100 … 5000.
+// The inputs: models of about 100 MB, weights normally distributed, sample counts 100 … 5000.
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { encodeWeights } from '../../dist/index.js';
 
 const SEED = 7;
 
+/** One tensor of 25 million parameters. */
+export const ONE_TENSOR = [[25_000_000]];
+
 /** 161 tensors, about 25 million parameters: a stem, four stages of bottleneck blocks, a classifier. */
-function shapes() {
+export const RESIDUAL_NETWORK = residualNetwork();
+
+function residualNetwork() {
   const list = [[64, 3, 7, 7], [64], [64]];
   let channels = 64;
   for (const [blocks, width] of [
@@ -31,9 +36,9 @@ function shapes() {
   return list;
 }
 
-/** Writes `count` weight files and tells where their elements lie. */
-export async function writeInputs(folder, count) {
-  const tensors = shapes().map((shape) => ({ name: null, dtype: 'float32', shape }));
+/** Writes `count` weight files with tensors of the given shapes, and tells where their elements lie. */
+export async function writeInputs(folder, count, shapes) {
+  const tensors = shapes.map((shape) => ({ name: null, dtype: 'float32', shape }));
   const random = gaussian(SEED);
   // One long random sequence, entered at another place by each model: drawing 250 million numbers would take longer.
   const pool = Float32Array.from({ length: (1 << 20) + 7 }, () => 0.05 * random());
