@@ -211,6 +211,11 @@ export const paths = {
   branch: (id: string) => `${API_PREFIX}/branches/${seg(id)}`,
   /** GET (operators and the branch's leaves), POST `RunChange` (operators). */
   run: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/run`,
+  /**
+   * POST without a body: gives up the open round and the contract that its first update fixed, and opens the next round;
+   * refused once the run has an aggregation; operators.
+   */
+  resetModel: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/run/reset-model`,
   /** GET list of rounds, newest first, `?run=N`; operators. */
   rounds: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/rounds`,
   /** GET, server-sent events: `round` with a RoundBody at every change; operators. */

@@ -226,6 +226,27 @@ test('an idempotency key gives the receipt again, also when the run has stopped'
   await harness.end();
 });
 
+test('the model of a wrong first update can be undone until a round has closed', async () => {
+  const harness = await new Harness().start();
+  const { id, leaves } = await harness.branch(2);
+  const [a, b] = [leaves[0]!, leaves[1]!];
+  const reset = () => harness.operate<RunBody & { code: string }>('POST', paths.resetModel(id));
+  const wrong = toyFile(1, [{ values: [1, 2, 3] }]);
+  await harness.upload(a, wrong);
+  assert.is((await harness.upload<{ code: string }>(b, toyFile(1))).body.code, 'layout-shape');
+  const after = await reset();
+  assert.equal([after.status, after.body.round, after.body.updates], [200, 2, 0]);
+  assert.equal(await harness.stored(), { spool: [], blobs: [] });
+  assert.is((await harness.upload(b, toyFile(1))).body.round, 2);
+  assert.is((await harness.upload<{ code: string }>(a, wrong)).body.code, 'layout-shape');
+  assert.is((await harness.upload(a, toyFile(1))).status, 201);
+  const fixed = await reset();
+  assert.equal([fixed.status, fixed.body.code], [409, 'model-fixed']);
+  await harness.run(id, 'stop');
+  assert.is((await reset()).body.code, 'run-stopped');
+  await harness.end();
+});
+
 test('updates are removed one round after their aggregation, aggregations are kept', async () => {
   const harness = await new Harness().start();
   const { id, leaves } = await harness.branch(1);

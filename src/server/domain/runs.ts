@@ -62,6 +62,47 @@ export async function changeRun(domain: Domain, branchId: string, status: RunSta
   return getRun(domain, branchId);
 }
 
+/**
+ * Undoes what the first update of a run has fixed, because it was the wrong one: its round is given up, the next one is
+ * open, and the next update fixes the contract anew. Once a round has closed the model is fixed for good.
+ *
+ * @throws Refusal `branch-unknown`, `run-stopped`, `model-fixed`
+ */
+export async function resetModel(domain: Domain, branchId: string): Promise<RunBody> {
+  const { given, removed } = await domain.db.transaction().execute(async (tx) => {
+    const branch = await lockBranch(tx, branchId);
+    const run = await currentRun(tx, branch);
+    const round = run && (await roundInProgress(tx, run.id));
+    if (run === undefined || round === undefined) {
+      throw new Refusal('conflict', 'run-stopped', 'there is no run whose model could be reset');
+    }
+    const closed = await tx
+      .selectFrom('rounds')
+      .select('number')
+      .where('run_id', '=', run.id)
+      .where('status', 'not in', ['open', 'discarded'])
+      .limit(1)
+      .executeTakeFirst();
+    if (closed !== undefined) {
+      throw new Refusal(
+        'conflict',
+        'model-fixed',
+        `round ${closed.number} has closed with this model: stop the run and start another one`,
+      );
+    }
+    const now = domain.now();
+    const removed = await discardRound(tx, round.id, now);
+    await openRound(tx, branchId, run.id, round.number + 1, now);
+    await tx.updateTable('runs').set({ contract: null }).where('id', '=', run.id).execute();
+    await writeRunNotice(tx, branchId, run.id, run.status, run.number, round.number + 1, now);
+    return { given: round.id, removed };
+  });
+  for (const id of removed) await domain.blobs.remove(id);
+  domain.signals.emit(`notices:${branchId}`);
+  domain.signals.emit(`rounds:${branchId}`, given);
+  return getRun(domain, branchId);
+}
+
 /** @throws Refusal `branch-unknown` */
 export async function getRun(domain: Domain, branchId: string): Promise<RunBody> {
   return domain.db.transaction().execute(async (tx) => {

@@ -105,6 +105,15 @@ export const operations: readonly Operation[] = [
     codes: ['run-stopped'],
   },
   {
+    method: 'post',
+    path: '/branches/{id}/run/reset-model',
+    summary: 'Gives up the open round and what its first update fixed. Not after an aggregation.',
+    who: 'operator',
+    status: 200,
+    answer: 'Run',
+    codes: ['run-stopped', 'model-fixed'],
+  },
+  {
     method: 'get',
     path: '/branches/{id}/rounds',
     summary: 'Rounds, newest first.',

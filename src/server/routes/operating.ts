@@ -5,7 +5,7 @@ import { createLeaf, listLeaves, revokeLeaf } from '../domain/leaves.ts';
 import { listMetrics } from '../domain/metrics.ts';
 import { Refusal } from '../domain/refusal.ts';
 import { giveUpRound, listRounds, retryRound } from '../domain/rounds.ts';
-import { changeRun, getRun } from '../domain/runs.ts';
+import { changeRun, getRun, resetModel } from '../domain/runs.ts';
 import {
   createBranch,
   createTree,
@@ -61,6 +61,11 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
   app.post(at('/branches/:id/run'), { schema: { body: bodies.run } }, async (request) => {
     await operatorOf(db, request);
     return changeRun(domain, pathId(request, 'branch'), (request.body as RunChange).run_status);
+  });
+
+  app.post(at('/branches/:id/run/reset-model'), async (request) => {
+    await operatorOf(db, request);
+    return resetModel(domain, pathId(request, 'branch'));
   });
 
   app.get(at('/branches/:id/rounds'), async (request) => {
