@@ -30,8 +30,8 @@ function meanIntegers(dtype: u32, plan: usize, inputs: usize, n: u32, out: usize
   const extend = signed ? 64 - 8 * size : 0;
   const k = load<u32>(plan, PLAN_K);
   const total = load<f64>(plan, PLAN_W);
-  // With magnitudes below 2^room, |S| < 2^52. A half-integer m with S != m·W is then 1/2 or more away from S / W · W,
-  // which is more than the division rounds.
+  // With magnitudes below 2^room, |S| < 2^52 is exact, and if S is not m·W for a half-integer m, they differ by 1/2 or
+  // more: by a unit in the last place of S, which the division keeps apart.
   const room = 52 - load<i32>(plan, PLAN_BITS);
   for (let at: usize = 0, end = <usize>n * size; at < end; at += size) {
     let sum = 0.0;
