@@ -53,11 +53,10 @@ function jsonRoutes(app: FastifyInstance, context: RouteContext): void {
 
   app.get('/v1/branch/:id/run', async (request): Promise<Envelope<RunData>> => {
     const leaf = await basicLeafOf(domain.db, request);
-    const id = pathId(request, 'branch');
-    if (leaf.branch_id !== id) {
+    const { branch_id, run_status, run_number } = await getRun(domain, pathId(request, 'branch'));
+    if (leaf.branch_id !== branch_id) {
       throw new Refusal('forbidden', 'branch-other', 'the leaf belongs to another branch');
     }
-    const { run_status, run_number } = await getRun(domain, id);
     return { data: { run_status, run_number } };
   });
 

@@ -51,11 +51,11 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
 
   app.get(at('/branches/:id/run'), async (request) => {
     const { leaf } = await anyoneOf(db, request);
-    const id = pathId(request, 'branch');
-    if (leaf !== undefined && leaf.branch_id !== id) {
+    const run = await getRun(domain, pathId(request, 'branch'));
+    if (leaf !== undefined && leaf.branch_id !== run.branch_id) {
       throw new Refusal('forbidden', 'branch-other', 'the leaf belongs to another branch');
     }
-    return getRun(domain, id);
+    return run;
   });
 
   app.post(at('/branches/:id/run'), { schema: { body: bodies.run } }, async (request) => {

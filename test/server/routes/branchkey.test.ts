@@ -150,7 +150,9 @@ test('failures carry error and message, and leave nothing', async () => {
   fails(await upload({ ...leaf, id: 'guest' }, toyFile(1)), 404, 'leaf-unknown');
   fails(await get(paths.authenticate(), { ...leaf, session_token: 'x' }), 401, 'token-invalid');
   const nobody = '11111111-2222-4333-8444-555555555555';
-  fails(await get(paths.run(nobody), leaf), 403, 'branch-other');
+  fails(await get(paths.run(nobody), leaf), 404, 'branch-unknown');
+  const other = await harness.branch(1, 0);
+  fails(await get(paths.run(other.id), leaf), 403, 'branch-other');
   fails(await get(paths.run('x'), leaf), 404, 'branch-unknown');
   fails(await get(paths.download(nobody), leaf), 404, 'aggregation-unknown');
   fails(await get('/v1/nothing', leaf), 404, 'path-unknown');
