@@ -1,6 +1,5 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { sleep } from '../../src/transport/clock.ts';
 import { Watchdog } from '../../src/transport/watchdog.ts';
 import { ManualClock } from '../helpers/clock.ts';
 
@@ -44,19 +43,6 @@ test('`stop` ends the exchange and leaves no timer', () => {
   watchdog.stop();
   assert.is(watchdog.signal.aborted, true);
   assert.is(watchdog.expired, false);
-  assert.is(clock.waiting, 0);
-});
-
-test('a sleep ends in time, or with the reason of its signal', async () => {
-  const clock = new ManualClock();
-  const sleeping = sleep(clock, 100);
-  clock.pass(100);
-  await sleeping;
-  const controller = new AbortController();
-  const aborted = sleep(clock, 100, controller.signal).catch((reason: unknown) => reason);
-  controller.abort('enough');
-  assert.is(await aborted, 'enough');
-  assert.is(await sleep(clock, 1, controller.signal).catch((reason: unknown) => reason), 'enough');
   assert.is(clock.waiting, 0);
 });
 
