@@ -28,7 +28,7 @@ export const DTYPE_VOID16 = 16;
 
 /** Done. */
 export const MEAN_OK = 0;
-/** A weighting is NaN. This and the next four: the position of the weighting stands in the first word of the plan. */
+/** A weighting is NaN. This and the next three: the position of the weighting stands in the first word of the plan. */
 export const MEAN_WEIGHTING_NAN = 1;
 export const MEAN_WEIGHTING_INFINITE = 2;
 export const MEAN_WEIGHTING_NEGATIVE = 3;

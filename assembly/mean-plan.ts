@@ -24,7 +24,7 @@ export const PLAN_K: usize = 0; // u32: inputs
 export const PLAN_WIDE: usize = 4; // u32: 1 when wide
 export const PLAN_LIMIT32: usize = 8; // u32: certificate A of float32 (mean-float32), 0 = never
 export const PLAN_LIMIT64: usize = 12; // u32: certificate A of float64 (mean-float64), 0 = never
-export const PLAN_TOTAL: usize = 16; // f64: nearest binary64 of the sum of the weightings as they came
+const PLAN_TOTAL: usize = 16; // f64: nearest binary64 of the sum of the weightings as they came
 export const PLAN_W: usize = 24; // f64: nearest binary64 of the sum of the weights of PLAN_WEIGHTS
 export const PLAN_W_REST: usize = 32; // f64: that sum - PLAN_W, 0 when narrow
 export const PLAN_W_INTEGER: usize = 40; // f64: nearest binary64 of the integer W of PLAN_LIMBS

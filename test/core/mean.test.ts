@@ -9,7 +9,7 @@ import { Random, testSeed } from '../helpers/random.ts';
 import { exactMean, FORMATS, integerWeights, roundRational, takeApart } from '../helpers/rational.ts';
 
 const seed = testSeed();
-const LONG = process.env.CAMBIUM_LONG ? 20 : 1;
+const LONG = process.env.CAMBIUM_LONG ? 12 : 1;
 
 type FloatType = 'float32' | 'float64';
 type Floats = Float32Array | Float64Array;
