@@ -7,13 +7,14 @@ export {
 } from './aggregate/aggregation.ts';
 export { type AverageOptions, average } from './aggregate/average.ts';
 export { type Fold, type Strategy, strategies } from './aggregate/strategies.ts';
-export type { RunDetails } from './client/client.ts';
+export type { DownloadOptions, RunDetails, UploadOptions } from './client/client.ts';
 export type { Credentials } from './client/credentials.ts';
 export type { DownloadedBytes, DownloadedFile } from './client/download.ts';
 export type { FileAccess } from './client/file-access.ts';
-export type { ClientOptions, TransferOptions, TransferProgress } from './client/options.ts';
-export type { AggregationQueue, QueuePolicy } from './client/queue.ts';
+export type { CallOptions, ClientOptions, TransferOptions, TransferProgress } from './client/options.ts';
+export type { AggregationQueue, GetOptions, QueuePolicy } from './client/queue.ts';
 export type { UploadReceipt, UploadSource } from './client/upload.ts';
+export { validateWeights } from './client/weights.ts';
 export * from './errors.ts';
 export { encodeWeights } from './formats/encode.ts';
 export type { Encoding, TensorSpec, WeightsSpec } from './formats/encoding.ts';
@@ -24,4 +25,6 @@ export { type ByteSink, type ByteSource, memorySink, memorySource } from './tens
 export { DTYPES, type DType, itemSize } from './tensor/dtypes.ts';
 export { elementCount, type Layout, type TensorLayout, type WeightsFormat } from './tensor/layout.ts';
 export { type ModelUpdate, type Tensor, tensorOf } from './tensor/tensor.ts';
+export type { Timeouts } from './transport/http.ts';
+export type { RetryOptions } from './transport/retry.ts';
 export { VERSION } from './wire/version.ts';

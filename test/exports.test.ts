@@ -33,6 +33,7 @@ const COMMON = [
   'readTensors',
   'strategies',
   'tensorOf',
+  'validateWeights',
   'writeWeights',
 ];
 
