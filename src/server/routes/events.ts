@@ -4,6 +4,7 @@
  */
 import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { linkSignals } from '../../transport/signals.ts';
 import { API_PREFIX } from '../../wire/cambium.ts';
 import { isRevoked, type Leaf } from '../domain/leaves.ts';
 import { type NumberedNotice, noticesAfter, presentNotices } from '../domain/notices.ts';
@@ -146,9 +147,12 @@ function sendEvents(
   reply: FastifyReply,
   open: (gone: AbortSignal) => AsyncGenerator<string>,
 ): FastifyReply {
-  const reader = new AbortController();
-  reply.raw.once('close', () => reader.abort());
-  const events = open(AbortSignal.any([reader.signal, context.closing]));
+  const gone = linkSignals(context.closing);
+  reply.raw.once('close', () => {
+    gone.unlink();
+    gone.abort();
+  });
+  const events = open(gone.signal);
   return reply
     .header('content-type', 'text/event-stream; charset=utf-8')
     .header('cache-control', 'no-store, no-transform')
