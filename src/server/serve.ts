@@ -22,7 +22,7 @@ import { leafRoutes } from './routes/leaves.ts';
 import { openapiRoutes } from './routes/openapi.ts';
 import { operatingRoutes } from './routes/operating.ts';
 import { uploadRoutes } from './routes/uploads.ts';
-import { watchSockets } from './sockets.ts';
+import { Sockets } from './sockets.ts';
 import { fileBlobs } from './store/blobs.ts';
 import { type DataFolder, openDataFolder, readOperatorFile, writeOperatorFile } from './store/folder.ts';
 import { getMeta, setMeta } from './store/migrations.ts';
@@ -131,7 +131,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       version: options.version ?? 'unknown',
       closing: closing.signal,
     };
-    const app = await createApp(context, log, options);
+    const sockets = new Sockets();
+    const app = await createApp(context, sockets, log, options);
     try {
       await listen(app, host, options.port ?? DEFAULT_PORT);
       const { address, port } = app.server.address() as AddressInfo; // it listens on a port
@@ -147,7 +148,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       url,
       dataDir: folder.path,
       operatorFile: folder.operatorFile,
-      close: () => (closed ??= shutDown(app, folder, context, closing)),
+      close: () => (closed ??= shutDown(app, sockets, folder, context, closing)),
     };
   } catch (error) {
     await folder.close();
@@ -158,10 +159,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 /** All routes on one application; nothing listens yet. */
 async function createApp(
   context: RouteContext,
+  sockets: Sockets,
   logger: FastifyBaseLogger,
   { tlsCert, tlsKey, behindProxy, corsOrigins }: ServerOptions,
 ): Promise<FastifyInstance> {
-  let hangUp = () => {};
   const app = Fastify({
     loggerInstance: logger,
     // Its line would show signed links; ours is below.
@@ -181,11 +182,11 @@ async function createApp(
       server.timeout = SOCKET_IDLE_MS;
       server.keepAliveTimeout = SOCKET_IDLE_MS;
       server.on('clientError', answerBadHttp);
-      hangUp = watchSockets(server, tls ? 'secureConnection' : 'connection');
+      sockets.watch(server, tls !== undefined);
       return server;
     },
   });
-  app.addHook('preClose', async () => hangUp());
+  app.addHook('preClose', async () => sockets.hangUp());
   app.addHook('onRequest', async (_request, reply) => {
     if (!context.closing.aborted) return;
     return sendError(reply, 503, errorBody('server-closing', 'the server is going down: try again later'));
@@ -253,12 +254,13 @@ async function listen(app: FastifyInstance, host: string, port: number): Promise
 
 async function shutDown(
   app: FastifyInstance,
+  sockets: Sockets,
   folder: DataFolder,
   { aggregator, timers, work }: RouteContext,
   closing: AbortController,
 ): Promise<void> {
   closing.abort();
-  const cancel = timers.after(GRACE_MS, () => app.server.closeAllConnections());
+  const cancel = timers.after(GRACE_MS, () => sockets.cut());
   let forget = () => {};
   // A job that never ends holds up nothing: its upload has no receipt.
   const patience = new Promise<void>((resolve) => {

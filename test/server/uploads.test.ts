@@ -272,6 +272,23 @@ test('updates are removed one round after their aggregation, aggregations are ke
   await harness.end();
 });
 
+test('a host name with several addresses is served and closed on all of them', async () => {
+  const harness = await new Harness().start({ host: 'localhost' });
+  const { port } = new URL(harness.server.url);
+  const sockets: Socket[] = [];
+  for (const address of ['127.0.0.1', '::1']) {
+    const socket = connect(Number(port), address);
+    const isOpen = await Promise.race([once(socket, 'connect'), once(socket, 'error')]).then(
+      () => socket.readyState === 'open',
+      () => false, // this machine has no such address
+    );
+    if (isOpen) sockets.push(socket.resume());
+  }
+  assert.ok(sockets.length > 0);
+  await harness.end();
+  for (const socket of sockets) while (!socket.closed) await new Promise(setImmediate);
+});
+
 test('a close ends streams, refuses newcomers and cuts what does not end', async () => {
   const harness = await new Harness().start();
   const { leaves } = await harness.branch(2);
