@@ -85,8 +85,8 @@ export async function acceptUpdate(
   const examination = await examine(domain, leaf, spooled);
   const weighting = checkUpdate(examination);
   const id = randomUUID();
-  await domain.blobs.put(id, spooled.path);
   try {
+    await domain.blobs.put(id, spooled.path);
     const accepted = await domain.db.transaction().execute(async (tx) => {
       // Another upload of the leaf may have been faster, or an operator.
       const { known, place } = await settle(tx);
