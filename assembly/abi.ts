@@ -109,8 +109,10 @@ export const TENSOR_FLAGS = 20;
 export const TENSOR_DIMENSIONS = 24;
 /** u32 address, u32 length: the name in UTF-8; address 0 without one. */
 export const TENSOR_NAME = 28;
+/** f64: absolute offset of the name. */
+export const TENSOR_NAME_OFFSET = 40;
 /** f64 each. */
-export const TENSOR_SHAPE = 40;
+export const TENSOR_SHAPE = 48;
 
 export const TENSOR_FORTRAN = 1;
 export const TENSOR_BIG_ENDIAN = 2;

@@ -34,6 +34,7 @@ import {
   TENSOR_FORTRAN,
   TENSOR_LENGTH,
   TENSOR_NAME,
+  TENSOR_NAME_OFFSET,
   TENSOR_OFFSET,
   TENSOR_SHAPE,
 } from './abi';
@@ -124,6 +125,7 @@ function fail(status: u32, at: usize): u32 {
 function readDict(record: usize): u32 {
   store<u32>(record, 0, TENSOR_FLAGS);
   store<u64>(record, 0, TENSOR_NAME);
+  store<f64>(record, 0, TENSOR_NAME_OFFSET);
   let seen: u32 = 0;
   let descr: usize = 0;
   let descrLength: u32 = 0;

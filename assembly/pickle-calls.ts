@@ -249,7 +249,10 @@ export function build(): u32 {
   return refuse(PICKLE_STRUCTURE, REASON_OPERANDS);
 }
 
-/** (3, order, None, None, None, -1, -1, flags); the sizes are 2, 1 or 2, 2 for types that NumPy does not own. */
+/**
+ * (3, order, None, None, None, -1, -1, flags); the sizes are 2, 1 or 2, 2 for types that NumPy does not own. Flags that
+ * do not belong to the type make NumPy itself crash.
+ */
 function buildDtype(dtype: usize, state: usize): u32 {
   if (!isTuple(state, 8) || !isInt(itemOf(state, 0), 3)) return refuse(PICKLE_STRUCTURE, REASON_DTYPE_STATE);
   for (let i = 2; i < 5; i++) {
@@ -267,7 +270,7 @@ function buildDtype(dtype: usize, state: usize): u32 {
     !(isBig || order === 0x3c || order === 0x7c || order === 0x3d) ||
     !isInt(itemOf(state, 5), isVoid ? 2 : -1) ||
     !(isVoid ? isInt(alignment, 1) || isInt(alignment, 2) : isInt(alignment, -1)) ||
-    typeOf(itemOf(state, 7)) !== T_INT
+    !isInt(itemOf(state, 7), code === DTYPE_OBJECT ? 63 : code === DTYPE_BFLOAT16 ? 64 : 0)
   ) {
     return refuse(PICKLE_STRUCTURE, REASON_DTYPE_STATE);
   }

@@ -37,6 +37,7 @@ import {
   TENSOR_FLAGS,
   TENSOR_LENGTH,
   TENSOR_NAME,
+  TENSOR_NAME_OFFSET,
   TENSOR_OFFSET,
   TENSOR_SHAPE,
   WEIGHTS_FORM,
@@ -255,6 +256,7 @@ function writeRecord(out: usize, array: usize, name: usize): usize {
   store<u32>(out, dimensions, TENSOR_DIMENSIONS);
   store<u32>(out, name === 0 ? 0 : <u32>copyOf(name), TENSOR_NAME);
   store<u32>(out, name === 0 ? 0 : spanLength(name), TENSOR_NAME + 4);
+  store<f64>(out, name === 0 ? 0 : <f64>load<u64>(name, OFFSET), TENSOR_NAME_OFFSET);
   for (let i: u32 = 0; i < dimensions; i++) {
     store<f64>(out + (i << 3), <f64>load<i64>(itemOf(shape, i), NODE), TENSOR_SHAPE);
   }

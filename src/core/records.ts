@@ -14,6 +14,7 @@ import {
   TENSOR_FORTRAN,
   TENSOR_LENGTH,
   TENSOR_NAME,
+  TENSOR_NAME_OFFSET,
   TENSOR_OFFSET,
   TENSOR_SHAPE,
 } from '../../assembly/abi.ts';
@@ -23,6 +24,8 @@ import type { Core } from './core.ts';
 export interface TensorRecord {
   /** Null without a name. */
   readonly name: Uint8Array | null;
+  /** Absolute position of the name; nothing without one. */
+  readonly nameOffset: number;
   /** DTYPE_ of abi.ts, 0 for an object array. */
   readonly dtype: number;
   readonly shape: readonly number[];
@@ -66,6 +69,7 @@ export function readRecord(core: Core, address: number): { record: TensorRecord;
   return {
     record: {
       name: fixed.getUint32(TENSOR_NAME, true) === 0 ? null : copyOfText(core, fixed, TENSOR_NAME),
+      nameOffset: fixed.getFloat64(TENSOR_NAME_OFFSET, true),
       dtype: fixed.getUint32(TENSOR_DTYPE, true),
       shape: Array.from({ length: dimensions }, (_, i) => shape.getFloat64(8 * i, true)),
       isFortran: (flags & TENSOR_FORTRAN) !== 0,

@@ -125,16 +125,18 @@ function nameTensors(
   const seen = new Set<string>();
   return records.map((record, tensor) => {
     if (record.name === null) return [record, null];
+    const offset = record.nameOffset;
     let name: string;
     try {
       name = decoder.decode(record.name);
     } catch {
-      throw formatError('pickle-structure', 'its name is not UTF-8', { file, tensor });
+      throw formatError('pickle-structure', 'its name is not UTF-8', { file, tensor, offset });
     }
     if (seen.has(name)) {
       throw formatError('weights-form', `another tensor is called ${JSON.stringify(name)} too`, {
         file,
         tensor,
+        offset,
       });
     }
     seen.add(name);

@@ -42,10 +42,12 @@ test('lists and tuples are flattened in order, pairs give names', async () => {
 
 test('names that cannot be told apart or read are refused', async () => {
   const twice = `](${text('a')}${array}\x86${text('a')}${array}\x86e`;
-  const { tensor, message } = (await failsWith('weights-form', () => layoutOf(twice))) as Error & {
+  const { tensor, message, offset } = (await failsWith('weights-form', () => layoutOf(twice))) as Error & {
     tensor?: number;
+    offset?: number;
   };
   assert.is(tensor, 1);
+  assert.is(offset, Buffer.from(weightFile(twice)).lastIndexOf('X\x01\0\0\0a') + 5);
   assert.match(message, /"a"/);
   await failsWith('pickle-structure', () => layoutOf(`](${text('\xff')}${array}\x86e`));
 });
@@ -100,6 +102,11 @@ test('a weighting may not be anything else', async () => {
     ['bytes', 'C\x015', 'weights-form'],
     ['a function', 'cnumpy\ndtype\n', 'weights-form'],
     ['a dtype', dtypeOpcodes('f4'), 'weights-form'],
+    [
+      'flags that make NumPy crash',
+      scalar('f8', '\0'.repeat(8), '<').replace('K\0tb', 'K\x05tb'),
+      'pickle-structure',
+    ],
     ['too few bytes', scalar('f8', '\0\0\0\0', '<'), 'pickle-mismatch'],
     [
       'an array that was never filled',

@@ -41,7 +41,7 @@ const RECONSTRUCT = 'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x0
 
 /** A dtype, built. */
 export function dtypeOpcodes(code: string, order = '<'): string {
-  return `cnumpy\ndtype\nX${u32(code.length)}${code}\x89\x88\x87R(K\x03X\x01\0\0\0${order}NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb`;
+  return `cnumpy\ndtype\nX${u32(code.length)}${code}\x89\x88\x87R(K\x03X\x01\0\0\0${order}NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK${code === 'O8' ? '?' : '\0'}tb`;
 }
 
 /** One array, with the opcodes of its shape and of its payload. */
