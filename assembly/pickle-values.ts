@@ -60,20 +60,20 @@ export const T_ARRAY: u32 = 12; // u32 built, u32 dtype, u32 flags, u32 shape (a
 export const T_SCALAR: u32 = 13; // as T_ARRAY, without a shape
 
 // A span of the file
-export const OFFSET: usize = NODE; // u64
+export const OFFSET: usize = NODE + 0; // u64
 export const LENGTH: usize = NODE + 8; // u64
 export const COPY: usize = NODE + 16; // u32: where its bytes are kept, 0 when they are not
 export const IS_STRING: usize = NODE + 20; // u32: 1 for the str of Python 2, which is text or bytes
 export const IS_ENCODED: usize = NODE + 24; // u32: 1 when the file holds it as text in UTF-8: not contiguous
 
 // Items: chunks of u32 count, u32 next, u32[count]
-export const COUNT: usize = NODE; // u32
+export const COUNT: usize = NODE + 0; // u32
 export const CHUNK: usize = NODE + 4; // u32: the first one
 export const LAST: usize = NODE + 8; // u32
 export const CLOSED: usize = NODE + 12; // u32: 1 once something contains the list
 
 // What REDUCE makes and BUILD fills
-export const BUILT: usize = NODE; // u32
+export const BUILT: usize = NODE + 0; // u32
 export const DTYPE: usize = NODE + 4; // u32
 export const FLAGS: usize = NODE + 8; // u32
 export const SHAPE: usize = NODE + 12; // u32

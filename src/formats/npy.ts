@@ -18,7 +18,7 @@
  * np.load ignores bytes behind the elements. We refuse them, because a cut and a joined file look alike otherwise.
  */
 import type { TensorRecord } from '../core/records.ts';
-import { dtypeOfCode } from '../tensor/dtypes.ts';
+import { dtypeOfCode, itemSize } from '../tensor/dtypes.ts';
 import type { Layout, TensorLayout } from '../tensor/layout.ts';
 import { formatError } from './refusals.ts';
 
@@ -66,7 +66,8 @@ export function tensorLayout(record: TensorRecord, name: string | null, options:
     dtype: dtype === 'void16' ? (options.void16 ?? dtype) : dtype,
     shape: record.shape,
     order: record.isFortran ? 'F' : 'C',
-    byteOrder: record.isBigEndian ? 'big' : 'little',
+    // One byte has no order, and raw bytes have none that anybody knows.
+    byteOrder: record.isBigEndian && itemSize(dtype) > 1 && dtype !== 'void16' ? 'big' : 'little',
     byteOffset: record.byteOffset,
     byteLength: record.byteLength,
   };

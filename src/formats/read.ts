@@ -50,8 +50,13 @@ async function readTensor(source: ByteSource, tensor: TensorLayout, position: nu
 /** Reverses the bytes of each number in place; of complex ones each component. */
 function swapElements(bytes: Uint8Array, dtype: DType): void {
   const size = dtype.startsWith('complex') ? itemSize(dtype) / 2 : itemSize(dtype);
-  if (dtype === 'void16' || size === 1) return; // not a number: its bytes have no order
-  for (let i = 0; i < bytes.byteLength; i += size) bytes.subarray(i, i + size).reverse();
+  for (let start = 0; start < bytes.byteLength; start += size) {
+    for (let low = start, high = start + size - 1; low < high; low++, high--) {
+      const byte = bytes[low]!;
+      bytes[low] = bytes[high]!;
+      bytes[high] = byte;
+    }
+  }
 }
 
 /** The elements with the last index moving fastest, from elements with the first index moving fastest. */
