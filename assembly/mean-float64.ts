@@ -31,8 +31,8 @@ import { PLAN_K, PLAN_LIMIT64, PLAN_W, PLAN_W_REST, PLAN_WEIGHTS } from './mean-
 /** Elements of a step: one register. The weights are split again for each, but two registers were slower. */
 const STEP: u32 = 2;
 
-/** The error of certificate B for each of K + 16, relative to max|x|: 2^-77 and one per cent. */
-const RELATIVE: f64 = 6.617444900424222e-24 * 1.01;
+/** The error of certificate B for each of K + 16, relative to max|x|: 2^-77 and more than one per cent. */
+const RELATIVE: f64 = 6.69e-24;
 
 /** Keeps 27 bits of a significand, its hidden one counted. */
 const HIGH27: i64 = ~0x3ffffff;

@@ -14,7 +14,7 @@ import type { Encoding } from '../formats/encoding.ts';
 export const CHUNK = 4096;
 
 /** A run of elements of one tensor. */
-export interface Segment {
+interface Segment {
   readonly tensor: number;
   /** First element, in C order. */
   readonly start: number;

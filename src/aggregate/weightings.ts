@@ -14,7 +14,7 @@ export const MAX_TOTAL_WEIGHTING = 2 ** 53 - 1;
  *
  * @throws AggregationError `average-nan-weight`, `average-inf-weight`, `average-negative-weight`, `average-weight-range`
  */
-export function checkWeighting(weighting: number, leaf: string): void {
+function checkWeighting(weighting: number, leaf: string): void {
   const refuse = (code: string, what: string) => {
     throw new AggregationError(code, `${leaf}: the weighting ${what}`, { leaf });
   };

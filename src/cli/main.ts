@@ -10,7 +10,7 @@ import { createLeaf, listLeaves, revokeLeaf } from './leaf.ts';
 import { listMetrics } from './metrics.ts';
 import { printError } from './output.ts';
 import { discardRound, listRounds, retryRound } from './round.ts';
-import { changeRun, showRun, watchRun } from './run.ts';
+import { changeRun, resetModel, showRun, watchRun } from './run.ts';
 import { serve } from './serve.ts';
 import { createTree, listTrees } from './tree.ts';
 
@@ -143,6 +143,9 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
       changeRun(id, status, { ...options, signal }),
     );
   }
+  remote(run, 'reset-model <branch>', 'undo what the first update of the run fixed').action((id, options) =>
+    resetModel(id, { ...options, signal }),
+  );
   remote(run, 'show <branch>', 'show the run of a branch').action((id, options) =>
     showRun(id, { ...options, signal }),
   );

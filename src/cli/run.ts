@@ -16,6 +16,16 @@ export async function changeRun(branch: string, status: RunStatus, options: Oper
   );
 }
 
+/** `cambium run reset-model BRANCH`: undoes what the first update of the run fixed, before its first aggregation. */
+export async function resetModel(branch: string, options: OperatorOptions): Promise<void> {
+  const http = await openOperator(options);
+  const { signal } = options;
+  printRun(
+    (await http.json({ method: 'POST', target: paths.resetModel(branch), signal })) as RunBody,
+    options,
+  );
+}
+
 /** `cambium run show BRANCH` */
 export async function showRun(branch: string, options: OperatorOptions): Promise<void> {
   const http = await openOperator(options);

@@ -17,7 +17,7 @@ const NAMES = [
   'keepUpdates',
 ] as const;
 
-export type SettingName = (typeof NAMES)[number];
+type SettingName = (typeof NAMES)[number];
 export type Settings = Readonly<Partial<Record<SettingName, string>>>;
 
 /**
