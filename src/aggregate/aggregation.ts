@@ -89,7 +89,7 @@ interface Contributor {
  *
  *     const aggregation = await Aggregation.open(inputs, options);
  *     await aggregation.run(sink, encoding);
- *     aggregation.close();
+ *     await aggregation.close();
  */
 export class Aggregation {
   /** The output's tensors, as the first input has them. */
@@ -153,12 +153,12 @@ export class Aggregation {
     const spare = blockBytes >> 2;
     const stride = blockBytes + spare + STAGGER;
     const core = await openCore(strategy.arenaBytes(k) + 4 * k + (k + 1) * (stride + 16) + 64);
-    const fold = strategy.open(
-      core,
-      counting.map((input) => input.weighting),
-    );
     const scratch: ByteSource[] = [];
     try {
+      const fold = strategy.open(
+        core,
+        counting.map((input) => input.weighting),
+      );
       const contributors: Contributor[] = [];
       for (const [i, input] of counting.entries()) {
         const stored: Stored[] = [];
@@ -175,6 +175,7 @@ export class Aggregation {
       );
     } catch (error) {
       for (const source of scratch) await source.close();
+      core.close();
       throw error;
     }
   }
@@ -238,8 +239,9 @@ export class Aggregation {
     if (found.length > 0) throw nonFiniteError(found, this.tensors);
   }
 
-  /** Gives back the room of reordered tensors. The sources stay open: they are the caller's. */
+  /** Gives back the core and the room of reordered tensors. The sources stay open: they are the caller's. */
   async close(): Promise<void> {
+    this.#core.close();
     for (const source of this.#scratch) await source.close();
   }
 

@@ -1,4 +1,4 @@
-import { openCore } from '../core/core.ts';
+import { type Core, openCore } from '../core/core.ts';
 import { findNonFinite, swapBytes } from '../core/elements.ts';
 import type { NonFiniteElement } from '../errors.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
@@ -26,6 +26,20 @@ export async function findNonFiniteElements(
   signal?: Pick<AbortSignal, 'throwIfAborted'>,
 ): Promise<NonFiniteElement[]> {
   const core = await openCore(BLOCK + 64);
+  try {
+    return await find(core, source, layout, leaf, signal);
+  } finally {
+    core.close();
+  }
+}
+
+async function find(
+  core: Core,
+  source: ByteSource,
+  layout: Pick<Layout, 'tensors'>,
+  leaf: string,
+  signal: Pick<AbortSignal, 'throwIfAborted'> | undefined,
+): Promise<NonFiniteElement[]> {
   const block = core.take(BLOCK);
   const found: NonFiniteElement[] = [];
   for (const [position, tensor] of layout.tensors.entries()) {

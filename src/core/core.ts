@@ -38,6 +38,13 @@ async function compile(): Promise<WebAssembly.Module> {
   }
 }
 
+/** Instances that wait for their next job: to make one takes longer than many a job. */
+const idle: Core[] = [];
+
+/** As many as one job uses at a time (a walk beside a fold), and no more memory than that. */
+const MAX_IDLE = 2;
+const MAX_IDLE_BYTES = 8 << 20;
+
 /**
  * One instance of the core with its arena: a job (one aggregation, one walk) owns one for its whole life, so nothing of
  * another job can come between, also across awaits. The memory grows in `openCore` only; views stay valid after that.
@@ -45,12 +52,18 @@ async function compile(): Promise<WebAssembly.Module> {
 export class Core {
   readonly exports: CoreExports;
   readonly #memory: ArrayBufferLike;
+  readonly #base: number;
   #top: number;
+  /** End of what was ever taken. */
+  #reached: number;
+  #isOpen = true;
 
   /** @param arenaBytes how much `take` must be able to give in all */
   constructor(exports: CoreExports, arenaBytes: number) {
     this.exports = exports;
-    this.#top = align(exports.arenaBase() >>> 0);
+    this.#base = align(exports.arenaBase() >>> 0);
+    this.#top = this.#base;
+    this.#reached = this.#base;
     const missing = this.#top + arenaBytes - exports.memory.buffer.byteLength;
     if (missing > 0) {
       try {
@@ -77,6 +90,7 @@ export class Core {
       throw new RangeError(`the arena has ${this.free} bytes left, not ${byteLength}`);
     }
     this.#top = top;
+    this.#reached = Math.max(this.#reached, top);
     return address;
   }
 
@@ -88,6 +102,29 @@ export class Core {
     } finally {
       this.#top = top;
     }
+  }
+
+  /**
+   * Ends the job. Neither the core nor a view of it may be used any more: the instance is wiped and given to the next
+   * job. Harmless when repeated.
+   */
+  close(): void {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    if (idle.length >= MAX_IDLE || this.#memory.byteLength > MAX_IDLE_BYTES) return;
+    this.bytes(this.#base, this.#reached - this.#base).fill(0);
+    this.#top = this.#base;
+    this.#reached = this.#base;
+    idle.push(this);
+  }
+
+  /** Takes an idle instance that can give `arenaBytes`. */
+  static reuse(arenaBytes: number): Core | undefined {
+    const position = idle.findIndex((core) => core.free >= arenaBytes);
+    if (position < 0) return undefined;
+    const [core] = idle.splice(position, 1) as [Core]; // found
+    core.#isOpen = true;
+    return core;
   }
 
   /** The bytes at an address of the arena. */
@@ -106,12 +143,14 @@ function align(address: number): number {
 }
 
 /**
- * Opens an instance of the core.
+ * Opens an instance of the core; the caller closes it.
  *
  * @param arenaBytes what the job will take in all, in bytes
  * @throws UnavailableError when the host has no WebAssembly with SIMD, or no memory
  */
 export async function openCore(arenaBytes = 1 << 20): Promise<Core> {
+  const kept = Core.reuse(arenaBytes);
+  if (kept !== undefined) return kept;
   const module = await compileCore();
   const { exports } = await instantiate(module);
   const core = new Core(exports as unknown as CoreExports, arenaBytes); // typed by hand in exports.ts

@@ -1,5 +1,5 @@
 import { MAX_DIMENSIONS, MAX_TENSORS, PICKLE_TEXT_LIMIT } from '../../assembly/abi.ts';
-import { openCore } from '../core/core.ts';
+import { type Core, openCore } from '../core/core.ts';
 import { writeNpyHeader } from '../core/npy.ts';
 import { writePickle } from '../core/pickle-writer.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
@@ -18,7 +18,13 @@ import type { Encoding, TensorSpec, WeightsSpec } from './encoding.ts';
  */
 export async function encodeWeights(spec: WeightsSpec): Promise<Encoding> {
   const lengths = spec.tensors.map(checkSpec);
-  const pieces = spec.format === 'npy' ? await encodePlain(spec) : await encodeObject(spec, lengths);
+  const core = await openCore();
+  let pieces: Uint8Array[];
+  try {
+    pieces = spec.format === 'npy' ? encodePlain(core, spec) : encodeObject(core, spec, lengths);
+  } finally {
+    core.close();
+  }
   const literals = [];
   const payloads = [];
   let offset = 0;
@@ -34,16 +40,15 @@ export async function encodeWeights(spec: WeightsSpec): Promise<Encoding> {
   return { byteLength: offset, literals, payloads };
 }
 
-async function encodePlain({ tensors }: WeightsSpec): Promise<Uint8Array[]> {
+function encodePlain(core: Core, { tensors }: WeightsSpec): Uint8Array[] {
   const [tensor] = tensors;
   if (tensor === undefined || tensors.length > 1) {
     throw new RangeError(`a plain .npy file holds exactly one tensor, not ${tensors.length}`);
   }
-  const core = await openCore();
   return [writeNpyHeader(core, DTYPES[tensor.dtype].code, tensor.shape)];
 }
 
-async function encodeObject(spec: WeightsSpec, lengths: readonly number[]): Promise<Uint8Array[]> {
+function encodeObject(core: Core, spec: WeightsSpec, lengths: readonly number[]): Uint8Array[] {
   const { weighting, tensors } = spec;
   if (weighting === null) throw new RangeError('an object array needs a weighting');
   const asFloat = (spec.weightingType ?? (Number.isSafeInteger(weighting) ? 'int' : 'float')) === 'float';
@@ -54,7 +59,6 @@ async function encodeObject(spec: WeightsSpec, lengths: readonly number[]): Prom
     throw new RangeError(`a weight file holds at most ${MAX_TENSORS} tensors, not ${tensors.length}`);
   }
   const encoder = new TextEncoder();
-  const core = await openCore();
   const pieces = writePickle(
     core,
     weighting,

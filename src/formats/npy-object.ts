@@ -39,7 +39,7 @@ const MAX_ARENA_BYTES = 1 << 30;
 /**
  * The layout of a weight file.
  *
- * @param core an instance that is used for this alone: its whole arena is taken
+ * @param core an instance that is used for this alone: its whole arena is taken. It stays the caller's
  * @param header what the .npy header says
  */
 export async function readObjectLayout(

@@ -47,12 +47,16 @@ export async function openWeights(source: ByteSource, options: ReadOptions = {})
     });
   }
   const core = await openCore();
-  const header = await readHeader(source, core, head);
-  const layout =
-    header.dtype === 0
-      ? await readObjectLayout(source, core, header, options)
-      : npyLayout(header, source.name, source.byteLength, options);
-  return { source, layout };
+  try {
+    const header = await readHeader(source, core, head);
+    const layout =
+      header.dtype === 0
+        ? await readObjectLayout(source, core, header, options)
+        : npyLayout(header, source.name, source.byteLength, options);
+    return { source, layout };
+  } finally {
+    core.close();
+  }
 }
 
 async function readHeader(source: ByteSource, core: Core, head: Uint8Array): Promise<TensorRecord> {
