@@ -10,13 +10,13 @@ import { type Core, openCore } from '../core/core.ts';
 import { findNonFinite, swapBytes } from '../core/elements.ts';
 import { AggregationError, type NonFiniteElement } from '../errors.ts';
 import type { Encoding, TensorSpec } from '../formats/encoding.ts';
-import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
+import { type ByteSink, type ByteSource, memoryScratch, type ScratchFactory } from '../tensor/bytes.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts';
 import { matchTensors } from './match.ts';
 import { planRanges, type Range } from './ranges.ts';
 import { planReads } from './reads.ts';
-import { changed, memoryScratch, needsReorder, reorderInto, type ScratchFactory } from './reorder.ts';
+import { changed, needsReorder, reorderInto } from './reorder.ts';
 import { type Fold, type Strategy, strategies } from './strategies.ts';
 import { settleWeightings } from './weightings.ts';
 

@@ -7,7 +7,7 @@
  * of a column is short, and only that part where it is long enough to be worth a read of its own.
  */
 import { FileError } from '../errors.ts';
-import type { ByteSource } from '../tensor/bytes.ts';
+import type { ByteSource, Scratch } from '../tensor/bytes.ts';
 import { itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type TensorLayout } from '../tensor/layout.ts';
 
@@ -16,14 +16,6 @@ const SLAB = 8 << 20;
 
 /** A part of a column that is longer than this is read on its own. */
 const LONG_RUN = 4096;
-
-/** Room for the elements of one tensor in C order: a temporary file, or memory. */
-export interface Scratch extends ByteSource {
-  write(offset: number, bytes: Uint8Array): void | Promise<void>;
-}
-
-/** Makes scratch room of a number of bytes; `close` removes it. */
-export type ScratchFactory = (byteLength: number) => Scratch | Promise<Scratch>;
 
 /** True when C order and the stored order are not the same bytes. */
 export function needsReorder(tensor: TensorLayout): boolean {
@@ -120,22 +112,4 @@ export function changed(source: ByteSource, offset: number): FileError {
     `${source.name} ended at byte ${offset} while it was read: it has changed since it was opened`,
     source.name,
   );
-}
-
-/** Scratch room in memory. */
-export function memoryScratch(byteLength: number): Scratch {
-  const room = new Uint8Array(byteLength);
-  return {
-    name: 'scratch',
-    byteLength,
-    readInto(offset, target) {
-      const part = room.subarray(offset, offset + target.byteLength);
-      target.set(part);
-      return part.byteLength;
-    },
-    write(offset, bytes) {
-      room.set(bytes, offset);
-    },
-    close() {},
-  };
 }

@@ -21,7 +21,7 @@ export async function encodeWeights(spec: WeightsSpec): Promise<Encoding> {
   const core = await openCore();
   let pieces: Uint8Array[];
   try {
-    pieces = spec.format === 'npy' ? encodePlain(core, spec) : encodeObject(core, spec, lengths);
+    pieces = encodePieces(core, spec, lengths);
   } finally {
     core.close();
   }
@@ -38,6 +38,17 @@ export async function encodeWeights(spec: WeightsSpec): Promise<Encoding> {
     }
   }
   return { byteLength: offset, literals, payloads };
+}
+
+function encodePieces(core: Core, spec: WeightsSpec, lengths: readonly number[]): Uint8Array[] {
+  switch (spec.format) {
+    case 'npy':
+      return encodePlain(core, spec);
+    case 'npy-object':
+      return encodeObject(core, spec, lengths);
+    default:
+      throw new RangeError(`${spec.format} cannot be written yet`);
+  }
 }
 
 function encodePlain(core: Core, { tensors }: WeightsSpec): Uint8Array[] {

@@ -1,4 +1,5 @@
 import type { DType } from '../tensor/dtypes.ts';
+import type { WeightsFormat } from '../tensor/layout.ts';
 
 /** One tensor as a writer needs it: everything but its elements. */
 export interface TensorSpec {
@@ -9,7 +10,7 @@ export interface TensorSpec {
 
 /** A weight file to be written: everything but the elements. */
 export interface WeightsSpec {
-  readonly format: 'npy' | 'npy-object';
+  readonly format: WeightsFormat;
   /** Null only where the format needs none. */
   readonly weighting: number | null;
   /** How to store the weighting; integral numbers as int unless given. */
@@ -17,13 +18,26 @@ export interface WeightsSpec {
   readonly tensors: readonly TensorSpec[];
 }
 
+/** Bytes of a file that are no tensor's elements. */
+export interface Literal {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
 /**
  * A weight file without its elements: every byte of it that is not a tensor's element stands in `literals`, and
  * `payloads[i]` is the room of the elements of tensor i (little endian, C order). Literals and payloads together cover
  * the file without gap or overlap, ordered by offset, so its length is known before the first element is.
+ *
+ * Containers with checksums have bytes that depend on the elements: those are covered by what `seal` gives instead.
  */
 export interface Encoding {
   readonly byteLength: number;
-  readonly literals: readonly { readonly offset: number; readonly bytes: Uint8Array }[];
+  readonly literals: readonly Literal[];
   readonly payloads: readonly { readonly offset: number; readonly byteLength: number }[];
+  /**
+   * The literals that need the CRC-32 (as in ZIP and gzip) of each payload, in the order of the tensors; they fill the
+   * gaps that literals and payloads leave. Undefined where nothing depends on the elements.
+   */
+  readonly seal?: ((checksums: readonly number[]) => readonly Literal[]) | undefined;
 }

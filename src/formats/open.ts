@@ -1,17 +1,29 @@
 import { type Core, openCore } from '../core/core.ts';
 import { readNpyHeader } from '../core/npy.ts';
 import type { TensorRecord } from '../core/records.ts';
-import type { ByteSource } from '../tensor/bytes.ts';
+import type { ByteSource, ScratchFactory } from '../tensor/bytes.ts';
 import type { Layout } from '../tensor/layout.ts';
 import { npyLayout, type ReadOptions } from './npy.ts';
 import { readObjectLayout } from './npy-object.ts';
 import { formatError, refusalError } from './refusals.ts';
 import { SNIFF_BYTES, type Sniffed, sniff } from './sniff.ts';
 
+/** What unpacking needs of the host. */
+export interface UnpackOptions {
+  /** Where unpacked elements go. */
+  readonly scratch: ScratchFactory;
+}
+
 /** A weight file whose layout is known. */
 export interface Weights {
   readonly source: ByteSource;
   readonly layout: Layout;
+  /**
+   * Null when the elements of every tensor are contiguous in the file. Else (compressed members) gives the same weights
+   * with a source in which they are and a layout that says where; that source is closed by the caller, and the one
+   * below it stays the caller's too.
+   */
+  readonly unpack: ((options: UnpackOptions) => Promise<Weights>) | null;
 }
 
 const UNSUPPORTED: Readonly<Record<Exclude<Sniffed, 'npy' | 'unknown'>, string>> = {
@@ -53,7 +65,7 @@ export async function openWeights(source: ByteSource, options: ReadOptions = {})
       header.dtype === 0
         ? await readObjectLayout(source, core, header, options)
         : npyLayout(header, source.name, source.byteLength, options);
-    return { source, layout };
+    return { source, layout, unpack: null };
   } finally {
     core.close();
   }

@@ -1,5 +1,5 @@
 import type { NonFiniteElement } from '../errors.ts';
-import type { Layout } from '../tensor/layout.ts';
+import type { Layout, WeightsFormat } from '../tensor/layout.ts';
 
 /** One input of an aggregation over files. */
 export interface AggregateInput {
@@ -15,7 +15,7 @@ export interface AggregateRequest {
   /** Appears complete or not at all. */
   readonly output: string;
   /** `npy` when every input is a plain array, else `npy-object`, unless given. */
-  readonly format?: 'npy' | 'npy-object' | undefined;
+  readonly format?: WeightsFormat | undefined;
   /** What NaN and infinity in inputs do: refuse the job (default), or follow IEEE 754 into the result. */
   readonly nonFinite?: 'reject' | 'propagate' | undefined;
   /** Compute the SHA-256 of the output (default true). */

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
-import type { Scratch, ScratchFactory } from '../aggregate/reorder.ts';
+
+import type { Scratch, ScratchFactory } from '../tensor/bytes.ts';
 import { fileError } from './file-errors.ts';
 
 /**

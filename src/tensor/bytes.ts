@@ -29,6 +29,14 @@ export interface ByteSink {
   discard(): void | Promise<void>;
 }
 
+/** Room for bytes that are needed for a while, a temporary file or memory; `close` removes it. */
+export interface Scratch extends ByteSource {
+  write(offset: number, bytes: Uint8Array): void | Promise<void>;
+}
+
+/** Makes scratch room of a number of bytes. */
+export type ScratchFactory = (byteLength: number) => Scratch | Promise<Scratch>;
+
 /** A source over bytes in memory. The bytes are not copied and must not change while the source is used. */
 export function memorySource(bytes: Uint8Array, name = 'memory'): ByteSource {
   return {
@@ -53,5 +61,16 @@ export function memorySink(byteLength: number): ByteSink & { readonly bytes: Uin
     },
     commit() {},
     discard() {},
+  };
+}
+
+/** Scratch room in memory. */
+export function memoryScratch(byteLength: number): Scratch {
+  const room = new Uint8Array(byteLength);
+  return {
+    ...memorySource(room, 'scratch'),
+    write(offset, bytes) {
+      room.set(bytes, offset);
+    },
   };
 }

@@ -1,7 +1,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { memoryScratch, needsReorder, reorderInto } from '../../src/aggregate/reorder.ts';
-import { memorySource } from '../../src/tensor/bytes.ts';
+import { needsReorder, reorderInto } from '../../src/aggregate/reorder.ts';
+import { memoryScratch, memorySource } from '../../src/tensor/bytes.ts';
 import { type DType, itemSize } from '../../src/tensor/dtypes.ts';
 import { elementCount, type TensorLayout } from '../../src/tensor/layout.ts';
 import { sameBytes } from '../helpers/bytes.ts';
