@@ -42,6 +42,7 @@ export async function main(args: readonly string[]): Promise<number> {
     return exitCode;
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.done; // --help, --version
+    if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage; // no command: help is out
     const ours =
       error instanceof CommanderError ? new UsageError(error.message.replace(/^error: /, '')) : error;
     printError(ours, { json: args.includes('--json'), verbose: args.includes('--verbose') });

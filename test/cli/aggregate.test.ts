@@ -185,6 +185,13 @@ test('errors have the codes and exit codes of the documentation', async () => {
   assert.ok(!existsSync(join(folder, 'x.npy')));
 });
 
+test('without a command it shows its help', async () => {
+  const { code, stderr } = await cambium();
+  assert.is(code, 2);
+  assert.match(stderr, /^Usage: cambium/);
+  assert.not.match(stderr, /outputHelp/);
+});
+
 test('a failed aggregation leaves nothing behind', async () => {
   const place = join(folder, 'place');
   mkdirSync(place);
