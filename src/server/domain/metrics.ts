@@ -11,6 +11,7 @@ const MODES: readonly MetricsMode[] = ['train', 'test', 'non-federated'];
 /**
  * Stores what a leaf measured on an aggregation.
  *
+ * @param idempotencyKey the same key of the same leaf is the same report, and counts once
  * @throws Refusal `metrics-mode`, `aggregation-unknown`, `branch-other`
  */
 export async function addMetrics(
@@ -18,6 +19,7 @@ export async function addMetrics(
   leaf: Leaf,
   aggregationId: string,
   { mode, data }: MetricsChange,
+  idempotencyKey?: string,
 ): Promise<MetricsBody> {
   if (!MODES.includes(mode)) {
     throw new Refusal('unprocessable', 'metrics-mode', `the mode of metrics is one of ${MODES.join(', ')}`);
@@ -26,7 +28,13 @@ export async function addMetrics(
   const metrics = { aggregation_id: aggregationId, leaf_id: leaf.id, mode, received_at: domain.now() };
   await domain.db
     .insertInto('metrics')
-    .values({ id: randomUUID(), ...metrics, data: JSON.stringify(data) })
+    .values({
+      id: randomUUID(),
+      ...metrics,
+      data: JSON.stringify(data),
+      idempotency_key: idempotencyKey ?? null,
+    })
+    .onConflict((conflict) => conflict.columns(['leaf_id', 'idempotency_key']).doNothing())
     .execute();
   return { ...metrics, data };
 }

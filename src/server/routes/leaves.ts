@@ -4,6 +4,7 @@ import { API_PREFIX, type AuthenticatedBody, type MetricsChange } from '../../wi
 import { addMetrics } from '../domain/metrics.ts';
 import type { RouteContext } from './context.ts';
 import { leafOf, pathId } from './credentials.ts';
+import { idempotencyKey } from './idempotency.ts';
 import { bodies } from './schemas.ts';
 
 export function leafRoutes(app: FastifyInstance, { domain }: RouteContext): void {
@@ -28,6 +29,7 @@ export function leafRoutes(app: FastifyInstance, { domain }: RouteContext): void
         leaf,
         pathId(request, 'aggregation'),
         request.body as MetricsChange, // the mode is checked by the domain
+        idempotencyKey(request),
       );
       return reply.status(201).send(metrics);
     },

@@ -8,10 +8,8 @@ import { Refusal } from '../domain/refusal.ts';
 import { acceptUpdate, checkReceiving, findByKey, type UpdateOptions } from '../domain/updates.ts';
 import type { RouteContext } from './context.ts';
 import { leafOfPath } from './credentials.ts';
+import { idempotencyKey } from './idempotency.ts';
 import { queryNumber } from './operating.ts';
-
-/** Longer keys are no keys: a UUID has 36 characters. */
-const MAX_KEY_LENGTH = 200;
 
 export function uploadRoutes(app: FastifyInstance, context: RouteContext): void {
   // Weights come under any content type, or none, and are never parsed here.
@@ -124,19 +122,6 @@ export function drainAfterAnswer(request: FastifyRequest, reply: FastifyReply, c
     wait();
     raw.resume();
   });
-}
-
-function idempotencyKey(request: FastifyRequest): string | undefined {
-  const key = request.headers['idempotency-key'];
-  if (key === undefined) return undefined;
-  if (typeof key !== 'string' || key === '' || key.length > MAX_KEY_LENGTH) {
-    throw new Refusal(
-      'malformed',
-      'idempotency-key-invalid',
-      `an idempotency key has 1 to ${MAX_KEY_LENGTH} characters`,
-    );
-  }
-  return key;
 }
 
 /** SHA-256 of `Repr-Digest` (RFC 9530) in hexadecimal; other algorithms are not looked at. */

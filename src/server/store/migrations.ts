@@ -52,7 +52,7 @@ const MIGRATIONS: readonly (readonly string[])[] = [
     `create table metrics (
       id text primary key, aggregation_id text not null references aggregations (id),
       leaf_id text not null references leaves (id), mode text not null, data text not null,
-      received_at bigint not null)`,
+      idempotency_key text, received_at bigint not null, unique (leaf_id, idempotency_key))`,
     `create index metrics_by_aggregation on metrics (aggregation_id)`,
   ],
 ];

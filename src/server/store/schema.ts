@@ -125,6 +125,7 @@ interface MetricsTable {
   leaf_id: string;
   mode: 'train' | 'test' | 'non-federated';
   data: string;
+  idempotency_key: string | null;
   received_at: number;
 }
 

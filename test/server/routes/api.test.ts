@@ -110,9 +110,13 @@ test('metrics are stored and listed', async () => {
   await harness.upload(leaf, toyFile(1));
   const { aggregation_id } = JSON.parse((await stream.event())!.data!);
   await stream.close();
-  const post = (body: unknown, by = leafToken(leaf), aggregation = aggregation_id) =>
+  const post = (body: unknown, by = leafToken(leaf), aggregation = aggregation_id, key?: string) =>
     harness.call<MetricsBody & ErrorBody>('POST', paths.metrics(aggregation), {
-      headers: { authorization: by, 'content-type': 'application/json' },
+      headers: {
+        authorization: by,
+        'content-type': 'application/json',
+        ...(key !== undefined && { 'idempotency-key': key }),
+      },
       body: JSON.stringify(body),
     });
   for (const data of [{ accuracy: 0.5 }, [1, 'x'], null, 'text', 3]) {
@@ -126,8 +130,13 @@ test('metrics are stored and listed', async () => {
       data,
     } as unknown);
   }
+  // A report that is sent again because its answer was lost counts once.
+  for (let i = 0; i < 2; i++) {
+    const again = await post({ mode: 'train', data: 1 }, leafToken(leaf), aggregation_id, 'a key');
+    assert.is(again.status, 201);
+  }
   const { body } = await harness.operate<{ items: MetricsBody[] }>('GET', paths.branchMetrics(id));
-  assert.is(body.items.length, 5);
+  assert.is(body.items.length, 6);
   assert.is((await post({ mode: 'x', data: 1 })).body.code, 'metrics-mode');
   assert.is((await post({ mode: 'test' })).body.code, 'request-invalid');
   assert.is(
