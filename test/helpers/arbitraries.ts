@@ -70,7 +70,7 @@ export function tensorLists(options: UpdateOptions = {}): fc.Arbitrary<Tensor[]>
 }
 
 /** Weightings of every width that pickles know, and the way they are stored. */
-export const weightings: fc.Arbitrary<{ weighting: number; weightingType: 'int' | 'float' }> = fc.oneof(
+const weightings: fc.Arbitrary<{ weighting: number; weightingType: 'int' | 'float' }> = fc.oneof(
   fc
     .oneof(
       fc.constantFrom(0, 1, 255, 256, 65_535, 65_536, 2 ** 31 - 1, 2 ** 31, 2 ** 53 - 1),

@@ -42,7 +42,7 @@ export async function comesBack(
 }
 
 /** Literals and payloads are in order and cover the file without gap or overlap. */
-export function covers({ byteLength, literals, payloads, seal }: Encoding, tensors: number): void {
+function covers({ byteLength, literals, payloads, seal }: Encoding, tensors: number): void {
   const sealed = seal?.(payloads.map(() => 0)) ?? [];
   const parts = [
     ...[...literals, ...sealed].map(({ offset, bytes }) => ({ offset, length: bytes.byteLength })),
