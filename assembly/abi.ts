@@ -114,6 +114,12 @@ export const TENSOR_NAME_OFFSET = 40;
 /** f64 each. */
 export const TENSOR_SHAPE = 48;
 
+// A tensor of a torch archive is a view of a storage. Its record has in TENSOR_OFFSET the first element and in
+// TENSOR_LENGTH the elements of the storage, both counted in elements; behind the shape follow as many strides (f64
+// each, in elements), then u32 address, u32 length of the storage's key. Any number may be negative.
+/** Bytes behind the strides. */
+export const TENSOR_KEY_BYTES = 8;
+
 export const TENSOR_FORTRAN = 1;
 export const TENSOR_BIG_ENDIAN = 2;
 
@@ -168,3 +174,7 @@ export const REASON_PARAMETERS = 25;
 export const REASON_PARAMETER = 26;
 export const REASON_OBJECT = 27;
 export const REASON_STRUCTURED = 28;
+export const REASON_TORCH_GLOBAL = 29;
+export const REASON_TORCH_TENSOR = 30;
+export const REASON_STATE_DICT = 31;
+export const REASON_STATE_ENTRY = 32;

@@ -1,4 +1,5 @@
-// What a pickle may name, call (REDUCE) and fill (BUILD): two small tables over tags. Nothing is imported or called.
+// What a pickle may name, call (REDUCE) and fill (BUILD): two small tables over tags. Nothing is imported or called. What
+// torch archives may name stands in pickle-torch.ts: neither kind of file may use the names of the other.
 
 import {
   ANSWER_NAME,
@@ -22,9 +23,18 @@ import {
   REASON_STACK_EMPTY,
   REASON_STRUCTURED,
   REASON_TEXT_PAYLOAD,
+  REASON_TORCH_GLOBAL,
+  REASON_TORCH_TENSOR,
   TENSOR_BIG_ENDIAN,
   WEIGHTS_FORM,
 } from './abi';
+import {
+  rebuildTensor,
+  TAG_ORDERED_DICT,
+  TAG_REBUILD_PARAMETER,
+  TAG_REBUILD_TENSOR,
+  TORCH_NAMES,
+} from './pickle-torch';
 import {
   at,
   BOTTOM,
@@ -62,6 +72,7 @@ import {
   spanLength,
   T_ARRAY,
   T_BYTES,
+  T_DICT,
   T_DTYPE,
   T_INT,
   T_LIST,
@@ -69,14 +80,16 @@ import {
   T_NONE,
   T_SCALAR,
   T_TAG,
+  T_TENSOR,
   T_TEXT,
   T_TUPLE,
+  TORCH,
   take,
   tellText,
   typeOf,
   value,
 } from './pickle-values';
-import { DTYPE_OBJECT, dtypeOf, growSize, isText, itemSizeOf, MAX_SAFE } from './text';
+import { DTYPE_OBJECT, dtypeOf, findName, growSize, itemSizeOf, MAX_SAFE } from './text';
 
 const TAG_RECONSTRUCT: u32 = 1;
 const TAG_SCALAR: u32 = 2;
@@ -87,42 +100,22 @@ const TAG_ENCODE: u32 = 6;
 const TAG_BYTES: u32 = 7;
 const TAG_BFLOAT16: u32 = 8;
 
+/** Module, blank, name, and the tag as a character. One literal: the compiler does not join several. */
+const NUMPY_NAMES =
+  'numpy.core.multiarray _reconstruct\x01numpy._core.multiarray _reconstruct\x01numpy.core.multiarray scalar\x02numpy._core.multiarray scalar\x02numpy.core.numeric _frombuffer\x03numpy._core.numeric _frombuffer\x03numpy ndarray\x04numpy dtype\x05_codecs encode\x06__builtin__ bytes\x07builtins bytes\x07ml_dtypes bfloat16\x08';
+
 /** Turns a name into its tag, or refuses it: here, where it is imported, although nothing may ever use it. */
 export function global(module: usize, moduleLength: u32, name: usize, nameLength: u32): u32 {
-  const tag = tagOf(module, moduleLength, name, nameLength);
+  const isTorch = load<u32>(s, TORCH) !== 0;
+  const tag = findName(isTorch ? TORCH_NAMES : NUMPY_NAMES, module, moduleLength, name, nameLength);
   if (tag === 0) {
     tellText(module, moduleLength, ANSWER_TEXT);
     tellText(name, nameLength, ANSWER_NAME);
-    return refuse(PICKLE_GLOBAL, REASON_OPERANDS);
+    return refuse(PICKLE_GLOBAL, isTorch ? REASON_TORCH_GLOBAL : REASON_OPERANDS);
   }
   const node = value(T_TAG, 4);
   store<u32>(node, tag, NODE);
   return push(node);
-}
-
-function tagOf(module: usize, moduleLength: u32, name: usize, nameLength: u32): u32 {
-  if (isText(module, moduleLength, 'numpy')) {
-    if (isText(name, nameLength, 'ndarray')) return TAG_NDARRAY;
-    if (isText(name, nameLength, 'dtype')) return TAG_DTYPE;
-  } else if (
-    isText(module, moduleLength, 'numpy.core.multiarray') ||
-    isText(module, moduleLength, 'numpy._core.multiarray')
-  ) {
-    if (isText(name, nameLength, '_reconstruct')) return TAG_RECONSTRUCT;
-    if (isText(name, nameLength, 'scalar')) return TAG_SCALAR;
-  } else if (
-    isText(module, moduleLength, 'numpy.core.numeric') ||
-    isText(module, moduleLength, 'numpy._core.numeric')
-  ) {
-    if (isText(name, nameLength, '_frombuffer')) return TAG_FROMBUFFER;
-  } else if (isText(module, moduleLength, '_codecs')) {
-    if (isText(name, nameLength, 'encode')) return TAG_ENCODE;
-  } else if (isText(module, moduleLength, '__builtin__') || isText(module, moduleLength, 'builtins')) {
-    if (isText(name, nameLength, 'bytes')) return TAG_BYTES;
-  } else if (isText(module, moduleLength, 'ml_dtypes')) {
-    if (isText(name, nameLength, 'bfloat16')) return TAG_BFLOAT16;
-  }
-  return 0;
 }
 
 function isTag(node: usize, tag: u32): bool {
@@ -176,6 +169,16 @@ export function reduce(): u32 {
         return push(node);
       }
       break;
+    case TAG_ORDERED_DICT:
+      if (count === 0) return push(value(T_DICT, 16));
+      break;
+    case TAG_REBUILD_TENSOR:
+      if (count === 6) return rebuildTensor(a);
+      return refuse(PICKLE_STRUCTURE, REASON_TORCH_TENSOR);
+    case TAG_REBUILD_PARAMETER:
+      // A parameter is its tensor; whether it wants a gradient is nothing to us.
+      if (count === 3 && typeOf(itemOf(a, 0)) === T_TENSOR) return push(itemOf(a, 0));
+      return refuse(PICKLE_STRUCTURE, REASON_TORCH_TENSOR);
   }
   return refuse(PICKLE_STRUCTURE, REASON_OPERANDS);
 }
@@ -242,6 +245,8 @@ export function build(): u32 {
   const target = peek();
   if (target === 0) return refuse(PICKLE_STRUCTURE, REASON_STACK_EMPTY);
   const type = typeOf(target);
+  // What torch notes about a state dict (_metadata: versions of modules) has no part in the weights.
+  if (type === T_DICT && typeOf(state) === T_DICT) return GO_ON;
   if (typeOf(state) === T_TUPLE && load<u32>(target, BUILT) === 0) {
     if (type === T_DTYPE) return buildDtype(target, state);
     if (type === T_ARRAY) return buildArray(target, state);

@@ -1,4 +1,5 @@
-// The opcodes of a pickle that np.save emits for weight files, protocols 2 to 5. Nothing else is accepted.
+// The opcodes of a pickle that np.save emits for weight files, protocols 2 to 5, and (BINPERSID, dictionaries) that
+// torch.save emits for state dicts. Nothing else is accepted.
 
 export const MARK: u32 = 0x28;
 export const EMPTY_TUPLE: u32 = 0x29;
@@ -10,6 +11,7 @@ export const BININT: u32 = 0x4a;
 export const BININT1: u32 = 0x4b;
 export const BININT2: u32 = 0x4d;
 export const NONE: u32 = 0x4e;
+export const BINPERSID: u32 = 0x51;
 export const REDUCE: u32 = 0x52;
 export const BINSTRING: u32 = 0x54;
 export const SHORT_BINSTRING: u32 = 0x55;
@@ -24,7 +26,9 @@ export const INST: u32 = 0x69;
 export const LONG_BINGET: u32 = 0x6a;
 export const BINPUT: u32 = 0x71;
 export const LONG_BINPUT: u32 = 0x72;
+export const SETITEM: u32 = 0x73;
 export const TUPLE: u32 = 0x74;
+export const SETITEMS: u32 = 0x75;
 export const EMPTY_DICT: u32 = 0x7d;
 export const PROTO: u32 = 0x80;
 export const TUPLE1: u32 = 0x85;

@@ -1,4 +1,4 @@
-// What a walk has found: the weighting, and the tensors one by one.
+// What a walk has found: the weighting (of a weight file), and the tensors one by one.
 
 import {
   ANSWER_COUNT,
@@ -28,6 +28,8 @@ import {
   REASON_PARAMETERS,
   REASON_RESULTS,
   REASON_STACK_EMPTY,
+  REASON_STATE_DICT,
+  REASON_STATE_ENTRY,
   REASON_TENSORS,
   REASON_WEIGHTING,
   REASON_WEIGHTING_RANGE,
@@ -35,6 +37,7 @@ import {
   TENSOR_DIMENSIONS,
   TENSOR_DTYPE,
   TENSOR_FLAGS,
+  TENSOR_KEY_BYTES,
   TENSOR_LENGTH,
   TENSOR_NAME,
   TENSOR_NAME_OFFSET,
@@ -50,12 +53,14 @@ import {
   copyOf,
   DEPTH,
   DTYPE,
+  ELEMENTS,
   enterState,
   FILE_END,
   FLAGS,
   FRAME_END,
-  IS_STRING,
+  isTextual,
   itemOf,
+  KEY,
   LENGTH,
   MAX_NESTING,
   NODE,
@@ -68,19 +73,23 @@ import {
   refuseAt,
   SHAPE,
   STACK,
+  STORAGE,
+  STRIDES,
   s,
   spanLength,
   T_ARRAY,
-  T_BYTES,
+  T_DICT,
   T_FLOAT,
   T_INT,
   T_LIST,
   T_LONG,
   T_SCALAR,
-  T_TEXT,
+  T_TENSOR,
   T_TUPLE,
   TENSORS,
+  TORCH,
   typeOf,
+  VIEW_OFFSET,
   VISITS,
 } from './pickle-values';
 import { DTYPE_OBJECT, itemSizeOf, MAX_SAFE } from './text';
@@ -88,7 +97,13 @@ import { DTYPE_OBJECT, itemSizeOf, MAX_SAFE } from './text';
 /** Items looked at while flattening: a list of lists of empty lists holds no array, but takes time. */
 const MAX_VISITS: u32 = 1 << 20;
 
-/** STOP, with `next` the position behind it: one object array [weighting, parameters] must be left, and nothing follow. */
+/** The longest record: of a tensor of torch, which has strides too. */
+const RECORD_BYTES: usize = TENSOR_SHAPE + 16 * MAX_DIMENSIONS + TENSOR_KEY_BYTES;
+
+/**
+ * STOP, with `next` the position behind it: one object array [weighting, parameters], of a torch archive one dict, must
+ * be left, and nothing follow.
+ */
 export function stop(next: u64): u32 {
   const array = peek();
   if (array === 0) return refuse(PICKLE_STRUCTURE, REASON_STACK_EMPTY);
@@ -96,6 +111,11 @@ export function stop(next: u64): u32 {
   const frameEnd = load<u64>(s, FRAME_END);
   if (frameEnd !== 0 && frameEnd !== next) return refuse(PICKLE_STRUCTURE, REASON_FRAME);
   if (next !== load<u64>(s, FILE_END)) return refuseAt(NPY_DATA_TRAILING, REASON_OPERANDS, next);
+  if (load<u32>(s, TORCH) !== 0) {
+    if (typeOf(array) !== T_DICT) return refuseAt(WEIGHTS_FORM, REASON_STATE_DICT, positionOf(array));
+    open(array);
+    return READ_DONE;
+  }
   if (typeOf(array) === T_ARRAY && load<u32>(array, BUILT) === 0)
     return refuseAt(PICKLE_STRUCTURE, REASON_NOT_BUILT, positionOf(array));
   if (typeOf(array) !== T_ARRAY || load<u32>(array, DTYPE) !== DTYPE_OBJECT) {
@@ -171,12 +191,14 @@ function numberOf(dtype: u32, bits: u64, isBig: bool): f64 {
 
 /**
  * Hands out the tensors in order, after walkPickle answered READ_DONE: fills `out` (8-byte aligned, `bytes` long, at
- * least TENSOR_SHAPE + 8 * MAX_DIMENSIONS) with as many records as fit. ANSWER_COUNT of them are there with READ_DONE
- * and READ_MORE. Nested lists and tuples are flattened, `[name, array]` pairs give names.
+ * least RECORD_BYTES) with as many records as fit. ANSWER_COUNT of them are there with READ_DONE
+ * and READ_MORE. Nested lists and tuples are flattened, `[name, array]` pairs give names; of
+ * a state dict each entry must be a tensor under a text.
  */
 export function takeTensors(state: usize, out: usize, bytes: u32): u32 {
   enterState(state);
   const end = out + bytes;
+  const isTorch = load<u32>(s, TORCH) !== 0;
   let count: u32 = 0;
   for (let depth = load<u32>(s, DEPTH); depth > 0; depth = load<u32>(s, DEPTH)) {
     const frame = s + OPEN_TABLE + ((depth - 1) << 3);
@@ -189,7 +211,7 @@ export function takeTensors(state: usize, out: usize, bytes: u32): u32 {
       if (following === 0) store<u32>(s, depth - 1, DEPTH);
       continue;
     }
-    if (end - out < <usize>(TENSOR_SHAPE + 8 * MAX_DIMENSIONS)) {
+    if (end - out < RECORD_BYTES) {
       store<u32>(s, count, ANSWER_COUNT);
       return READ_MORE;
     }
@@ -202,23 +224,28 @@ export function takeTensors(state: usize, out: usize, bytes: u32): u32 {
 
     let name: usize = 0;
     let array = item;
-    if (isPair(chunk, index)) {
+    if (isTorch || isPair(chunk, index)) {
       name = item;
-      array = <usize>load<u32>(chunk, 12);
-      store<u32>(frame, 2, 4);
+      array = <usize>load<u32>(chunk + (index << 2), 12);
+      store<u32>(frame, index + 2, 4);
     } else {
       store<u32>(frame, index + 1, 4);
     }
     const type = typeOf(array);
-    if (type === T_LIST || type === T_TUPLE) {
+    if (isTorch) {
+      if (type !== T_TENSOR || !isTextual(name))
+        return refuseAt(WEIGHTS_FORM, REASON_STATE_ENTRY, positionOf(array));
+    } else if (type === T_LIST || type === T_TUPLE) {
       if (depth === MAX_NESTING) return refuseAt(PICKLE_LIMIT, REASON_NESTING, positionOf(array));
       open(array);
       continue;
+    } else {
+      if (type !== T_ARRAY) return refuseAt(WEIGHTS_FORM, REASON_PARAMETER, positionOf(array));
+      if (load<u32>(array, BUILT) === 0)
+        return refuseAt(PICKLE_STRUCTURE, REASON_NOT_BUILT, positionOf(array));
+      if (load<u32>(array, DTYPE) === DTYPE_OBJECT)
+        return refuseAt(PICKLE_STRUCTURE, REASON_CYCLE, positionOf(array));
     }
-    if (type !== T_ARRAY) return refuseAt(WEIGHTS_FORM, REASON_PARAMETER, positionOf(array));
-    if (load<u32>(array, BUILT) === 0) return refuseAt(PICKLE_STRUCTURE, REASON_NOT_BUILT, positionOf(array));
-    if (load<u32>(array, DTYPE) === DTYPE_OBJECT)
-      return refuseAt(PICKLE_STRUCTURE, REASON_CYCLE, positionOf(array));
     if (name !== 0 && copyOf(name) === 0) return refuseAt(PICKLE_LIMIT, REASON_NAME, positionOf(name));
     if (tensors === MAX_TENSORS) return refuseAt(PICKLE_LIMIT, REASON_TENSORS, positionOf(array));
     store<u32>(s, tensors + 1, TENSORS);
@@ -241,24 +268,42 @@ function open(container: usize): void {
 function isPair(chunk: usize, index: u32): bool {
   if (index !== 0 || load<u32>(chunk) !== 2 || load<u32>(chunk, 4) !== 0) return false;
   const first = <usize>load<u32>(chunk, 8);
-  const isName = typeOf(first) === T_TEXT || (typeOf(first) === T_BYTES && load<u32>(first, IS_STRING) !== 0);
-  return isName && typeOf(load<u32>(chunk, 12)) === T_ARRAY;
+  return isTextual(first) && typeOf(load<u32>(chunk, 12)) === T_ARRAY;
 }
 
 function writeRecord(out: usize, array: usize, name: usize): usize {
-  const payload = <usize>load<u32>(array, PAYLOAD);
   const shape = <usize>load<u32>(array, SHAPE);
   const dimensions = load<u32>(shape, COUNT);
-  store<f64>(out, <f64>load<u64>(payload, OFFSET), TENSOR_OFFSET);
-  store<f64>(out, <f64>load<u64>(payload, LENGTH), TENSOR_LENGTH);
-  store<u32>(out, load<u32>(array, DTYPE), TENSOR_DTYPE);
-  store<u32>(out, load<u32>(array, FLAGS), TENSOR_FLAGS);
   store<u32>(out, dimensions, TENSOR_DIMENSIONS);
   store<u32>(out, name === 0 ? 0 : <u32>copyOf(name), TENSOR_NAME);
   store<u32>(out, name === 0 ? 0 : spanLength(name), TENSOR_NAME + 4);
   store<f64>(out, name === 0 ? 0 : <f64>load<u64>(name, OFFSET), TENSOR_NAME_OFFSET);
-  for (let i: u32 = 0; i < dimensions; i++) {
-    store<f64>(out + (i << 3), <f64>load<i64>(itemOf(shape, i), NODE), TENSOR_SHAPE);
+  const end = putInts(out + TENSOR_SHAPE, shape);
+  if (typeOf(array) === T_TENSOR) {
+    const storage = <usize>load<u32>(array, STORAGE);
+    const key = <usize>load<u32>(storage, KEY);
+    store<f64>(out, <f64>load<i64>(load<u32>(array, VIEW_OFFSET), NODE), TENSOR_OFFSET);
+    store<f64>(out, <f64>load<i64>(load<u32>(storage, ELEMENTS), NODE), TENSOR_LENGTH);
+    store<u32>(out, load<u32>(storage, DTYPE), TENSOR_DTYPE);
+    store<u32>(out, 0, TENSOR_FLAGS);
+    const tail = putInts(end, <usize>load<u32>(array, STRIDES));
+    store<u32>(tail, <u32>copyOf(key));
+    store<u32>(tail, spanLength(key), 4);
+    return tail + TENSOR_KEY_BYTES;
   }
-  return out + TENSOR_SHAPE + (dimensions << 3);
+  const payload = <usize>load<u32>(array, PAYLOAD);
+  store<f64>(out, <f64>load<u64>(payload, OFFSET), TENSOR_OFFSET);
+  store<f64>(out, <f64>load<u64>(payload, LENGTH), TENSOR_LENGTH);
+  store<u32>(out, load<u32>(array, DTYPE), TENSOR_DTYPE);
+  store<u32>(out, load<u32>(array, FLAGS), TENSOR_FLAGS);
+  return end;
+}
+
+/** Writes the ints of a tuple, and returns the address behind them. */
+function putInts(out: usize, tuple: usize): usize {
+  const count = load<u32>(tuple, COUNT);
+  for (let i: u32 = 0; i < count; i++) {
+    store<f64>(out + (i << 3), <f64>load<i64>(itemOf(tuple, i), NODE));
+  }
+  return out + (count << 3);
 }

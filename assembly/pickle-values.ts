@@ -36,7 +36,8 @@ export const MARKS: usize = AT + 56; // u32: open marks
 export const TENSORS: usize = AT + 60; // u32: arrays handed out
 export const VISITS: usize = AT + 64; // u32
 export const DEPTH: usize = AT + 68; // u32: open containers while flattening
-export const MARK_TABLE: usize = AT + 72; // u32[MAX_MARKS]: the stack at each mark
+export const TORCH: usize = AT + 72; // u32: 1 when the pickle is that of a torch archive
+export const MARK_TABLE: usize = AT + 76; // u32[MAX_MARKS]: the stack at each mark
 export const OPEN_TABLE: usize = MARK_TABLE + 4 * 64; // (u32 chunk, u32 index)[MAX_NESTING]
 /** Bytes of the state. */
 export const STATE_BYTES: usize = OPEN_TABLE + 8 * MAX_NESTING;
@@ -58,6 +59,9 @@ export const T_LIST: u32 = 10; // items, and last chunk, closed
 export const T_DTYPE: u32 = 11; // u32 built, u32 dtype, u32 flags (TENSOR_BIG_ENDIAN)
 export const T_ARRAY: u32 = 12; // u32 built, u32 dtype, u32 flags, u32 shape (a tuple), u32 payload (bytes or list)
 export const T_SCALAR: u32 = 13; // as T_ARRAY, without a shape
+export const T_DICT: u32 = 14; // as T_LIST: key, value, key, value …
+export const T_STORAGE: u32 = 15; // of torch: u32 dtype, u32 key (a text), u32 elements (an int)
+export const T_TENSOR: u32 = 16; // of torch: u32 storage, u32 offset (an int), u32 shape and u32 strides (tuples of ints)
 
 // A span of the file
 export const OFFSET: usize = NODE + 0; // u64
@@ -78,6 +82,13 @@ export const DTYPE: usize = NODE + 4; // u32
 export const FLAGS: usize = NODE + 8; // u32
 export const SHAPE: usize = NODE + 12; // u32
 export const PAYLOAD: usize = NODE + 16; // u32
+
+// What torch makes. A dtype stands where that of an array does.
+export const KEY: usize = NODE + 0; // u32
+export const ELEMENTS: usize = NODE + 8; // u32
+export const STORAGE: usize = NODE + 0; // u32
+export const STRIDES: usize = NODE + 4; // u32
+export const VIEW_OFFSET: usize = NODE + 8; // u32
 
 // The machine at work, set at the begin of each call and of each opcode.
 export let s: usize = 0;
@@ -221,13 +232,18 @@ export function spanLength(span: usize): u32 {
 
 /** Text that is kept, also as Python 2 writes it. */
 export function isKeptText(node: usize): bool {
-  const type = typeOf(node);
-  return (type === T_TEXT || (type === T_BYTES && load<u32>(node, IS_STRING) !== 0)) && copyOf(node) !== 0;
+  return isTextual(node) && copyOf(node) !== 0;
 }
 
 /** The character of a kept span of one byte, 0 for any other. */
 export function characterOf(span: usize): u32 {
   return copyOf(span) !== 0 && load<u64>(span, LENGTH) === 1 ? load<u8>(copyOf(span)) : 0;
+}
+
+/** Text, kept or not, also as Python 2 writes it. */
+export function isTextual(node: usize): bool {
+  const type = typeOf(node);
+  return type === T_TEXT || (type === T_BYTES && load<u32>(node, IS_STRING) !== 0);
 }
 
 export function isKept(node: usize, text: string): bool {
@@ -236,14 +252,14 @@ export function isKept(node: usize, text: string): bool {
 
 // --- tuples and lists
 
-/** Takes the top n values into a chunk. Lists among them are complete from here on, so that no cycle can arise. */
+/** Takes the top n values into a chunk. Lists and dicts among them are complete from here on, so that no cycle can arise. */
 export function collect(n: u32): usize {
   const chunk = take(8 + 4 * n);
   store<u32>(chunk, n);
   const top = load<u32>(s, STACK);
   for (let i: u32 = 0; i < n; i++) {
     const item = load<u32>(top + ((n - 1 - i) << 2));
-    if (typeOf(item) === T_LIST) store<u32>(item, 1, CLOSED);
+    if (typeOf(item) === T_LIST || typeOf(item) === T_DICT) store<u32>(item, 1, CLOSED);
     store<u32>(chunk + (i << 2), item, 8);
   }
   store<u32>(s, top + (n << 2), STACK);

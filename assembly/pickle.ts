@@ -1,6 +1,6 @@
-// The walker of the pickle in a weight file: [weighting, [arrays]] as np.save emits it.
+// The walker of the pickle in a weight file: [weighting, [arrays]] as np.save emits it, or a state dict of torch.save.
 //
-// A pickle is a program for a stack machine. This machine knows some forty opcodes and twelve names, imports nothing,
+// A pickle is a program for a stack machine. This machine knows some forty opcodes and a handful of names, imports nothing,
 // calls nothing, and refuses the rest at the byte where it stands. A name becomes a tag; REDUCE and BUILD are two small
 // tables over tags. Elements of arrays are skipped: what remains of them is their position in the file.
 //
@@ -55,6 +55,7 @@ import {
   BININT,
   BININT1,
   BININT2,
+  BINPERSID,
   BINPUT,
   BINSTRING,
   BINUNICODE,
@@ -76,6 +77,8 @@ import {
   NONE,
   PROTO,
   REDUCE,
+  SETITEM,
+  SETITEMS,
   SHORT_BINBYTES,
   SHORT_BINSTRING,
   SHORT_BINUNICODE,
@@ -87,6 +90,7 @@ import {
   TUPLE3,
 } from './pickle-opcodes';
 import { stop } from './pickle-tensors';
+import { storage } from './pickle-torch';
 import {
   AT,
   at,
@@ -131,6 +135,7 @@ import {
   s,
   spanLength,
   T_BYTES,
+  T_DICT,
   T_DTYPE,
   T_FALSE,
   T_FLOAT,
@@ -141,6 +146,7 @@ import {
   T_TEXT,
   T_TRUE,
   T_TUPLE,
+  TORCH,
   take,
   tellText,
   typeOf,
@@ -168,9 +174,10 @@ let next: u64 = 0;
  * Prepares a walk.
  *
  * state: `bytes` bytes of arena, at least PICKLE_STATE_BYTES, 16-byte aligned.
- * begin: position of the pickle in a file of `fileLength` bytes.
+ * begin: position of the pickle in a file of `fileLength` bytes, or of which it may use so many.
+ * torch: 1 for the pickle of a torch archive, 0 for that of a weight file.
  */
-export function openPickle(state: usize, bytes: u32, begin: f64, fileLength: f64): void {
+export function openPickle(state: usize, bytes: u32, begin: f64, fileLength: f64, torch: u32): void {
   enterState(state);
   memory.fill(state, 0, PICKLE_STATE_BYTES);
   store<u64>(s, <u64>begin, AT);
@@ -180,6 +187,7 @@ export function openPickle(state: usize, bytes: u32, begin: f64, fileLength: f64
   store<u32>(s, <u32>(state + bytes), BOTTOM);
   store<u32>(s, <u32>(state + STATE_BYTES), POOL);
   store<u32>(s, <u32>memoPage(), MEMO);
+  store<u32>(s, torch, TORCH);
 }
 
 /**
@@ -313,9 +321,9 @@ function execute(p: usize, have: u64, argument: u64): u32 {
     case TUPLE:
       return closeMark() ? tuple(available(1)) : refuse(PICKLE_STRUCTURE, REASON_NO_MARK);
     case APPENDS:
-      return closeMark() ? append(available(1)) : refuse(PICKLE_STRUCTURE, REASON_NO_MARK);
+      return closeMark() ? append(T_LIST, available(1)) : refuse(PICKLE_STRUCTURE, REASON_NO_MARK);
     case APPEND:
-      return available(0) < 1 ? refuse(PICKLE_STRUCTURE, REASON_STACK_EMPTY) : append(1);
+      return available(0) < 1 ? refuse(PICKLE_STRUCTURE, REASON_STACK_EMPTY) : append(T_LIST, 1);
     case MARK: {
       const marks = load<u32>(s, MARKS);
       if (marks === MAX_MARKS) return refuse(PICKLE_LIMIT, REASON_MARKS);
@@ -359,7 +367,20 @@ function execute(p: usize, have: u64, argument: u64): u32 {
       return stop(next);
     case PROTO:
       return refuse(PICKLE_STRUCTURE, REASON_OPERANDS);
+    case BINPERSID:
+      if (load<u32>(s, TORCH) !== 0) return storage();
+      break;
+    case SETITEM:
+      if (load<u32>(s, TORCH) === 0) break;
+      return available(0) < 2 ? refuse(PICKLE_STRUCTURE, REASON_STACK_EMPTY) : append(T_DICT, 2);
+    case SETITEMS: {
+      if (load<u32>(s, TORCH) === 0) break;
+      if (!closeMark()) return refuse(PICKLE_STRUCTURE, REASON_NO_MARK);
+      const n = available(1);
+      return n & 1 ? refuse(PICKLE_STRUCTURE, REASON_OPERANDS) : append(T_DICT, n);
+    }
     case EMPTY_DICT: {
+      if (load<u32>(s, TORCH) !== 0) return push(value(T_DICT, 16));
       // The state of a structured dtype holds a dict: say so instead of naming the opcode.
       const marks = load<u32>(s, MARKS);
       const below: u32 = marks === 0 ? 0 : load<u32>(s + ((marks - 1) << 2), MARK_TABLE);
@@ -389,11 +410,12 @@ function tuple(n: u32): u32 {
   return push(node);
 }
 
-function append(n: u32): u32 {
+/** Adds the top n values to the list or dict below them. */
+function append(type: u32, n: u32): u32 {
   const chunk = collect(n);
   const list = peek();
   if (list === 0) return refuse(PICKLE_STRUCTURE, REASON_STACK_EMPTY);
-  if (typeOf(list) !== T_LIST) return refuse(PICKLE_STRUCTURE, REASON_OPERANDS);
+  if (typeOf(list) !== type) return refuse(PICKLE_STRUCTURE, REASON_OPERANDS);
   if (load<u32>(list, CLOSED) !== 0) return refuse(PICKLE_STRUCTURE, REASON_CYCLE);
   if (n === 0) return GO_ON;
   const last = load<u32>(list, LAST);

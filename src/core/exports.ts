@@ -32,7 +32,7 @@ export interface CoreExports {
   writeNpyHeader(out: number, dtype: number, dimensions: number, shape: number): number;
 
   /** Prepares the walk over a pickle at `begin` in an arena of `bytes` bytes, 16-byte aligned. */
-  openPickle(state: number, bytes: number, begin: number, fileLength: number): void;
+  openPickle(state: number, bytes: number, begin: number, fileLength: number, torch: boolean): void;
   /** Walks on through a window of the file that begins at `offset`. A status; the answer stands at `state`. */
   walkPickle(state: number, window: number, length: number, offset: number): number;
   /** Hands out tensor records, ANSWER_COUNT of them. A status. */

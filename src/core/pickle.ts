@@ -17,7 +17,9 @@ import {
   readNeed,
   readRecord,
   readRefusal,
+  readViewRecord,
   type TensorRecord,
+  type ViewRecord,
 } from './records.ts';
 
 /** Records are handed out in batches of this many bytes. */
@@ -37,10 +39,15 @@ export interface WalkedWeighting {
   readonly isFloat: boolean;
 }
 
+/** Records in order, or the refusal of one: `tensor` is its position. */
+type Taken<R> =
+  | { readonly kind: 'tensors'; readonly records: readonly R[] }
+  | (ReadRefusal & { readonly tensor: number });
+
 /**
- * A walk over the pickle of a weight file. It takes all that is left of the core's arena.
+ * A walk over the pickle of a weight file or of a torch archive. It takes all that is left of the core's arena.
  *
- * `walk` until it answers 'done', then `takeTensors`.
+ * `walk` until it answers 'done', then `takeTensors`, or for a torch archive (which has no weighting) `takeViews`.
  */
 export class PickleWalk {
   readonly #core: Core;
@@ -50,14 +57,16 @@ export class PickleWalk {
 
   /**
    * @param begin position of the pickle in its file
+   * @param end where it must end
+   * @param isTorch whether it is that of a torch archive
    */
-  constructor(core: Core, begin: number, fileLength: number) {
+  constructor(core: Core, begin: number, end: number, isTorch = false) {
     this.#core = core;
     this.#window = core.take(PICKLE_WINDOW_BYTES);
     this.#out = core.take(BATCH_BYTES);
     const bytes = Math.floor((core.free - 16) / 16) * 16;
     this.#state = core.take(bytes);
-    core.exports.openPickle(this.#state, bytes, begin, fileLength);
+    core.exports.openPickle(this.#state, bytes, begin, end, isTorch);
   }
 
   /** Where the next window goes: at most PICKLE_WINDOW_BYTES. */
@@ -83,12 +92,19 @@ export class PickleWalk {
   }
 
   /** The tensors in order, or why there is one that cannot be accepted (`tensor` is its position). */
-  takeTensors():
-    | { readonly kind: 'tensors'; readonly records: readonly TensorRecord[] }
-    | (ReadRefusal & { readonly tensor: number }) {
+  takeTensors(): Taken<TensorRecord> {
+    return this.#take(readRecord);
+  }
+
+  /** The same for a torch archive. */
+  takeViews(): Taken<ViewRecord> {
+    return this.#take(readViewRecord);
+  }
+
+  #take<R>(read: (core: Core, address: number) => { record: R; size: number }): Taken<R> {
     const core = this.#core;
     const answer = core.view(this.#state, ANSWER_BYTES);
-    const records: TensorRecord[] = [];
+    const records: R[] = [];
     for (;;) {
       const status = core.exports.takeTensors(this.#state, this.#out, BATCH_BYTES);
       const count = answer.getUint32(ANSWER_COUNT, true);
@@ -97,7 +113,7 @@ export class PickleWalk {
       }
       let address = this.#out;
       for (let i = 0; i < count; i++) {
-        const { record, size } = readRecord(core, address);
+        const { record, size } = read(core, address);
         records.push(record);
         address += size;
       }

@@ -12,6 +12,7 @@ import {
   TENSOR_DTYPE,
   TENSOR_FLAGS,
   TENSOR_FORTRAN,
+  TENSOR_KEY_BYTES,
   TENSOR_LENGTH,
   TENSOR_NAME,
   TENSOR_NAME_OFFSET,
@@ -33,6 +34,24 @@ export interface TensorRecord {
   readonly isBigEndian: boolean;
   readonly byteOffset: number;
   readonly byteLength: number;
+}
+
+/** One tensor of a torch archive: a view of a storage. All numbers are what the file says, none is checked. */
+export interface ViewRecord {
+  readonly name: Uint8Array;
+  /** Absolute position of the name. */
+  readonly nameOffset: number;
+  /** DTYPE_ of abi.ts. */
+  readonly dtype: number;
+  readonly shape: readonly number[];
+  /** Elements from one index to the next, as many as the shape has dimensions. */
+  readonly strides: readonly number[];
+  /** The first element, counted in elements of the storage. */
+  readonly first: number;
+  /** Elements of the storage. */
+  readonly storageElements: number;
+  /** What the storage is called. */
+  readonly key: Uint8Array;
 }
 
 /** Where a reader wants to go on: with a window that begins at `offset` and has `byteLength` bytes or more. */
@@ -78,6 +97,27 @@ export function readRecord(core: Core, address: number): { record: TensorRecord;
       byteLength: fixed.getFloat64(TENSOR_LENGTH, true),
     },
     size: TENSOR_SHAPE + 8 * dimensions,
+  };
+}
+
+/** Reads the record of a view at an address, and how many bytes it takes. */
+export function readViewRecord(core: Core, address: number): { record: ViewRecord; size: number } {
+  const { record, size: stridesAt } = readRecord(core, address);
+  const stridesBytes = 8 * record.shape.length;
+  const strides = core.view(address + stridesAt, stridesBytes);
+  const key = core.view(address + stridesAt + stridesBytes, TENSOR_KEY_BYTES);
+  return {
+    record: {
+      name: record.name ?? new Uint8Array(),
+      nameOffset: record.nameOffset,
+      dtype: record.dtype,
+      shape: record.shape,
+      strides: record.shape.map((_, i) => strides.getFloat64(8 * i, true)),
+      first: record.byteOffset,
+      storageElements: record.byteLength,
+      key: copyOfText(core, key, 0),
+    },
+    size: stridesAt + stridesBytes + TENSOR_KEY_BYTES,
   };
 }
 
