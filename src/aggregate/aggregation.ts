@@ -13,6 +13,7 @@ import type { Encoding, TensorSpec } from '../formats/encoding.ts';
 import { type ByteSink, type ByteSource, memoryScratch, type ScratchFactory } from '../tensor/bytes.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts';
+import { compareUtf8 } from '../tensor/text.ts';
 import { matchTensors } from './match.ts';
 import { planRanges, type Range } from './ranges.ts';
 import { planReads } from './reads.ts';
@@ -364,16 +365,4 @@ function nonFiniteError(
     ...first,
     nonFinite: found,
   });
-}
-
-/** Order of strings by their UTF-8 bytes, which is the order of their code points. */
-function compareUtf8(a: string, b: string): number {
-  const encoder = new TextEncoder();
-  const x = encoder.encode(a);
-  const y = encoder.encode(b);
-  const length = Math.min(x.length, y.length);
-  for (let i = 0; i < length; i++) {
-    if (x[i] !== y[i]) return x[i]! - y[i]!;
-  }
-  return x.length - y.length;
 }

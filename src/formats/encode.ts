@@ -5,6 +5,7 @@ import { writePickle } from '../core/pickle-writer.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { elementCount } from '../tensor/layout.ts';
 import type { Encoding, TensorSpec, WeightsSpec } from './encoding.ts';
+import { encodeSafetensors } from './safetensors.ts';
 
 /**
  * Writes a weight file but for its elements: C order, little endian.
@@ -12,12 +13,14 @@ import type { Encoding, TensorSpec, WeightsSpec } from './encoding.ts';
  * 'npy' is one plain array, as NumPy from 1.24 on writes it; name and weighting have no place in it. 'npy-object' is
  * the array [weighting, [arrays]], byte for byte as NumPy 1.17 to 1.26 write it, payloads of a single byte excepted
  * (assembly/pickle-writer.ts says why); every NumPy from 1.17 on reads it. A tensor with a name becomes a
- * [name, array] pair there, one without a plain array.
+ * [name, array] pair there, one without a plain array. 'safetensors' has the weighting in its metadata, and calls tensors
+ * without a name `layer_0`, `layer_1`, … by their positions.
  *
  * @throws RangeError when a format cannot hold what is asked for
  */
 export async function encodeWeights(spec: WeightsSpec): Promise<Encoding> {
   const lengths = spec.tensors.map(checkSpec);
+  if (spec.format === 'safetensors') return encodeSafetensors(spec);
   const core = await openCore();
   let pieces: Uint8Array[];
   try {

@@ -27,7 +27,8 @@ export interface Literal {
 /**
  * A weight file without its elements: every byte of it that is not a tensor's element stands in `literals`, and
  * `payloads[i]` is the room of the elements of tensor i (little endian, C order). Literals and payloads together cover
- * the file without gap or overlap, ordered by offset, so its length is known before the first element is.
+ * the file without gap or overlap, so its length is known before the first element is. Literals are ordered by offset;
+ * payloads lie in the order that the format wants.
  *
  * Containers with checksums have bytes that depend on the elements: those are covered by what `seal` gives instead.
  */

@@ -6,6 +6,7 @@ import type { Layout } from '../tensor/layout.ts';
 import { npyLayout, type ReadOptions } from './npy.ts';
 import { readObjectLayout } from './npy-object.ts';
 import { formatError, refusalError } from './refusals.ts';
+import { readSafetensorsLayout } from './safetensors.ts';
 import { SNIFF_BYTES, type Sniffed, sniff } from './sniff.ts';
 
 /** What unpacking needs of the host. */
@@ -26,11 +27,10 @@ export interface Weights {
   readonly unpack: ((options: UnpackOptions) => Promise<Weights>) | null;
 }
 
-const UNSUPPORTED: Readonly<Record<Exclude<Sniffed, 'npy' | 'unknown'>, string>> = {
+const UNSUPPORTED: Readonly<Record<Exclude<Sniffed, 'npy' | 'safetensors' | 'unknown'>, string>> = {
   npz: 'an .npz archive',
   torch: 'a torch archive',
   zip: 'a zip archive',
-  safetensors: 'a safetensors file',
   pickle: 'a bare pickle',
 };
 
@@ -40,12 +40,16 @@ const UNSUPPORTED: Readonly<Record<Exclude<Sniffed, 'npy' | 'unknown'>, string>>
  *
  * The source stays open and belongs to the caller.
  *
- * @throws FormatError with a code `npy-…`, `pickle-…` or `weights-…` for damaged, hostile or foreign content,
+ * @throws FormatError with a code `npy-…`, `pickle-…`, `st-…` or `weights-…` for damaged, hostile or foreign content,
  * `format-unsupported` for a container that is recognised but not read, `format-unknown` for anything else
  */
 export async function openWeights(source: ByteSource, options: ReadOptions = {}): Promise<Weights> {
   const head = await readHead(source, SNIFF_BYTES);
   const kind = sniff(head, source.byteLength);
+  // What is left of a file has its name at least, which can say whose words tell what is wrong with it.
+  if (kind === 'safetensors' || (kind === 'unknown' && /\.safetensors$/i.test(source.name))) {
+    return { source, layout: await readSafetensorsLayout(source), unpack: null };
+  }
   if (kind === 'unknown') {
     throw formatError('format-unknown', 'not a weight file: it is neither .npy nor another known container', {
       file: source.name,

@@ -159,11 +159,13 @@ export function formatError(
   sentence: string,
   place: {
     readonly file: string;
-    readonly tensor?: number | undefined;
+    /** Name or position. */
+    readonly tensor?: string | number | undefined;
     readonly offset?: number | undefined;
   },
 ): FormatError {
-  const tensor = place.tensor === undefined ? '' : `tensor ${place.tensor}: `;
+  const label = typeof place.tensor === 'string' ? JSON.stringify(place.tensor) : place.tensor;
+  const tensor = label === undefined ? '' : `tensor ${label}: `;
   const offset = place.offset === undefined ? '' : ` (at byte ${place.offset})`;
   return new FormatError(code, `${place.file}: ${tensor}${sentence}${offset}`, place);
 }
