@@ -40,9 +40,13 @@ import {
   REASON_SHAPE,
   REASON_STACK,
   REASON_STACK_EMPTY,
+  REASON_STATE_DICT,
+  REASON_STATE_ENTRY,
   REASON_STRUCTURED,
   REASON_TENSORS,
   REASON_TEXT_PAYLOAD,
+  REASON_TORCH_GLOBAL,
+  REASON_TORCH_TENSOR,
   REASON_WEIGHTING,
   REASON_WEIGHTING_RANGE,
   WEIGHTS_FORM,
@@ -136,15 +140,24 @@ const REASONS: ReadonlyMap<number, Sentence> = new Map<number, Sentence>([
   [REASON_PARAMETERS, 'the second item must be a list of arrays'],
   [REASON_PARAMETER, 'the list of parameters must hold arrays, or [name, array] pairs; this is neither'],
   [REASON_OBJECT, 'an array of Python objects where an array of numbers belongs'],
+  [
+    REASON_STATE_DICT,
+    'the archive does not hold a state dict, a dictionary from names to tensors; torch.save(model.state_dict(), file) writes one',
+  ],
+  [
+    REASON_STATE_ENTRY,
+    'a state dict holds tensors under texts; this is something else. Of a checkpoint with more in it, save the state dict alone: torch.save(checkpoint["state_dict"], file)',
+  ],
+  [REASON_TORCH_TENSOR, 'a storage or tensor that is not spelled as torch writes it'],
 ]);
 
 /**
  * The error for what the core refuses.
  *
  * @param file as the caller named it
- * @param tensor position of the tensor, where one is known
+ * @param tensor name or position of the tensor, where one is known
  */
-export function refusalError(refusal: ReadRefusal, file: string, tensor?: number): FormatError {
+export function refusalError(refusal: ReadRefusal, file: string, tensor?: string | number): FormatError {
   const known = REFUSALS.get(refusal.status);
   if (known === undefined) {
     throw new InternalError('internal-status', `the core answered the unknown status ${refusal.status}`);
@@ -199,6 +212,9 @@ function describeProtocol(refusal: ReadRefusal): string {
 function describeGlobal(refusal: ReadRefusal): string {
   const module = quotable(refusal.text);
   const name = `${module}.${quotable(refusal.name)}`;
+  if (refusal.reason === REASON_TORCH_GLOBAL) {
+    return `the pickle wants to import ${name}, which no state dict of dense tensors needs; nothing was imported. Save the weights alone: torch.save(model.state_dict(), file)`;
+  }
   const cure = /^torch\b/.test(module)
     ? '. These are torch parameters: turn each into an array before saving, [p.detach().cpu().numpy() for p in model.parameters()]'
     : '';
