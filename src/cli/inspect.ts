@@ -1,6 +1,10 @@
+import { tmpdir } from 'node:os';
 import { FormatError, isCambiumError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
+import { unpackWeights } from '../formats/weights.ts';
 import { openFileSource } from '../node/files.ts';
+import { nodeCrc32, nodeInflate } from '../node/inflate.ts';
+import { fileScratch } from '../node/scratch.ts';
 import { tensorStatistics } from '../node/statistics.ts';
 import type { Layout } from '../tensor/layout.ts';
 import { EXIT, exitCodeOf } from './exit.ts';
@@ -42,17 +46,26 @@ export async function inspect(files: readonly string[], options: InspectOptions)
 async function inspectFile(file: string, stats: boolean) {
   const source = await openFileSource(file);
   try {
-    const { layout } = await openWeights(source);
-    return {
-      file,
-      ...(await describe(layout, stats ? (i) => tensorStatistics(source, layout.tensors[i]!) : undefined)),
-    };
+    const weights = await openWeights(source);
+    if (!stats) return { file, ...(await describe(weights.layout)) };
+    const unpacked = await unpackWeights(weights, {
+      scratch: fileScratch(tmpdir()),
+      inflate: nodeInflate,
+      crc32: nodeCrc32,
+    });
+    try {
+      const { layout } = unpacked;
+      const statistics = (i: number) => tensorStatistics(unpacked.source, layout.tensors[i]!);
+      return { file, ...(await describe(weights.layout, statistics)) };
+    } finally {
+      if (unpacked.source !== source) await unpacked.source.close();
+    }
   } finally {
     await source.close();
   }
 }
 
-async function describe(layout: Layout, statistics: ((tensor: number) => Promise<object>) | undefined) {
+async function describe(layout: Layout, statistics?: (tensor: number) => Promise<object>) {
   const tensors = [];
   for (const [i, { name, dtype, shape, order, byteOffset, byteLength }] of layout.tensors.entries()) {
     tensors.push({ name, dtype, shape, order, byteOffset, byteLength, ...(await statistics?.(i)) });

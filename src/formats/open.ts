@@ -1,34 +1,19 @@
 import { type Core, openCore } from '../core/core.ts';
 import { readNpyHeader } from '../core/npy.ts';
 import type { TensorRecord } from '../core/records.ts';
-import type { ByteSource, ScratchFactory } from '../tensor/bytes.ts';
-import type { Layout } from '../tensor/layout.ts';
+import type { ByteSource } from '../tensor/bytes.ts';
 import { npyLayout, type ReadOptions } from './npy.ts';
 import { readObjectLayout } from './npy-object.ts';
+import { openNpz } from './npz.ts';
 import { formatError, refusalError } from './refusals.ts';
 import { readSafetensorsLayout } from './safetensors.ts';
 import { SNIFF_BYTES, type Sniffed, sniff } from './sniff.ts';
+import type { Weights } from './weights.ts';
+import { endsLikeZip, readZipDirectory } from './zip.ts';
 
-/** What unpacking needs of the host. */
-export interface UnpackOptions {
-  /** Where unpacked elements go. */
-  readonly scratch: ScratchFactory;
-}
+export type { Weights } from './weights.ts';
 
-/** A weight file whose layout is known. */
-export interface Weights {
-  readonly source: ByteSource;
-  readonly layout: Layout;
-  /**
-   * Null when the elements of every tensor are contiguous in the file. Else (compressed members) gives the same weights
-   * with a source in which they are and a layout that says where; that source is closed by the caller, and the one
-   * below it stays the caller's too.
-   */
-  readonly unpack: ((options: UnpackOptions) => Promise<Weights>) | null;
-}
-
-const UNSUPPORTED: Readonly<Record<Exclude<Sniffed, 'npy' | 'safetensors' | 'unknown'>, string>> = {
-  npz: 'an .npz archive',
+const UNSUPPORTED: Readonly<Record<Exclude<Sniffed, 'npy' | 'npz' | 'safetensors' | 'unknown'>, string>> = {
   torch: 'a torch archive',
   zip: 'a zip archive',
   pickle: 'a bare pickle',
@@ -49,6 +34,12 @@ export async function openWeights(source: ByteSource, options: ReadOptions = {})
   // What is left of a file has its name at least, which can say whose words tell what is wrong with it.
   if (kind === 'safetensors' || (kind === 'unknown' && /\.safetensors$/i.test(source.name))) {
     return { source, layout: await readSafetensorsLayout(source), unpack: null };
+  }
+  // An archive may begin with a member that is no array, or (which its reader refuses) with something else.
+  if (kind === 'npz' || kind === 'zip' || (kind === 'unknown' && (await endsLikeZip(source)))) {
+    const directory = await readZipDirectory(source);
+    const isNpz = kind === 'npz' || directory.some(({ name }) => name.endsWith('.npy'));
+    if (isNpz) return openNpz(source, directory, options);
   }
   if (kind === 'unknown') {
     throw formatError('format-unknown', 'not a weight file: it is neither .npy nor another known container', {

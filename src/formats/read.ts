@@ -1,27 +1,43 @@
-import type { ByteSource } from '../tensor/bytes.ts';
+import { type ByteSource, memoryScratch } from '../tensor/bytes.ts';
 import { type DType, itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts';
 import type { ModelUpdate, Tensor } from '../tensor/tensor.ts';
 import type { ReadOptions } from './npy.ts';
 import { openWeights } from './open.ts';
 import { formatError } from './refusals.ts';
+import { unpackWeights } from './weights.ts';
 
 /**
  * Reads a whole weight file into memory: every tensor in C order, little endian. For models that fit; aggregation
  * streams instead.
  *
  * @param layout what `openWeights` found, when the caller has it already
- * @throws FormatError as `openWeights`
+ * @throws FormatError as `openWeights`; for archives `zip-crc` and `zip-deflate` too. RangeError when `layout` has a
+ *   tensor that is not contiguous
  */
 export async function readTensors(
   source: ByteSource,
   layout?: Layout | undefined,
   options: ReadOptions = {},
 ): Promise<ModelUpdate & { readonly layout: Layout }> {
-  const known = layout ?? (await openWeights(source, options)).layout;
-  const tensors: Tensor[] = [];
-  for (const [i, tensor] of known.tensors.entries()) tensors.push(await readTensor(source, tensor, i));
-  return { weighting: known.weighting, tensors, layout: known };
+  if (layout !== undefined) return readAll(source, layout, layout);
+  const weights = await openWeights(source, options);
+  const unpacked = await unpackWeights(weights, { scratch: memoryScratch });
+  try {
+    return await readAll(unpacked.source, unpacked.layout, weights.layout);
+  } finally {
+    if (unpacked.source !== source) await unpacked.source.close();
+  }
+}
+
+async function readAll(
+  source: ByteSource,
+  { weighting, tensors }: Layout,
+  layout: Layout,
+): Promise<ModelUpdate & { readonly layout: Layout }> {
+  const read: Tensor[] = [];
+  for (const [i, tensor] of tensors.entries()) read.push(await readTensor(source, tensor, i));
+  return { weighting, tensors: read, layout };
 }
 
 async function readTensor(source: ByteSource, tensor: TensorLayout, position: number): Promise<Tensor> {

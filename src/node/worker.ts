@@ -10,7 +10,11 @@ import { findNonFiniteElements } from '../aggregate/finite.ts';
 import { AggregationError } from '../errors.ts';
 import { encodeWeights } from '../formats/encode.ts';
 import { openWeights } from '../formats/open.ts';
+import { type UnpackOptions, unpackWeights } from '../formats/weights.ts';
+import type { ByteSource } from '../tensor/bytes.ts';
+import type { WeightsFormat } from '../tensor/layout.ts';
 import { openFileSinkSync, openFileSourceSync } from './files.ts';
+import { nodeCrc32, nodeInflate } from './inflate.ts';
 import type { AggregateReport, AggregateRequest, Examination } from './jobs.ts';
 import { fileScratch } from './scratch.ts';
 import { packError } from './worker-errors.ts';
@@ -60,14 +64,24 @@ function stopOf(flag: Int32Array): Stop {
 async function examine({ path, name, checkFinite }: ExamineMessage, signal: Stop): Promise<Examination> {
   const source = openFileSourceSync(path, name);
   try {
-    const { layout } = await openWeights(source);
-    return {
-      layout,
-      nonFinite: checkFinite ? await findNonFiniteElements(source, layout, name, signal) : [],
-    };
+    const weights = await openWeights(source);
+    const { layout } = weights;
+    if (!checkFinite) return { layout, nonFinite: [] };
+    const unpacked = await unpackWeights(weights, unpackingIn(dirname(path), signal));
+    try {
+      const nonFinite = await findNonFiniteElements(unpacked.source, unpacked.layout, name, signal);
+      return { layout, nonFinite };
+    } finally {
+      if (unpacked.source !== source) await unpacked.source.close();
+    }
   } finally {
     await source.close();
   }
+}
+
+/** Archives are unpacked into files of a folder; they lose their names at once. */
+function unpackingIn(folder: string, signal: Stop): UnpackOptions {
+  return { scratch: fileScratch(folder), inflate: nodeInflate, crc32: nodeCrc32, signal };
 }
 
 async function aggregate(
@@ -77,14 +91,17 @@ async function aggregate(
 ): Promise<AggregateReport> {
   const startedAt = performance.now();
   const inputs: AggregationInput[] = [];
-  let isPlain = true;
+  const opened: ByteSource[] = [];
+  const formats = new Set<WeightsFormat>();
   try {
     for (const { path, leaf = path, weighting } of request.inputs) {
-      const source = openFileSourceSync(path, leaf);
-      const at = inputs.push({ leaf, source, layout: { tensors: [] }, weighting: null }) - 1;
-      const { layout } = await openWeights(source);
-      isPlain &&= layout.format === 'npy';
-      inputs[at] = { leaf, source, layout, weighting: weighting ?? layout.weighting };
+      const file = openFileSourceSync(path, leaf);
+      opened.push(file);
+      const weights = await openWeights(file);
+      const { source, layout } = await unpackWeights(weights, unpackingIn(dirname(request.output), signal));
+      if (source !== file) opened.push(source);
+      formats.add(layout.format);
+      inputs.push({ leaf, source, layout, weighting: weighting ?? layout.weighting });
     }
     const aggregation = await Aggregation.open(inputs, {
       nonFinite: request.nonFinite,
@@ -92,7 +109,7 @@ async function aggregate(
     });
     try {
       const { tensors, totalWeighting } = aggregation;
-      const format = request.format ?? (isPlain ? 'npy' : 'npy-object');
+      const format = request.format ?? (formats.size === 1 && formats.has('npy') ? 'npy' : 'npy-object');
       if (format === 'npy' && tensors.length !== 1) {
         throw new AggregationError(
           'aggregate-format',
@@ -130,6 +147,6 @@ async function aggregate(
       await aggregation.close();
     }
   } finally {
-    for (const { source } of inputs) await source.close();
+    for (const source of opened) await source.close();
   }
 }
