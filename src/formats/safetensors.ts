@@ -311,7 +311,7 @@ function lengthOf(shape: readonly number[], dtype: DType): number | undefined {
  * @throws RangeError for a dtype that the format does not have, names that repeat or mean something else, a weighting
  *   that is no finite number, and a header of more than 100,000,000 bytes
  */
-export function encodeSafetensors({ weighting, tensors }: WeightsSpec): Encoding {
+export function encodeSafetensors({ weighting, weightingType, tensors }: WeightsSpec): Encoding {
   if (weighting !== null && !Number.isFinite(weighting)) {
     throw new RangeError(`a safetensors file holds no weighting of ${weighting}`);
   }
@@ -322,7 +322,10 @@ export function encodeSafetensors({ weighting, tensors }: WeightsSpec): Encoding
     throw new RangeError(`two tensors are called ${JSON.stringify(twice?.name)}`);
   }
   const sorted = [...named].sort((a, b) => b.rank - a.rank || compareUtf8(a.name, b.name));
-  const members = weighting === null ? [] : [`"${METADATA}":{"${WEIGHTING}":"${weighting}"}`];
+  const members =
+    weighting === null
+      ? []
+      : [`"${METADATA}":{"${WEIGHTING}":"${spellWeighting(weighting, weightingType)}"}`];
   const payloads: { offset: number; byteLength: number }[] = [];
   let end = 0;
   for (const { name, dtypeName, shape, byteLength, position } of sorted) {
@@ -344,6 +347,18 @@ export function encodeSafetensors({ weighting, tensors }: WeightsSpec): Encoding
     literals: [{ offset: 0, bytes }],
     payloads: payloads.map(({ offset, byteLength }) => ({ offset: bytes.byteLength + offset, byteLength })),
   };
+}
+
+/** A number that reads as its kind: digits alone are an int, and ints beyond 2^53 - 1 are refused. */
+function spellWeighting(weighting: number, type: WeightsSpec['weightingType']): string {
+  const isFloat = type === 'float' || !Number.isSafeInteger(weighting);
+  if (isFloat && type === 'int') {
+    throw new RangeError(`the weighting ${weighting} cannot be stored as an int: it is no safe integer`);
+  }
+  if (isFloat && Object.is(weighting, -0)) return '-0.0';
+  return isFloat && Number.isInteger(weighting) && Math.abs(weighting) < 1e21
+    ? `${weighting}.0`
+    : String(weighting);
 }
 
 function nameEntry({ name: given, dtype, shape }: TensorSpec, position: number) {

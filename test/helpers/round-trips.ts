@@ -22,7 +22,9 @@ export async function comesBack(
   update: ModelUpdate,
   options: WriteOptions & { readonly format: WeightsFormat },
   /** What a format cannot tell; unless given nothing is lost. */
-  asRead: (tensor: Tensor) => Tensor = (tensor) => tensor,
+  asRead: (tensor: Tensor, position: number) => Tensor = (tensor) => tensor,
+  /** False for a format that has an order of its own; then every tensor has a name. */
+  ordered = true,
 ): Promise<Uint8Array> {
   const bytes = await fileOf(update, options);
   const opened = await openWeights(memorySource(bytes));
@@ -32,11 +34,12 @@ export async function comesBack(
   const read = await readTensors(weights.source, weights.layout);
   assert.ok(Object.is(read.weighting, update.weighting), `weighting ${read.weighting}`);
   assert.is(read.tensors.length, update.tensors.length);
+  const found = new Map(read.tensors.map((tensor) => [tensor.name, tensor]));
   for (const [i, tensor] of update.tensors.entries()) {
-    const { data, ...expected } = asRead(tensor);
-    const { data: found, ...rest } = read.tensors[i]!;
+    const { data, ...expected } = asRead(tensor, i);
+    const { data: elements, ...rest } = ordered ? read.tensors[i]! : found.get(expected.name)!;
     assert.equal(rest, expected, `tensor ${i}`);
-    sameBytes(found, data, `tensor ${i}`);
+    sameBytes(elements, data, `tensor ${i}`);
   }
   return bytes;
 }
