@@ -53,6 +53,7 @@ import {
 } from '../../assembly/abi.ts';
 import type { ReadRefusal } from '../core/records.ts';
 import { FormatError, InternalError } from '../errors.ts';
+import { printable } from '../tensor/text.ts';
 import { opcodeName } from './opcodes.ts';
 
 type Sentence = string | ((refusal: ReadRefusal) => string);
@@ -180,7 +181,7 @@ export function formatError(
   const label = typeof place.tensor === 'string' ? JSON.stringify(place.tensor) : place.tensor;
   const tensor = label === undefined ? '' : `tensor ${label}: `;
   const offset = place.offset === undefined ? '' : ` (at byte ${place.offset})`;
-  return new FormatError(code, `${place.file}: ${tensor}${sentence}${offset}`, place);
+  return new FormatError(code, `${place.file}: ${printable(tensor + sentence)}${offset}`, place);
 }
 
 function say(sentence: Sentence, refusal: ReadRefusal): string {

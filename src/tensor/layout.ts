@@ -1,4 +1,5 @@
 import type { DType } from './dtypes.ts';
+import { printable } from './text.ts';
 
 /** Containers that Cambium reads, told apart by content. */
 export type WeightsFormat = 'npy' | 'npy-object' | 'npz' | 'safetensors' | 'torch';
@@ -39,5 +40,5 @@ export function elementCount(shape: readonly number[]): number {
 
 /** How a tensor is called in messages: its name, else its position. */
 export function tensorLabel(tensor: Pick<TensorLayout, 'name'>, position: number): string {
-  return tensor.name === null ? `tensor ${position}` : `tensor ${JSON.stringify(tensor.name)}`;
+  return tensor.name === null ? `tensor ${position}` : `tensor ${printable(JSON.stringify(tensor.name))}`;
 }

@@ -109,4 +109,57 @@ const pickle: Target = {
   ].map((word) => bytesOf(word)),
 };
 
-export const TARGETS: readonly Target[] = [npy, pickle];
+const safetensors: Target = {
+  name: 'safetensors',
+  seeds: () => fixturesOf('safetensors', 'bad-safetensors'),
+  prefix: 9,
+  words: [
+    ...[
+      '"dtype"',
+      '"shape"',
+      '"data_offsets"',
+      '"__metadata__"',
+      '"weighting"',
+      '"__proto__"',
+      '""',
+      '[',
+      ']',
+    ],
+    ...[
+      '{',
+      '}',
+      ':',
+      ',',
+      ' ',
+      '"',
+      '\\',
+      '\\u0041',
+      '\\ud800',
+      '[0,0]',
+      '[]',
+      'null',
+      'true',
+      '-0',
+      '1e3',
+      '0.0',
+    ],
+    ...[
+      '"F32"',
+      '"BF16"',
+      '"I8"',
+      '"F4"',
+      '"BOOL"',
+      '"C64"',
+      '"1329"',
+      '"a":{"dtype":"U8","shape":[],',
+      '\xc3\xa4',
+    ],
+  ].map((word) => bytesOf(word)),
+  /** The length of the header, as its last brace says. */
+  repair(bytes) {
+    const end = bytes.lastIndexOf(0x7d) - 7;
+    if (end > 0) new DataView(bytes.buffer, bytes.byteOffset).setBigUint64(0, BigInt(end), true);
+  },
+};
+
+export const TARGETS: readonly Target[] = [npy, pickle, safetensors];
