@@ -8,16 +8,21 @@ import { openNpz } from './npz.ts';
 import { formatError, refusalError } from './refusals.ts';
 import { readSafetensorsLayout } from './safetensors.ts';
 import { SNIFF_BYTES, type Sniffed, sniff } from './sniff.ts';
+import { isTorchPickle, openTorch } from './torch.ts';
 import type { Weights } from './weights.ts';
 import { endsLikeZip, readZipDirectory } from './zip.ts';
 
 export type { Weights } from './weights.ts';
 
-const UNSUPPORTED: Readonly<Record<Exclude<Sniffed, 'npy' | 'npz' | 'safetensors' | 'unknown'>, string>> = {
-  torch: 'a torch archive',
-  zip: 'a zip archive',
-  pickle: 'a bare pickle',
-};
+/** What is recognised and not read, and what to do about it. */
+const UNSUPPORTED: ReadonlyMap<Sniffed, string> = new Map([
+  [
+    'torch-legacy',
+    'a torch file from before 1.6, which is not read; torch.save(torch.load(file), file) renews it',
+  ],
+  ['zip', 'a zip archive without arrays or a state dict'],
+  ['pickle', 'a bare pickle, which is not read; numpy.save, numpy.savez or torch.save writes what is'],
+]);
 
 /**
  * Finds out what a weight file holds and where, by its content. Reads a few kilobytes whatever the size of the model,
@@ -25,7 +30,7 @@ const UNSUPPORTED: Readonly<Record<Exclude<Sniffed, 'npy' | 'npz' | 'safetensors
  *
  * The source stays open and belongs to the caller.
  *
- * @throws FormatError with a code `npy-…`, `pickle-…`, `st-…` or `weights-…` for damaged, hostile or foreign content,
+ * @throws FormatError with a code `npy-…`, `pickle-…`, `st-…`, `torch-…`, `zip-…` or `weights-…` for damaged, hostile or foreign content,
  * `format-unsupported` for a container that is recognised but not read, `format-unknown` for anything else
  */
 export async function openWeights(source: ByteSource, options: ReadOptions = {}): Promise<Weights> {
@@ -36,10 +41,16 @@ export async function openWeights(source: ByteSource, options: ReadOptions = {})
     return { source, layout: await readSafetensorsLayout(source), unpack: null };
   }
   // An archive may begin with a member that is no array, or (which its reader refuses) with something else.
-  if (kind === 'npz' || kind === 'zip' || (kind === 'unknown' && (await endsLikeZip(source)))) {
+  if (
+    kind === 'npz' ||
+    kind === 'torch' ||
+    kind === 'zip' ||
+    (kind === 'unknown' && (await endsLikeZip(source)))
+  ) {
     const directory = await readZipDirectory(source);
     const isNpz = kind === 'npz' || directory.some(({ name }) => name.endsWith('.npy'));
     if (isNpz) return openNpz(source, directory, options);
+    if (kind === 'torch' || directory.some(isTorchPickle)) return openTorch(source, directory);
   }
   if (kind === 'unknown') {
     throw formatError('format-unknown', 'not a weight file: it is neither .npy nor another known container', {
@@ -47,11 +58,9 @@ export async function openWeights(source: ByteSource, options: ReadOptions = {})
       offset: 0,
     });
   }
-  if (kind !== 'npy') {
-    throw formatError('format-unsupported', `${UNSUPPORTED[kind]}, which is not read yet; use .npy`, {
-      file: source.name,
-      offset: 0,
-    });
+  const unsupported = UNSUPPORTED.get(kind);
+  if (unsupported !== undefined) {
+    throw formatError('format-unsupported', unsupported, { file: source.name, offset: 0 });
   }
   const core = await openCore();
   try {

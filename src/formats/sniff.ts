@@ -1,5 +1,5 @@
 /** What the first bytes of a file say it is. Content decides, never a file's name. */
-export type Sniffed = 'npy' | 'npz' | 'torch' | 'zip' | 'safetensors' | 'pickle' | 'unknown';
+export type Sniffed = 'npy' | 'npz' | 'torch' | 'torch-legacy' | 'zip' | 'safetensors' | 'pickle' | 'unknown';
 
 /** Bytes that `sniff` looks at. */
 export const SNIFF_BYTES = 256;
@@ -22,7 +22,7 @@ export function sniff(head: Uint8Array, fileLength: number): Sniffed {
   if (alike >= 5 || NPY_MAGIC.slice(0, fileLength).every((byte, i) => head[i] === byte)) return 'npy';
   if (startsWith([0x50, 0x4b, 3, 4])) return sniffZip(head);
   if (startsWith([0x50, 0x4b, 5, 6])) return 'npz'; // without members: np.savez() of nothing
-  if (startsWith(TORCH_LEGACY)) return 'torch';
+  if (startsWith(TORCH_LEGACY)) return 'torch-legacy';
   if (isSafetensors(head)) return 'safetensors';
   return head[0] === 0x80 && (head[1] ?? 6) < 6 ? 'pickle' : 'unknown';
 }

@@ -28,6 +28,8 @@ const FOLDERS = [
   'bad-pickle',
   'npz',
   'bad-npz',
+  'torch',
+  'bad-torch',
   'safetensors',
   'bad-safetensors',
 ];
@@ -276,9 +278,9 @@ test('other containers are recognised, foreign bytes are not', async () => {
   const cases: [string, Uint8Array, string, string?][] = [
     ['npz', zip('layer_0.npy'), 'npy-magic', 'layer_0.npy'],
     ['the begin of an npz', zip('layer_0.npy').subarray(0, 100), 'zip-truncated'],
-    ['torch', zip('archive/data.pkl'), 'format-unsupported', 'torch'],
+    ['torch', zip('archive/data.pkl'), 'pickle-protocol'],
     ['zip', zip('word/document.xml'), 'format-unsupported', 'zip'],
-    ['torch of old', bytesOf('\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'), 'format-unsupported', 'torch'],
+    ['torch of old', bytesOf('\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'), 'format-unsupported', '1.6'],
     ['safetensors', bytesOf(u64(8), '{"a":1} '), 'st-json'],
     ['safetensors with blanks', bytesOf(u64(8), ' {"a":1}'), 'st-json'],
     ['safetensors too short', bytesOf(u64(200), '{"a":1}'), 'st-header-size', '200'],

@@ -1,0 +1,198 @@
+/**
+ * Gathers the elements of strided views into scratch room, in C order and in constant memory.
+ *
+ * A view is cut along its slowest axes until what the rest of it spans, and what it makes, both fit a buffer: then one
+ * read brings the span, and one write takes what was picked out of it. A span is read once for each piece that lies in
+ * it, so a view whose fastest axis has by far the largest stride costs many reads; torch makes such views by permuting
+ * the axes of tensors that are larger than a buffer, which state dicts hardly contain.
+ */
+import type { ByteSource, Scratch } from '../tensor/bytes.ts';
+import { type DType, itemSize } from '../tensor/dtypes.ts';
+import { elementCount, type Layout, type TensorLayout } from '../tensor/layout.ts';
+import { formatError } from './refusals.ts';
+import type { UnpackOptions } from './weights.ts';
+
+/** A view that lies within its source. */
+export interface View {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  /** In elements, not negative. */
+  readonly strides: readonly number[];
+  /** In which it is contiguous; null when it must be gathered. */
+  readonly order: 'C' | 'F' | null;
+  /** Of its first element. */
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
+/** Bytes of a span, and of what is made of it. */
+const BUFFER = 8 << 20;
+
+/** Gathered tensors begin at multiples of this. */
+const ALIGNMENT = 64;
+
+/**
+ * Gives the scattered ones among `views`, the tensors of `layout`, a place behind the source.
+ *
+ * @returns a source of both, whose closing closes the scratch room only, and the layout in it
+ */
+export async function gatherViews(
+  source: ByteSource,
+  layout: Layout,
+  views: readonly View[],
+  options: UnpackOptions,
+): Promise<{ source: ByteSource; layout: Layout }> {
+  let room = 0;
+  const places = views.map(({ order, byteLength }) => {
+    const place = room;
+    if (order === null) room += Math.ceil(byteLength / ALIGNMENT) * ALIGNMENT;
+    return place;
+  });
+  const scratch = await options.scratch(room);
+  try {
+    for (const [i, view] of views.entries()) {
+      if (view.order === null) await gather(source, view, scratch, places[i]!, options);
+    }
+  } catch (error) {
+    await scratch.close();
+    throw error;
+  }
+  const base = source.byteLength;
+  return {
+    source: joinSources(source, scratch),
+    layout: {
+      ...layout,
+      byteLength: base + room,
+      tensors: layout.tensors.map(
+        (tensor, i): TensorLayout => ({ ...tensor, byteOffset: tensor.byteOffset ?? base + places[i]! }),
+      ),
+    },
+  };
+}
+
+/** Writes the elements of a view to `scratch` from `place` on. */
+async function gather(
+  source: ByteSource,
+  view: View,
+  scratch: Scratch,
+  place: number,
+  { signal }: UnpackOptions,
+): Promise<void> {
+  const { shape, strides } = view;
+  const size = itemSize(view.dtype);
+  // The axes from `inner` on fit a buffer, span and result; `step` indices of the axis before them do too.
+  let inner = shape.length;
+  while (inner > 0 && fits(shape.slice(inner - 1), strides.slice(inner - 1), size)) inner--;
+  const axis = inner - 1;
+  const rest = shape.slice(inner);
+  const restStrides = strides.slice(inner);
+  let step = 1;
+  if (axis >= 0) {
+    const made = elementCount(rest) * size;
+    const more = strides[axis]! * size;
+    const spare = (BUFFER - spanOf(rest, restStrides) * size) / (more || 1);
+    step = Math.max(1, Math.min(shape[axis]!, Math.floor(BUFFER / made), 1 + Math.floor(spare)));
+  }
+  const outer = shape.slice(0, Math.max(axis, 0));
+  const span = new Uint8Array(
+    spanOf([step, ...rest], [axis < 0 ? 0 : strides[axis]!, ...restStrides]) * size,
+  );
+  const out = new Uint8Array(step * elementCount(rest) * size);
+  let at = place;
+  for (const first of positions(outer, strides)) {
+    for (let i = 0; i < (axis < 0 ? 1 : shape[axis]!); i += step) {
+      signal?.throwIfAborted();
+      const count = axis < 0 ? 1 : Math.min(step, shape[axis]! - i);
+      const stride = axis < 0 ? 0 : strides[axis]!;
+      const pieceShape = [count, ...rest];
+      const pieceStrides = [stride, ...restStrides];
+      const bytes = span.subarray(0, spanOf(pieceShape, pieceStrides) * size);
+      const offset = view.byteOffset + (first + i * stride) * size;
+      const reading = source.readInto(offset, bytes);
+      const read = typeof reading === 'number' ? reading : await reading;
+      if (read < bytes.byteLength) {
+        throw formatError('torch-storage', 'the file became shorter while it was read', {
+          file: source.name,
+          offset: offset + read,
+        });
+      }
+      const made = out.subarray(0, elementCount(pieceShape) * size);
+      pick(bytes, pieceShape, pieceStrides, size, made);
+      const writing = scratch.write(at, made);
+      if (writing !== undefined) await writing;
+      at += made.byteLength;
+    }
+  }
+}
+
+/** Elements from the first to the last one of a view that is not empty, both included. */
+function spanOf(shape: readonly number[], strides: readonly number[]): number {
+  return shape.reduce((sum, dimension, axis) => sum + (dimension - 1) * strides[axis]!, 1);
+}
+
+function fits(shape: readonly number[], strides: readonly number[], size: number): boolean {
+  return spanOf(shape, strides) * size <= BUFFER && elementCount(shape) * size <= BUFFER;
+}
+
+/** Where the elements of a view lie, counted from its first one, the last axis moving fastest. */
+function* positions(shape: readonly number[], strides: readonly number[]): Generator<number> {
+  const index = shape.map(() => 0);
+  for (let position = 0; ; ) {
+    yield position;
+    let axis = shape.length - 1;
+    for (; axis >= 0; axis--) {
+      position += strides[axis]!;
+      index[axis]!++;
+      if (index[axis]! < shape[axis]!) break;
+      position -= strides[axis]! * shape[axis]!;
+      index[axis] = 0;
+    }
+    if (axis < 0) return;
+  }
+}
+
+/** Copies the elements of a view that begins with `from`. */
+function pick(
+  from: Uint8Array,
+  shape: readonly number[],
+  strides: readonly number[],
+  size: number,
+  to: Uint8Array,
+): void {
+  const last = shape.length - 1;
+  const count = shape[last]!;
+  const stride = strides[last]! * size;
+  let at = 0;
+  for (const position of positions(shape.slice(0, last), strides)) {
+    let start = position * size;
+    if (stride === size) {
+      to.set(from.subarray(start, start + count * size), at);
+      at += count * size;
+      continue;
+    }
+    for (let i = 0; i < count; i++, start += stride) {
+      for (let b = 0; b < size; b++) to[at++] = from[start + b]!;
+    }
+  }
+}
+
+/** A source, and behind it the scratch room. Reads may go across the border between them. */
+function joinSources(source: ByteSource, scratch: Scratch): ByteSource {
+  const border = source.byteLength;
+  return {
+    name: source.name,
+    byteLength: border + scratch.byteLength,
+    readInto(offset, target) {
+      if (offset >= border) return scratch.readInto(offset - border, target);
+      if (offset + target.byteLength <= border) return source.readInto(offset, target);
+      return readBoth(offset, target);
+    },
+    close: () => scratch.close(),
+  };
+
+  async function readBoth(offset: number, target: Uint8Array): Promise<number> {
+    const head = border - offset;
+    const read = await source.readInto(offset, target.subarray(0, head));
+    return read < head ? read : head + (await scratch.readInto(0, target.subarray(head)));
+  }
+}
