@@ -5,6 +5,7 @@ import { writePickle } from '../core/pickle-writer.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { elementCount } from '../tensor/layout.ts';
 import type { Encoding, TensorSpec, WeightsSpec } from './encoding.ts';
+import { encodeNpz } from './npz-writer.ts';
 import { encodeSafetensors } from './safetensors.ts';
 
 /**
@@ -14,7 +15,8 @@ import { encodeSafetensors } from './safetensors.ts';
  * the array [weighting, [arrays]], byte for byte as NumPy 1.17 to 1.26 write it, payloads of a single byte excepted
  * (assembly/pickle-writer.ts says why); every NumPy from 1.17 on reads it. A tensor with a name becomes a
  * [name, array] pair there, one without a plain array. 'safetensors' has the weighting in its metadata, and calls tensors
- * without a name `layer_0`, `layer_1`, … by their positions.
+ * without a name `layer_0`, `layer_1`, … by their positions. 'npz' calls them so too, and has the weighting in the array
+ * `weighting`; its checksums have to be sealed.
  *
  * @throws RangeError when a format cannot hold what is asked for
  */
@@ -24,6 +26,7 @@ export async function encodeWeights(spec: WeightsSpec): Promise<Encoding> {
   const core = await openCore();
   let pieces: Uint8Array[];
   try {
+    if (spec.format === 'npz') return encodeNpz(core, spec, lengths);
     pieces = encodePieces(core, spec, lengths);
   } finally {
     core.close();

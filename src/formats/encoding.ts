@@ -30,15 +30,21 @@ export interface Literal {
  * the file without gap or overlap, so its length is known before the first element is. Literals are ordered by offset;
  * payloads lie in the order that the format wants.
  *
- * Containers with checksums have bytes that depend on the elements: those are covered by what `seal` gives instead.
+ * Containers with checksums have bytes that depend on the elements: `checksums` puts them into the literals behind the
+ * elements. Such an encoding is for one file.
  */
 export interface Encoding {
   readonly byteLength: number;
   readonly literals: readonly Literal[];
   readonly payloads: readonly { readonly offset: number; readonly byteLength: number }[];
-  /**
-   * The literals that need the CRC-32 (as in ZIP and gzip) of each payload, in the order of the tensors; they fill the
-   * gaps that literals and payloads leave. Undefined where nothing depends on the elements.
-   */
-  readonly seal?: ((checksums: readonly number[]) => readonly Literal[]) | undefined;
+  /** Absent where nothing depends on the elements. */
+  readonly checksums?: Checksums | undefined;
+}
+
+/** How the CRC-32 (as in zip and gzip) of elements gets into the literals. */
+export interface Checksums {
+  /** For each tensor the CRC-32 to go on from. */
+  readonly seeds: readonly number[];
+  /** Puts the CRC-32 of a tensor into literals, all of which stand behind its payload. */
+  seal(tensor: number, checksum: number): void;
 }

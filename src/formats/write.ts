@@ -1,5 +1,6 @@
 import type { ByteSink } from '../tensor/bytes.ts';
 import { checkTensor, type ModelUpdate } from '../tensor/tensor.ts';
+import { crc32 } from './crc32.ts';
 import { encodeWeights } from './encode.ts';
 import type { WeightsSpec } from './encoding.ts';
 
@@ -24,7 +25,7 @@ export async function writeWeights(
   options: WriteOptions = {},
 ): Promise<number> {
   for (const tensor of update.tensors) checkTensor(tensor);
-  const { byteLength, literals, payloads } = await encodeWeights({
+  const { byteLength, literals, payloads, checksums } = await encodeWeights({
     format: options.format ?? 'npy-object',
     weighting: update.weighting,
     weightingType: options.weightingType,
@@ -32,6 +33,9 @@ export async function writeWeights(
   });
   const sink = typeof open === 'function' ? await open(byteLength) : open;
   try {
+    for (const [i, { data }] of update.tensors.entries()) {
+      checksums?.seal(i, crc32(data, checksums.seeds[i]));
+    }
     for (const { offset, bytes } of literals) await sink.write(offset, bytes);
     for (const [i, { offset }] of payloads.entries()) await sink.write(offset, update.tensors[i]!.data);
     await sink.commit();

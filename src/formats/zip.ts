@@ -111,6 +111,17 @@ export async function endsLikeZip(source: ByteSource): Promise<boolean> {
   return viewOf(end).getUint32(0, true) === END_SIGNATURE;
 }
 
+/** Whether a name means the same place for everybody who unpacks an archive: below the folder that was asked for. */
+export function isPlainName(name: string): boolean {
+  return (
+    name !== '' &&
+    !/[\0\\]/.test(name) &&
+    !name.startsWith('/') &&
+    !/^[a-z]:/i.test(name) &&
+    !name.split('/').includes('..')
+  );
+}
+
 class ZipReader {
   readonly #source: ByteSource;
 
@@ -307,13 +318,7 @@ class ZipReader {
     if ((flags & FLAG_UTF8) === 0 && name.length !== bytes.byteLength) {
       throw this.#error('zip-name', 'the name of a member is not ASCII, and not marked as UTF-8', offset);
     }
-    const isPlain =
-      name !== '' &&
-      !/[\0\\]/.test(name) &&
-      !name.startsWith('/') &&
-      !/^[a-z]:/i.test(name) &&
-      !name.split('/').includes('..');
-    if (!isPlain) {
+    if (!isPlainName(name)) {
       throw this.#error(
         'zip-name',
         `the name ${JSON.stringify(name.slice(0, 100))} is not a plain relative one`,

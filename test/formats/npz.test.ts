@@ -1,17 +1,22 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { Aggregation } from '../../src/aggregate/aggregation.ts';
 import { isCambiumError } from '../../src/errors.ts';
+import { encodeWeights } from '../../src/formats/encode.ts';
 import { openWeights } from '../../src/formats/open.ts';
 import { readTensors } from '../../src/formats/read.ts';
 import { unpackWeights } from '../../src/formats/weights.ts';
+import { writeWeights } from '../../src/formats/write.ts';
 import { nodeCrc32, nodeInflate } from '../../src/node/inflate.ts';
-import { type ByteSource, memoryScratch, memorySource } from '../../src/tensor/bytes.ts';
+import { type ByteSource, memoryScratch, memorySink, memorySource } from '../../src/tensor/bytes.ts';
+import { elementCount } from '../../src/tensor/layout.ts';
+import { type ModelUpdate, tensorOf } from '../../src/tensor/tensor.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';
 import { fixtureBytes, fixtures } from '../helpers/fixtures.ts';
@@ -268,6 +273,78 @@ function sparse(pieces: readonly { offset: number; bytes: Uint8Array }[], byteLe
   };
 }
 
+async function written(update: ModelUpdate): Promise<Uint8Array> {
+  let sink = memorySink(0);
+  await writeWeights((byteLength) => (sink = memorySink(byteLength)), update, { format: 'npz' });
+  return sink.bytes;
+}
+
+test('names that would come back as something else are refused', async () => {
+  const named = (...names: (string | null)[]) =>
+    written({ weighting: 1, tensors: names.map((name) => ({ ...tensorOf(new Float32Array(1)), name })) });
+  const bad = [
+    ['weighting'],
+    ['a', 'a'],
+    ['layer_1', null],
+    ['layer_1', 'layer_0'],
+    ['../a'],
+    [''],
+    ['a\0b'],
+    ['\ud800'],
+  ];
+  for (const names of bad) {
+    try {
+      await named(...names);
+      assert.unreachable(`${names}`);
+    } catch (error) {
+      assert.instance(error, RangeError, `${names}: ${error}`);
+    }
+  }
+  await named('layer_0', null, 'layer_2');
+  await named('layer_1', 'b');
+});
+
+test('sizes and places beyond 32 bits are written as zip64, and read', async () => {
+  const large = { name: null, dtype: 'float32' as const, shape: [5, 2 ** 28] };
+  const small = { name: null, dtype: 'float32' as const, shape: [3] };
+  const encoding = await encodeWeights({ format: 'npz', weighting: 2, tensors: [small, large, small] });
+  assert.ok(encoding.byteLength > 5 * 2 ** 30);
+  const { layout } = await openWeights(sparse(encoding.literals, encoding.byteLength));
+  assert.equal(
+    layout.tensors.map(({ byteOffset }) => byteOffset),
+    encoding.payloads.map(({ offset }) => offset),
+  );
+});
+
+test('a mean is the same archive for every block size, and its checksums are those of its elements', async () => {
+  const tensors = [
+    tensorOf(
+      Float32Array.from({ length: 20_000 }, (_, i) => i / 7),
+      [100, 200],
+      'a',
+    ),
+    tensorOf(new Float32Array(0), [0], 'nothing'),
+    tensorOf(new Float64Array([1, 2, 3]), [3], 'b'),
+  ];
+  const expected = await written({ weighting: 6, tensors });
+  const inputs = await Promise.all(
+    [1, 2, 3].map(async (weighting) => {
+      const { source, layout } = await open(await written({ weighting, tensors }));
+      return { leaf: `${weighting}`, source, layout, weighting };
+    }),
+  );
+  for (const blockBytes of [64, 4096, 1 << 20]) {
+    const aggregation = await Aggregation.open(inputs, { blockBytes });
+    const encoding = await encodeWeights({ format: 'npz', weighting: 6, tensors: aggregation.tensors });
+    const sink = memorySink(encoding.byteLength);
+    const blocks: Uint8Array[] = [];
+    await aggregation.run(sink, encoding, { onBlock: (bytes) => blocks.push(bytes.slice()) });
+    await aggregation.close();
+    sameBytes(sink.bytes, expected);
+    sameBytes(bytesOf(...blocks), expected, 'what a digest sees');
+  }
+});
+
 if (hasPythonModule('numpy')) {
   const PEER = fileURLToPath(new URL('npz_peer.py', import.meta.url));
   let folder: string;
@@ -286,6 +363,48 @@ if (hasPythonModule('numpy')) {
     const lines = stdout.split('\n').filter((line) => line !== '');
     return lines.map((line) => JSON.parse(line) as T);
   }
+
+  test('what is written NumPy and zipfile read', async () => {
+    const random = new Random(testSeed());
+    const expected: { path: string; arrays: object[] }[] = [];
+    for (let i = 0; i < 40; i++) {
+      const isNamed = i % 2 === 0;
+      const tensors = Array.from({ length: random.integer(0, 9) }, (_, k) => {
+        const shape = Array.from({ length: random.integer(0, 3) }, () => random.integer(0, 6));
+        const data = Uint8Array.from({ length: 4 * elementCount(shape) }, () => random.bits() & 255);
+        return { name: isNamed ? `größe/${k}.weight` : null, dtype: 'int32' as const, shape, data };
+      });
+      const weighting = i % 3 === 0 ? null : i / 2;
+      const bytes = await written({ weighting, tensors });
+      const path = join(folder, `ours-${i}.npz`);
+      writeFileSync(path, bytes);
+      const { layout, ...read } = await readTensors(memorySource(bytes));
+      assert.equal(read, { weighting, tensors });
+      assert.is(layout.format, 'npz');
+      const digest = (data: Uint8Array) => createHash('sha256').update(data).digest('hex');
+      const arrays = tensors.map(({ name, dtype, shape, data }, k) => ({
+        name: name ?? `layer_${k}`,
+        dtype,
+        shape,
+        sha256: digest(data),
+      }));
+      const first = {
+        name: 'weighting',
+        dtype: 'float64',
+        shape: [1],
+        sha256: digest(numbers(weighting ?? 0)),
+      };
+      expected.push({ path, arrays: weighting === null ? arrays : [first, ...arrays] });
+    }
+    const found = numpy<{ damaged: string | null; arrays: object[] }>(
+      'read',
+      ...expected.map(({ path }) => path),
+    );
+    for (const [i, { path, arrays }] of expected.entries()) {
+      assert.is(found[i]!.damaged, null, path);
+      assert.equal(found[i]!.arrays, arrays, path);
+    }
+  });
 
   test('what NumPy writes is read, from files and from pipes', async () => {
     interface Written {

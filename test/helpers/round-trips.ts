@@ -45,10 +45,9 @@ export async function comesBack(
 }
 
 /** Literals and payloads are in order and cover the file without gap or overlap. */
-function covers({ byteLength, literals, payloads, seal }: Encoding, tensors: number): void {
-  const sealed = seal?.(payloads.map(() => 0)) ?? [];
+function covers({ byteLength, literals, payloads }: Encoding, tensors: number): void {
   const parts = [
-    ...[...literals, ...sealed].map(({ offset, bytes }) => ({ offset, length: bytes.byteLength })),
+    ...literals.map(({ offset, bytes }) => ({ offset, length: bytes.byteLength })),
     ...payloads.map(({ offset, byteLength: length }) => ({ offset, length })),
   ]
     .filter(({ length }) => length > 0)
