@@ -42,7 +42,7 @@ export interface Encoding {
 }
 
 /** How the CRC-32 (as in zip and gzip) of elements gets into the literals. */
-export interface Checksums {
+interface Checksums {
   /** For each tensor the CRC-32 to go on from. */
   readonly seeds: readonly number[];
   /** Puts the CRC-32 of a tensor into literals, all of which stand behind its payload. */
