@@ -37,6 +37,7 @@ const results = CONTENDERS.map(measure).filter(Boolean);
 const first = median(results[0].seconds);
 printHeader(`a .npy of ${(byteLength / 1e6).toFixed(0)} MB, read and summed`, [
   `${ELEMENTS} float32 elements; page cache; median of ${ROUNDS} rounds after one warm-up; results agree`,
+  'Cambium reads the next block on a thread of the pool while it sums one: two cores; the others use one',
 ]);
 printTable(
   ['contender', 'median ms', 'min ms', 'GB/s', '× Cambium', 'peak MB'],
