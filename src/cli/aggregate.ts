@@ -1,6 +1,6 @@
-import { extname } from 'node:path';
 import { aggregateFiles } from '../node/aggregate-files.ts';
 import { UsageError } from './exit.ts';
+import { formatOption } from './formats.ts';
 import { formatBytes, openProgress, printJson, printLine, printNote } from './output.ts';
 
 interface AggregateOptions {
@@ -22,7 +22,7 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
   if (nonFinite !== 'reject' && nonFinite !== 'propagate') {
     throw new UsageError(`--non-finite ${nonFinite}: reject or propagate`);
   }
-  const format = formatOf(options);
+  const format = formatOption(options.format);
   const weights = options.weights === undefined ? undefined : numbersOf(options.weights, files.length);
   const ids = options.ids === undefined ? files : namesOf(options.ids, files.length);
   if (new Set(ids).size < ids.length) {
@@ -56,24 +56,6 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
     `read ${formatBytes(report.bytesRead)} in ${report.seconds.toFixed(3)} s ` +
       `(${formatBytes(report.bytesRead / report.seconds)}/s), sha256 ${report.sha256}`,
   );
-}
-
-/** The output's format: the option, else what the extension says; undefined leaves it to the inputs. */
-function formatOf({ format, output }: AggregateOptions): 'npy' | 'npy-object' | undefined {
-  switch (format ?? extname(output)) {
-    case 'npy':
-      return 'npy';
-    case 'npy-object':
-      return 'npy-object';
-    case '.npz':
-    case '.safetensors':
-    case 'npz':
-    case 'safetensors':
-      throw new UsageError(`${format ?? extname(output)} cannot be written yet: npy and npy-object can`);
-    default:
-      if (format !== undefined) throw new UsageError(`--format ${format}: npy or npy-object`);
-      return undefined;
-  }
 }
 
 function numbersOf(text: string, count: number): number[] {

@@ -27,8 +27,13 @@ export class UsageError extends CambiumError {
   }
 }
 
-/** Settings that the server refuses before it starts. */
-const USAGE_CODES: ReadonlySet<string> = new Set(['serve-insecure', 'serve-public-url', 'serve-tls']);
+/** Settings that the server refuses before it starts, and an output whose format nothing says. */
+const USAGE_CODES: ReadonlySet<string> = new Set([
+  'output-format',
+  'serve-insecure',
+  'serve-public-url',
+  'serve-tls',
+]);
 
 /** Services and places that are taken. */
 const UNAVAILABLE_CODES: ReadonlySet<string> = new Set(['serve-address', 'data-locked', 'state-newer']);

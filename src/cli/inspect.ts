@@ -3,9 +3,8 @@ import { FormatError, isCambiumError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
 import { unpackWeights } from '../formats/weights.ts';
 import { openFileSource } from '../node/files.ts';
-import { nodeCrc32, nodeInflate } from '../node/inflate.ts';
-import { fileScratch } from '../node/scratch.ts';
 import { tensorStatistics } from '../node/statistics.ts';
+import { unpackingIn } from '../node/unpacking.ts';
 import type { Layout } from '../tensor/layout.ts';
 import { EXIT, exitCodeOf } from './exit.ts';
 import { formatBytes, printError, printJson, printLine, printNote, printTable } from './output.ts';
@@ -13,6 +12,8 @@ import { formatBytes, printError, printJson, printLine, printNote, printTable } 
 interface InspectOptions {
   readonly json: boolean;
   readonly stats: boolean;
+  /** False leaves SHA-256 out of the statistics. */
+  readonly digest: boolean;
   readonly verbose: boolean;
 }
 
@@ -22,7 +23,7 @@ export async function inspect(files: readonly string[], options: InspectOptions)
   let exitCode: number = EXIT.done;
   for (const file of files) {
     try {
-      const entry = await inspectFile(file, options.stats);
+      const entry = await inspectFile(file, options);
       entries.push(entry);
       if (!options.json) printEntry(entry, files.length > 1);
     } catch (error) {
@@ -43,19 +44,15 @@ export async function inspect(files: readonly string[], options: InspectOptions)
   return exitCode;
 }
 
-async function inspectFile(file: string, stats: boolean) {
+async function inspectFile(file: string, { stats, digest }: InspectOptions) {
   const source = await openFileSource(file);
   try {
     const weights = await openWeights(source);
     if (!stats) return { file, ...(await describe(weights.layout)) };
-    const unpacked = await unpackWeights(weights, {
-      scratch: fileScratch(tmpdir()),
-      inflate: nodeInflate,
-      crc32: nodeCrc32,
-    });
+    const unpacked = await unpackWeights(weights, unpackingIn(tmpdir()));
     try {
       const { layout } = unpacked;
-      const statistics = (i: number) => tensorStatistics(unpacked.source, layout.tensors[i]!);
+      const statistics = (i: number) => tensorStatistics(unpacked.source, layout.tensors[i]!, { digest });
       return { file, ...(await describe(weights.layout, statistics)) };
     } finally {
       if (unpacked.source !== source) await unpacked.source.close();

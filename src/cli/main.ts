@@ -3,6 +3,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { VERSION } from '../wire/version.ts';
 import { aggregate } from './aggregate.ts';
 import { createBranch, listBranches } from './branch.ts';
+import { convert } from './convert.ts';
 import { demo } from './demo.ts';
 import { EXIT, exitCodeOf, UsageError } from './exit.ts';
 import { inspect } from './inspect.ts';
@@ -70,6 +71,7 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
 
   command(program, 'inspect <files...>', 'show what weight files hold and where')
     .option('--stats', 'read the elements: minimum, maximum, mean, NaN, SHA-256', false)
+    .option('--no-digest', 'leave SHA-256 out of the statistics')
     .action(async (files, options) => setExitCode(await inspect(files, options)));
 
   command(program, 'aggregate <files...>', 'average weight files into a weight file')
@@ -80,9 +82,18 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     )
     .option('--ids <list>', 'ids in the order of the files (default: their paths)')
     .option('--strategy <name>', 'the rule', 'mean')
-    .option('--format <name>', 'npy or npy-object (default: from the name of the output, else as the inputs)')
+    .option(
+      '--format <name>',
+      'npy, npy-object, npz or safetensors (default: from the name of the output, else as the inputs)',
+    )
     .option('--non-finite <policy>', 'NaN and infinity: reject or propagate', 'reject')
     .action((files, options) => aggregate(files, { ...options, signal }));
+
+  command(program, 'convert <input> <output>', 'write a weight file in another format')
+    .option('--format <name>', 'npy, npy-object, npz or safetensors (default: from the name of the output)')
+    .option('--weighting <number>', 'the weighting of the output (default: that of the input)')
+    .option('--void16 <dtype>', 'take anonymous two-byte elements for bfloat16')
+    .action((input, output, options) => convert(input, output, { ...options, signal }));
 
   command(program, 'serve', 'run the aggregation server')
     .option('--config <file>', 'settings as JSON; options and CAMBIUM_… variables win over it')

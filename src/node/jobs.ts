@@ -14,7 +14,10 @@ export interface AggregateRequest {
   readonly inputs: readonly AggregateInput[];
   /** Appears complete or not at all. */
   readonly output: string;
-  /** `npy` when every input is a plain array, else `npy-object`, unless given. */
+  /**
+   * Unless given: what the output's extension says (`.npz`, `.safetensors`), else the inputs' common format, else
+   * `npy-object`. `.npy` is `npy` when every input is a plain array, else `npy-object`.
+   */
   readonly format?: WeightsFormat | undefined;
   /** What NaN and infinity in inputs do: refuse the job (default), or follow IEEE 754 into the result. */
   readonly nonFinite?: 'reject' | 'propagate' | undefined;
@@ -43,6 +46,36 @@ export interface AggregateReport {
   readonly countsEqually: boolean;
 }
 
+export interface ConvertRequest {
+  readonly input: string;
+  /** Appears complete or not at all. */
+  readonly output: string;
+  /**
+   * Unless given, what the name of the output says: `.npy` is `npy` for one tensor without a weighting, else
+   * `npy-object`.
+   */
+  readonly format?: WeightsFormat | undefined;
+  /** Overrides the weighting of the file. */
+  readonly weighting?: number | undefined;
+  /** Take anonymous two-byte elements for bfloat16. */
+  readonly void16?: 'bfloat16' | undefined;
+}
+
+export interface ConvertReport {
+  readonly input: string;
+  readonly output: string;
+  readonly format: WeightsFormat;
+  /** As it is in the output: null where there was none, or the format has no room for one. */
+  readonly weighting: number | null;
+  readonly tensors: number;
+  /** Elements of all tensors. */
+  readonly parameters: number;
+  readonly bytesRead: number;
+  readonly seconds: number;
+  /** Lower-case hexadecimal, of the output file. */
+  readonly sha256: string | null;
+}
+
 export interface Progress {
   readonly bytesDone: number;
   readonly bytesTotal: number;
@@ -69,6 +102,8 @@ export interface Jobs {
   ): Promise<Examination>;
   /** Aggregates files into a file. Throws FormatError, AggregationError, FileError. */
   aggregate(request: AggregateRequest, options?: JobOptions): Promise<AggregateReport>;
+  /** Converts a file into another format. Throws FormatError, FileError; RangeError when nothing says which format. */
+  convert(request: ConvertRequest, options?: JobOptions): Promise<ConvertReport>;
   /** Ends the workers. Jobs that are under way are rejected with `internal-worker`. */
   close(): Promise<void>;
 }

@@ -1,4 +1,11 @@
-import type { AggregateReport, AggregateRequest, Examination, Progress } from './jobs.ts';
+import type {
+  AggregateReport,
+  AggregateRequest,
+  ConvertReport,
+  ConvertRequest,
+  Examination,
+  Progress,
+} from './jobs.ts';
 import type { PackedError } from './worker-errors.ts';
 
 export interface ExamineMessage {
@@ -10,7 +17,13 @@ export interface ExamineMessage {
 }
 
 /** What a job asks for. */
-export type JobMessage = ExamineMessage | { readonly type: 'aggregate'; readonly request: AggregateRequest };
+export type JobMessage =
+  | ExamineMessage
+  | { readonly type: 'aggregate'; readonly request: AggregateRequest }
+  | { readonly type: 'convert'; readonly request: ConvertRequest };
+
+/** What a job ends with. */
+export type JobResult = Examination | AggregateReport | ConvertReport;
 
 export type ToWorker = JobMessage & {
   readonly id: number;
@@ -20,5 +33,5 @@ export type ToWorker = JobMessage & {
 
 export type FromWorker =
   | { readonly id: number; readonly type: 'progress'; readonly progress: Progress }
-  | { readonly id: number; readonly type: 'done'; readonly value: Examination | AggregateReport }
+  | { readonly id: number; readonly type: 'done'; readonly value: JobResult }
   | { readonly id: number; readonly type: 'failed'; readonly error: PackedError };

@@ -2,23 +2,26 @@
  * The worker thread: heavy jobs on files, one at a time, with synchronous reads straight into the core's memory.
  * `workers.ts` is the other end.
  */
-import { createHash } from 'node:crypto';
 import { dirname } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import { Aggregation, type AggregationInput, type Stop } from '../aggregate/aggregation.ts';
 import { findNonFiniteElements } from '../aggregate/finite.ts';
-import { AggregationError } from '../errors.ts';
+import { AggregationError, CambiumError } from '../errors.ts';
 import { encodeWeights } from '../formats/encode.ts';
+import type { Encoding, WeightsSpec } from '../formats/encoding.ts';
 import { openWeights } from '../formats/open.ts';
-import { type UnpackOptions, unpackWeights } from '../formats/weights.ts';
+import { unpackWeights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
-import { openFileSinkSync, openFileSourceSync } from './files.ts';
-import { nodeCrc32, nodeInflate } from './inflate.ts';
+import { convert } from './convert.ts';
+import { openFileSourceSync } from './files.ts';
 import type { AggregateReport, AggregateRequest, Examination } from './jobs.ts';
+import { formatOfName } from './output-format.ts';
 import { fileScratch } from './scratch.ts';
+import { unpackingIn } from './unpacking.ts';
 import { packError } from './worker-errors.ts';
 import type { ExamineMessage, FromWorker, ToWorker } from './worker-messages.ts';
+import { writeOutput } from './write-output.ts';
 
 /** Progress is told at most this often: a message costs more than a block. */
 const PROGRESS_INTERVAL_MS = 50;
@@ -35,7 +38,9 @@ port.on('message', async (message: ToWorker) => {
     const value =
       message.type === 'examine'
         ? await examine(message, stop)
-        : await aggregate(message.request, stop, progressOf(id));
+        : message.type === 'aggregate'
+          ? await aggregate(message.request, stop, progressOf(id))
+          : await convert(message.request, { signal: stop, onProgress: progressOf(id) });
     send({ id, type: 'done', value });
   } catch (error) {
     send({ id, type: 'failed', error: packError(error) });
@@ -79,11 +84,6 @@ async function examine({ path, name, checkFinite }: ExamineMessage, signal: Stop
   }
 }
 
-/** Archives are unpacked into files of a folder; they lose their names at once. */
-function unpackingIn(folder: string, signal: Stop): UnpackOptions {
-  return { scratch: fileScratch(folder), inflate: nodeInflate, crc32: nodeCrc32, signal };
-}
-
 async function aggregate(
   request: AggregateRequest,
   signal: Stop,
@@ -109,27 +109,9 @@ async function aggregate(
     });
     try {
       const { tensors, totalWeighting } = aggregation;
-      const format = request.format ?? (formats.size === 1 && formats.has('npy') ? 'npy' : 'npy-object');
-      if (format === 'npy' && tensors.length !== 1) {
-        throw new AggregationError(
-          'aggregate-format',
-          `a plain .npy file holds one tensor, the mean has ${tensors.length}: take npy-object`,
-        );
-      }
-      const encoding = await encodeWeights({ format, weighting: totalWeighting, tensors });
-      const hash = request.digest === false ? null : createHash('sha256');
-      const sink = openFileSinkSync(request.output, { durable: request.durable });
-      try {
-        await aggregation.run(sink, encoding, {
-          signal,
-          onProgress,
-          onBlock: (bytes) => hash?.update(bytes),
-        });
-        await sink.commit();
-      } catch (error) {
-        await sink.discard();
-        throw error;
-      }
+      const format = formatOf(request, formats);
+      const encoding = await encode({ format, weighting: totalWeighting, tensors });
+      const sha256 = await writeOutput(aggregation, encoding, request, { signal, onProgress });
       return {
         output: request.output,
         format,
@@ -140,7 +122,7 @@ async function aggregate(
         parameters: aggregation.parameters,
         bytesRead: aggregation.bytesRead,
         seconds: (performance.now() - startedAt) / 1000,
-        sha256: hash === null ? null : hash.digest('hex'),
+        sha256,
         countsEqually: inputs.every((input) => input.weighting === null),
       };
     } finally {
@@ -148,5 +130,34 @@ async function aggregate(
     }
   } finally {
     for (const source of opened) await source.close();
+  }
+}
+
+/** What is asked for, else what the name of the output says, else what the inputs have in common. */
+function formatOf({ format, output }: AggregateRequest, inputs: ReadonlySet<WeightsFormat>): WeightsFormat {
+  const [first = 'npy-object'] = inputs;
+  const isPlain = inputs.size === 1 && first === 'npy';
+  const asked = format ?? formatOfName(output, isPlain);
+  if (asked !== undefined) return asked;
+  if (inputs.size === 1) return first;
+  if ([...inputs].every((input) => input.startsWith('npy'))) return 'npy-object';
+  throw new CambiumError(
+    'output-format',
+    `${output}: its name says no format, and the inputs have several (${[...inputs].join(', ')}): name one`,
+  );
+}
+
+/** What a format cannot hold is the fault of the inputs here, not of a program. */
+async function encode(spec: WeightsSpec): Promise<Encoding> {
+  try {
+    return await encodeWeights(spec);
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    throw new AggregationError(
+      'aggregate-format',
+      `the mean as ${spec.format}: ${cause.message}`,
+      {},
+      { cause },
+    );
   }
 }

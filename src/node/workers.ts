@@ -1,8 +1,8 @@
 import { Worker } from 'node:worker_threads';
 import { InternalError } from '../errors.ts';
-import type { AggregateReport, Examination, JobOptions, Jobs } from './jobs.ts';
+import type { AggregateReport, ConvertReport, Examination, JobOptions, Jobs } from './jobs.ts';
 import { unpackError } from './worker-errors.ts';
-import type { FromWorker, JobMessage, ToWorker } from './worker-messages.ts';
+import type { FromWorker, JobMessage, JobResult, ToWorker } from './worker-messages.ts';
 
 export interface WorkersOptions {
   /** Jobs that run at the same time, each on a thread of its own (default 2). More wait in line. */
@@ -14,7 +14,7 @@ export interface WorkersOptions {
 interface Job {
   readonly message: JobMessage;
   readonly options: JobOptions;
-  readonly resolve: (value: Examination | AggregateReport) => void;
+  readonly resolve: (value: JobResult) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -91,7 +91,7 @@ export function startJobs(options: WorkersOptions = {}): Jobs {
     worker.postMessage({ ...job.message, id, abortFlag: flag } satisfies ToWorker);
   }
 
-  function submit(message: JobMessage, jobOptions: JobOptions): Promise<Examination | AggregateReport> {
+  function submit(message: JobMessage, jobOptions: JobOptions): Promise<JobResult> {
     if (isClosed) return Promise.reject(new InternalError('internal-closed', 'the workers are closed'));
     if (jobOptions.signal?.aborted) return Promise.reject(jobOptions.signal.reason);
     return new Promise((resolve, reject) => {
@@ -105,6 +105,8 @@ export function startJobs(options: WorkersOptions = {}): Jobs {
       submit({ type: 'examine', path, name, checkFinite }, jobOptions) as Promise<Examination>,
     aggregate: (request, jobOptions = {}) =>
       submit({ type: 'aggregate', request }, jobOptions) as Promise<AggregateReport>,
+    convert: (request, jobOptions = {}) =>
+      submit({ type: 'convert', request }, jobOptions) as Promise<ConvertReport>,
     async close() {
       isClosed = true;
       const error = new InternalError('internal-worker', 'the workers were closed');

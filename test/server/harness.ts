@@ -83,6 +83,10 @@ export class ToyJobs implements Jobs {
   /** Thrown by the next aggregation. */
   failure: Error | undefined;
 
+  async convert(): Promise<never> {
+    throw new Error('a server converts nothing');
+  }
+
   async examine(path: string, { name = path }: { name?: string } = {}): Promise<Examination> {
     return examineToy(path, name);
   }

@@ -1,0 +1,265 @@
+// `cambium convert`, and `inspect` and `aggregate` over the formats it makes: the built command line in a process.
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { encodeWeights } from '../../src/formats/encode.ts';
+import { readTensors } from '../../src/formats/read.ts';
+import { memorySource } from '../../src/tensor/bytes.ts';
+import type { Tensor } from '../../src/tensor/tensor.ts';
+import { sameBytes } from '../helpers/bytes.ts';
+import { Random, testSeed } from '../helpers/random.ts';
+
+const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
+const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'cambium-convert-'));
+const test = suite('command line: convert');
+const random = new Random(testSeed());
+
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+
+interface Ended {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function cambium(env: NodeJS.ProcessEnv, ...args: string[]): Promise<Ended> {
+  const options = { cwd: folder, env: { ...process.env, ...env } };
+  return new Promise((resolve) => {
+    execFile(process.execPath, [cli, ...args], options, (error, stdout, stderr) => {
+      resolve({
+        code: typeof error?.code === 'number' ? error.code : error === null ? 0 : -1,
+        stdout,
+        stderr,
+      });
+    });
+  });
+}
+
+/** The report of a command that must work. */
+async function report(...args: string[]) {
+  const { code, stdout, stderr } = await cambium({}, ...args, '--json');
+  assert.is(code, 0, stderr);
+  return JSON.parse(stdout);
+}
+
+async function failsWith(exitCode: number, code: string, ...args: string[]) {
+  const { code: actual, stdout } = await cambium({}, ...args, '--json');
+  assert.is(JSON.parse(stdout).code, code, stdout);
+  assert.is(actual, exitCode);
+}
+
+const readUpdate = (name: string) =>
+  readTensors(memorySource(new Uint8Array(readFileSync(join(folder, name)))));
+
+/** Compares names, dtypes, shapes and elements, whatever the order of the tensors. */
+function sameTensors(
+  actual: readonly Tensor[],
+  expected: readonly Tensor[],
+  name: (i: number) => string | null,
+) {
+  assert.is(actual.length, expected.length);
+  for (const [i, tensor] of expected.entries()) {
+    const known = tensor.name ?? name(i);
+    const other = known === null ? actual[i]! : actual.find((one) => one.name === known)!;
+    assert.equal([other.dtype, other.shape], [tensor.dtype, tensor.shape]);
+    sameBytes(other.data, tensor.data, `tensor ${i}`);
+  }
+}
+
+test('a weight file goes through every format and comes back', async () => {
+  const source = 'weights/np1-named-pairs.npy';
+  const original = await readTensors(memorySource(new Uint8Array(readFileSync(fixture(source)))));
+  assert.ok(original.tensors.every(({ name }) => name !== null));
+  const first = await report('convert', fixture(source), 'a.safetensors');
+  assert.equal(Object.keys(first), [
+    'input',
+    'output',
+    'format',
+    'weighting',
+    'tensors',
+    'parameters',
+    'bytesRead',
+    'seconds',
+    'sha256',
+  ]);
+  assert.is(first.format, 'safetensors');
+  assert.is(first.weighting, original.weighting);
+  assert.is(first.tensors, original.tensors.length);
+  const digest = createHash('sha256').update(readFileSync(join(folder, 'a.safetensors')));
+  assert.is(first.sha256, digest.digest('hex'));
+  const middle = await readUpdate('a.safetensors');
+  assert.is(middle.weighting, original.weighting);
+  sameTensors(middle.tensors, original.tensors, () => null);
+  await report('convert', 'a.safetensors', 'b.npy');
+  const back = await readUpdate('b.npy');
+  assert.equal(
+    [back.layout.format, back.layout.weightingType],
+    ['npy-object', original.layout.weightingType],
+  );
+  assert.is(back.weighting, original.weighting);
+  sameTensors(back.tensors, original.tensors, () => null);
+});
+
+test('big endian and Fortran order become little endian and C order, over many blocks', async () => {
+  // 3 × 300,001 float64, big endian, columns first: 7 MB, read in blocks of 256 KiB.
+  const [rows, columns] = [3, 300_001];
+  const values = Float64Array.from({ length: rows * columns }, () => random.gauss());
+  values[7] = Number.NaN;
+  const stored = Buffer.alloc(values.byteLength);
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) stored.writeDoubleBE(values[r * columns + c]!, 8 * (c * rows + r));
+  }
+  const dict = `{'descr': '>f8', 'fortran_order': True, 'shape': (${rows}, ${columns}), }`.padEnd(117);
+  const head = Buffer.from(`\x93NUMPY\x01\0\x76\0${dict}\n`, 'latin1');
+  writeFileSync(join(folder, 'fortran.npy'), Buffer.concat([head, stored]));
+  const made = await report('convert', 'fortran.npy', 'c.safetensors', '--weighting', '0.5');
+  assert.is(made.parameters, rows * columns);
+  const { tensors, weighting } = await readUpdate('c.safetensors');
+  assert.is(weighting, 0.5);
+  assert.equal([tensors[0]!.name, tensors[0]!.shape], ['layer_0', [rows, columns]]);
+  sameBytes(tensors[0]!.data, values);
+  await report('convert', 'c.safetensors', 'plain.npy', '--format', 'npy');
+  const plain = await readUpdate('plain.npy');
+  assert.is(plain.layout.format, 'npy');
+  sameBytes(plain.tensors[0]!.data, values);
+});
+
+test('a file may become itself', async () => {
+  const bytes = readFileSync(fixture('safetensors/half.safetensors'));
+  writeFileSync(join(folder, 'self.safetensors'), bytes);
+  await report('convert', 'self.safetensors', 'self.safetensors', '--weighting', '7');
+  const { weighting, tensors } = await readUpdate('self.safetensors');
+  assert.is(weighting, 7);
+  sameTensors(tensors, (await readTensors(memorySource(new Uint8Array(bytes)))).tensors, () => null);
+});
+
+test('.npy is a plain array for one tensor without a weighting', async () => {
+  await report('convert', fixture('safetensors/proto-key.safetensors'), 'one.npy');
+  assert.is((await readUpdate('one.npy')).layout.format, 'npy');
+  await report('convert', fixture('safetensors/proto-key.safetensors'), 'one.npy', '--weighting', '3');
+  const weighted = await readUpdate('one.npy');
+  assert.equal(
+    [weighted.layout.format, weighted.weighting, weighted.tensors[0]!.name],
+    ['npy-object', 3, '__proto__'],
+  );
+});
+
+test('anonymous elements of two bytes are bfloat16 when the user says so', async () => {
+  const source = fixture('npy/bf16-lt-V2.npy');
+  await failsWith(65, 'convert-format', 'convert', source, 'v.safetensors');
+  await report('convert', source, 'v.safetensors', '--void16', 'bfloat16');
+  assert.is((await readUpdate('v.safetensors')).tensors[0]!.dtype, 'bfloat16');
+});
+
+test('what cannot be is an error, and leaves nothing behind', async () => {
+  const place = join(folder, 'place');
+  mkdirSync(place);
+  const basic = fixture('safetensors/basic.safetensors');
+  const cases: [exitCode: number, code: string, ...args: string[]][] = [
+    [2, 'usage', basic],
+    [2, 'usage', basic, 'place/x'],
+    [2, 'usage', basic, 'place/x.bin'],
+    [2, 'usage', basic, 'place/x.npy', '--format', 'hdf5'],
+    [2, 'usage', basic, 'place/x.npy', '--weighting', 'many'],
+    [2, 'usage', basic, 'place/x.npy', '--void16', 'int16'],
+    [65, 'weighting-missing', basic, 'place/x.npy'],
+    [65, 'convert-format', basic, 'place/x.npy', '--format', 'npy'],
+    [65, 'convert-format', fixture('npy/c16-be.npy'), 'place/x.safetensors'],
+    [65, 'st-offsets', fixture('bad-safetensors/short.safetensors'), 'place/x.npy', '--weighting', '1'],
+    [74, 'file-not-found', 'absent.npy', 'place/x.safetensors'],
+    [74, 'file-not-found', basic, 'absent/x.safetensors'],
+  ];
+  for (const [exitCode, code, ...args] of cases) await failsWith(exitCode, code, 'convert', ...args);
+  assert.equal(readdirSync(place), []);
+});
+
+test('a report for people', async () => {
+  const { stdout } = await cambium(
+    {},
+    'convert',
+    fixture('safetensors/basic.safetensors'),
+    'people.safetensors',
+  );
+  assert.match(
+    stdout,
+    /^people\.safetensors: safetensors, weighting none, 2 tensors, 7 parameters\nread 32 B in /,
+  );
+});
+
+test('means are written in the format of the inputs, or of the name', async () => {
+  const inputs = ['0', '1', '2'].map((i) => fixture(`fedavg/tiny/leaf-000${i}.npy`));
+  const expected = await report('aggregate', ...inputs, '-o', 'mean.npy');
+  const files = await Promise.all(
+    inputs.map(
+      async (input, i) => (await report('convert', input, `leaf-${i}.safetensors`)).output as string,
+    ),
+  );
+  const mean = await report('aggregate', ...files, '-o', 'mean.safetensors');
+  assert.equal([mean.format, mean.totalWeighting], ['safetensors', expected.totalWeighting]);
+  const [one, other] = await Promise.all([readUpdate('mean.npy'), readUpdate('mean.safetensors')]);
+  assert.is(other.weighting, expected.totalWeighting);
+  sameTensors(other.tensors, one.tensors, (i) => `layer_${i}`);
+  assert.is((await report('aggregate', ...files, '-o', 'mean.out')).format, 'safetensors');
+  assert.is((await report('aggregate', ...files, '-o', 'names.npy')).format, 'npy-object');
+  assert.equal((await readUpdate('names.npy')).tensors.map(({ name }) => name).sort(), [
+    'layer_0',
+    'layer_1',
+  ]);
+  assert.is(
+    (await report('aggregate', ...inputs, '-o', 'x', '--format', 'safetensors')).format,
+    'safetensors',
+  );
+  await failsWith(2, 'output-format', 'aggregate', inputs[0]!, files[1]!, '-o', 'mixed.out');
+  assert.ok(!existsSync(join(folder, 'mixed.out')));
+});
+
+test('inspect tells statistics, with and without digests', async () => {
+  const file = fixture('safetensors/basic.safetensors');
+  const { tensors } = await report('inspect', file, '--stats');
+  assert.is(tensors[1].sha256, createHash('sha256').update(readFileSync(file).subarray(192)).digest('hex'));
+  assert.equal([tensors[1].min, tensors[1].max, tensors[1].zeros], [tensors[1].mean, tensors[1].mean, 0]);
+  const without = await report('inspect', file, '--stats', '--no-digest');
+  const { sha256: _, ...rest } = tensors[1];
+  assert.equal(without.tensors[1], rest);
+});
+
+test('a conversion takes the same memory for any file', async () => {
+  // 400 MB of zeros that the file system need not store.
+  const { byteLength, literals } = await encodeWeights({
+    format: 'safetensors',
+    weighting: 1,
+    tensors: [{ name: 'w', dtype: 'float32', shape: [100_000_000] }],
+  });
+  const path = join(folder, 'large.safetensors');
+  writeFileSync(path, literals[0]!.bytes);
+  truncateSync(path, byteLength);
+  const probe = 'process.on("exit", () => console.error("peak", process.resourceUsage().maxRSS))';
+  const { stdout, stderr } = await cambium(
+    { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(probe)}` },
+    'convert',
+    'large.safetensors',
+    'large.npy',
+    '--json',
+  );
+  assert.is(JSON.parse(stdout).bytesRead, 400_000_000);
+  const peak = Math.max(...[...stderr.matchAll(/peak (\d+)/g)].map(([, kilobytes]) => Number(kilobytes)));
+  console.log(`peak ${peak} kB`);
+  assert.ok(peak > 0 && peak < 200_000, stderr);
+});
+
+test.run();
