@@ -34,6 +34,7 @@ const ALIGNMENT = 64;
 /**
  * Gives the scattered ones among `views`, the tensors of `layout`, a place behind the source.
  *
+ * @param bufferBytes for tests: the size of a buffer
  * @returns a source of both, whose closing closes the scratch room only, and the layout in it
  */
 export async function gatherViews(
@@ -41,6 +42,7 @@ export async function gatherViews(
   layout: Layout,
   views: readonly View[],
   options: UnpackOptions,
+  bufferBytes = BUFFER,
 ): Promise<{ source: ByteSource; layout: Layout }> {
   let room = 0;
   const places = views.map(({ order, byteLength }) => {
@@ -51,7 +53,7 @@ export async function gatherViews(
   const scratch = await options.scratch(room);
   try {
     for (const [i, view] of views.entries()) {
-      if (view.order === null) await gather(source, view, scratch, places[i]!, options);
+      if (view.order === null) await gather(source, view, scratch, places[i]!, options, bufferBytes);
     }
   } catch (error) {
     await scratch.close();
@@ -77,12 +79,16 @@ async function gather(
   scratch: Scratch,
   place: number,
   { signal }: UnpackOptions,
+  bufferBytes: number,
 ): Promise<void> {
   const { shape, strides } = view;
   const size = itemSize(view.dtype);
   // The axes from `inner` on fit a buffer, span and result; `step` indices of the axis before them do too.
+  const fits = (axis: number) =>
+    spanOf(shape.slice(axis), strides.slice(axis)) * size <= bufferBytes &&
+    elementCount(shape.slice(axis)) * size <= bufferBytes;
   let inner = shape.length;
-  while (inner > 0 && fits(shape.slice(inner - 1), strides.slice(inner - 1), size)) inner--;
+  while (inner > 0 && fits(inner - 1)) inner--;
   const axis = inner - 1;
   const rest = shape.slice(inner);
   const restStrides = strides.slice(inner);
@@ -90,8 +96,8 @@ async function gather(
   if (axis >= 0) {
     const made = elementCount(rest) * size;
     const more = strides[axis]! * size;
-    const spare = (BUFFER - spanOf(rest, restStrides) * size) / (more || 1);
-    step = Math.max(1, Math.min(shape[axis]!, Math.floor(BUFFER / made), 1 + Math.floor(spare)));
+    const spare = (bufferBytes - spanOf(rest, restStrides) * size) / (more || 1);
+    step = Math.max(1, Math.min(shape[axis]!, Math.floor(bufferBytes / made), 1 + Math.floor(spare)));
   }
   const outer = shape.slice(0, Math.max(axis, 0));
   const span = new Uint8Array(
@@ -128,10 +134,6 @@ async function gather(
 /** Elements from the first to the last one of a view that is not empty, both included. */
 function spanOf(shape: readonly number[], strides: readonly number[]): number {
   return shape.reduce((sum, dimension, axis) => sum + (dimension - 1) * strides[axis]!, 1);
-}
-
-function fits(shape: readonly number[], strides: readonly number[], size: number): boolean {
-  return spanOf(shape, strides) * size <= BUFFER && elementCount(shape) * size <= BUFFER;
 }
 
 /** Where the elements of a view lie, counted from its first one, the last axis moving fastest. */
