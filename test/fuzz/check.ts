@@ -3,10 +3,11 @@
 import { isDeepStrictEqual } from 'node:util';
 import { FormatError } from '../../src/errors.ts';
 import { encodeWeights } from '../../src/formats/encode.ts';
-import { openWeights, type Weights } from '../../src/formats/open.ts';
+import { openWeights } from '../../src/formats/open.ts';
 import { readTensors } from '../../src/formats/read.ts';
+import { unpackWeights, type Weights } from '../../src/formats/weights.ts';
 import { writeWeights } from '../../src/formats/write.ts';
-import { type ByteSource, memorySink, memorySource } from '../../src/tensor/bytes.ts';
+import { type ByteSource, memoryScratch, memorySink, memorySource } from '../../src/tensor/bytes.ts';
 import { DTYPES, itemSize } from '../../src/tensor/dtypes.ts';
 import { elementCount, type Layout } from '../../src/tensor/layout.ts';
 import type { Tensor } from '../../src/tensor/tensor.ts';
@@ -20,6 +21,14 @@ const READ_BYTES_AT_LEAST = 8_192;
 const MEMORY_PER_BYTE = 512;
 const MEMORY_AT_LEAST = 16 << 20;
 
+/** What unpacked elements may take: a user's limit. */
+const MOST_UNPACKED = 4 << 20;
+
+interface Spent {
+  bytes: number;
+  calls: number;
+}
+
 /** An invariant that does not hold. */
 class Violation extends Error {}
 
@@ -30,7 +39,7 @@ function hold(condition: boolean, sentence: () => string): asserts condition {
 /** A source that tells how much is read of it, and stops whoever reads without end. */
 function metered(bytes: Uint8Array) {
   const source = memorySource(bytes, 'input');
-  const spent = { bytes: 0, calls: 0 };
+  const spent: Spent = { bytes: 0, calls: 0 };
   const maxBytes = READS_PER_BYTE * bytes.byteLength + READ_BYTES_AT_LEAST;
   const maxCalls = bytes.byteLength + 64;
   const readInto: ByteSource['readInto'] = (offset, target) => {
@@ -78,12 +87,38 @@ export async function check(bytes: Uint8Array): Promise<Outcome> {
     return { signature: `${result.code} ${depth} ${shapeOf(result.message)}`, isValid: false, memory };
   }
   checkLayout(result.layout, bytes.byteLength);
-  if (result.unpack === null) await checkRoundTrip(result);
+  const unpacked = await unpack(result, source, bytes.byteLength);
+  if (unpacked instanceof FormatError) {
+    checkError(unpacked, bytes.byteLength);
+    return { signature: `${result.layout.format} ${unpacked.code}`, isValid: false, memory };
+  }
+  await checkRoundTrip(unpacked);
   hold(before.equals(bytes), () => 'the input was written to');
   const { format, tensors, weightingType } = result.layout;
   const kinds = new Set(tensors.map((tensor) => `${tensor.dtype}${tensor.order}${tensor.byteOrder[0]}`));
   const signature = `${format} ${weightingType} ${Math.ceil(Math.log2(tensors.length + 1))} ${[...kinds].sort()}`;
   return { signature, isValid: true, memory };
+}
+
+/** Unpacks and compares checksums, which reads everything once more. */
+async function unpack(
+  weights: Weights,
+  source: { spent: Spent },
+  length: number,
+): Promise<Weights | FormatError> {
+  source.spent.bytes = 0;
+  source.spent.calls = 0;
+  const { result, bytes } = await countAllocations(async () => {
+    try {
+      return await unpackWeights(weights, { scratch: memoryScratch, maxByteLength: MOST_UNPACKED });
+    } catch (error) {
+      if (error instanceof FormatError) return error;
+      throw error;
+    }
+  });
+  const most = MEMORY_AT_LEAST + MOST_UNPACKED + MEMORY_PER_BYTE * length;
+  hold(bytes <= most, () => `${bytes} bytes of memory to unpack ${length}`);
+  return result;
 }
 
 function checkError(error: FormatError, byteLength: number): void {
@@ -127,7 +162,7 @@ async function checkRoundTrip({ source, layout }: Weights): Promise<void> {
   // References to one array multiply what a file holds: reading into memory is for models that fit.
   const total = layout.tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
   if (total > 1 << 20 || layout.tensors.length > 1_000 || layout.format === 'torch') return;
-  const update = await readTensors(memorySource(await bytesOf(source)), layout);
+  const update = await readTensors(source, layout);
   const options = { format: layout.format, weightingType: layout.weightingType ?? undefined };
   await encodeWeights({ ...options, ...update });
   let sink = memorySink(0);
@@ -144,12 +179,6 @@ async function checkRoundTrip({ source, layout }: Weights): Promise<void> {
     isDeepStrictEqual(sorted(again.tensors), sorted(update.tensors)),
     () => 'written and read again, the tensors are others',
   );
-}
-
-async function bytesOf(source: ByteSource): Promise<Uint8Array> {
-  const bytes = new Uint8Array(source.byteLength);
-  await source.readInto(0, bytes);
-  return bytes;
 }
 
 /** The begin of a message, without the name of the file and what is particular to one input. */

@@ -162,4 +162,72 @@ const safetensors: Target = {
   },
 };
 
-export const TARGETS: readonly Target[] = [npy, pickle, safetensors];
+const ZIP_WORDS = [
+  ...[
+    'PK\x03\x04',
+    'PK\x01\x02',
+    'PK\x05\x06',
+    'PK\x06\x06',
+    'PK\x06\x07',
+    'PK\x07\x08',
+    '\x01\0\x10\0',
+    '\x08\0',
+  ],
+  ...[
+    '.npy',
+    'weighting.npy',
+    'layer_0.npy',
+    '../',
+    '/',
+    '\\',
+    'C:',
+    '\xff\xff\xff\xff',
+    '\0\0\0\0',
+    '\x03\0',
+  ],
+  new Uint8Array(npyHeader()),
+].map((word) => bytesOf(word));
+
+/** What np.save writes of three float32 elements. */
+function npyHeader(): Uint8Array {
+  const text = "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }".padEnd(117);
+  return bytesOf('\x93NUMPY\x01\0\x76\0', text, '\n', '\0'.repeat(12));
+}
+
+const zip: Target = {
+  name: 'zip',
+  seeds: () => fixturesOf('npz', 'bad-npz'),
+  prefix: 4,
+  words: ZIP_WORDS,
+};
+
+const torch: Target = {
+  name: 'torch',
+  seeds: () => fixturesOf('torch', 'bad-torch'),
+  prefix: 4,
+  words: [
+    ...ZIP_WORDS,
+    ...[
+      'ctorch._utils\n_rebuild_tensor_v2\n',
+      'ctorch\nFloatStorage\n',
+      'ccollections\nOrderedDict\n',
+      'Q',
+      '}',
+      's',
+      'u',
+    ].map((word) => bytesOf(word)),
+    ...[
+      'X\x07\0\0\0storage',
+      'X\x01\0\0\x000',
+      'X\x03\0\0\0cpu',
+      'K\0',
+      'K\x01\x85',
+      '(',
+      't',
+      ')R',
+      'J\xff\xff\xff\x7f',
+    ].map((word) => bytesOf(word)),
+  ],
+};
+
+export const TARGETS: readonly Target[] = [npy, pickle, safetensors, zip, torch];
