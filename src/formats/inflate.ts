@@ -6,20 +6,33 @@
  */
 export type Inflate = (packed: AsyncIterable<Uint8Array>) => AsyncIterable<Uint8Array>;
 
-/** The host's own, in browsers and in Node. */
+/** What goes into the host's stream at a time: it may come out a thousand times as long, and all at once. */
+const PIECE = 32 << 10;
+
+/**
+ * The host's own, in browsers and in Node.
+ *
+ * The pieces are written by hand, each when the one before it is through: Node's stream takes 16,384 of them before a
+ * pipe would feel any pressure.
+ */
 export const inflate: Inflate = async function* (packed) {
-  const iterator = packed[Symbol.asyncIterator]();
-  const stream = new ReadableStream<Uint8Array<ArrayBuffer>>({
-    async pull(controller) {
-      const { done, value } = await iterator.next();
-      if (done) controller.close();
-      else controller.enqueue(value as Uint8Array<ArrayBuffer>); // a stream of bytes takes no shared memory
-    },
-    async cancel() {
-      await iterator.return?.();
-    },
-  });
-  const reader = stream.pipeThrough(new DecompressionStream('deflate-raw')).getReader();
+  const { readable, writable } = new DecompressionStream('deflate-raw');
+  const writer = writable.getWriter();
+  const reader = readable.getReader();
+  const feed = async () => {
+    try {
+      for await (const bytes of packed) {
+        for (let at = 0; at < bytes.byteLength; at += PIECE) {
+          // A stream of bytes takes no shared memory; ours never is.
+          await writer.write(bytes.subarray(at, at + PIECE) as Uint8Array<ArrayBuffer>);
+        }
+      }
+      await writer.close();
+    } catch (error) {
+      await writer.abort(error);
+    }
+  };
+  feed().catch(() => {}); // what goes wrong is what `read` throws
   try {
     for (;;) {
       const { done, value } = await reader.read();

@@ -35,7 +35,10 @@ interface Member {
 }
 
 /** Bytes read at a time. */
-const BLOCK = 64 << 10;
+const BLOCK = 256 << 10;
+
+/** The same where only the begin of a member is wanted: hosts inflate several of them before anybody asks. */
+const SMALL_BLOCK = 1024;
 
 /** A header with what stands before it, for most arrays. */
 const USUAL_HEADER = 128;
@@ -270,7 +273,7 @@ class NpzArchive {
       return begin;
     }
     let at = 0;
-    for await (const bytes of this.#inflate(zip, inflate, 1024)) {
+    for await (const bytes of this.#inflate(zip, inflate, SMALL_BLOCK)) {
       const part = bytes.subarray(0, begin.byteLength - at);
       begin.set(part, at);
       at += part.byteLength;
@@ -320,8 +323,8 @@ class NpzArchive {
     block: number,
     onError?: (error: unknown) => void,
   ): AsyncGenerator<Uint8Array> {
-    for (let at = 0, size = block; at < zip.packedLength; at += size, size = BLOCK) {
-      const bytes = new Uint8Array(Math.min(size, zip.packedLength - at));
+    for (let at = 0; at < zip.packedLength; at += block) {
+      const bytes = new Uint8Array(Math.min(block, zip.packedLength - at));
       try {
         await this.#read(zip.byteOffset + at, bytes);
       } catch (error) {

@@ -4,8 +4,8 @@ import type { Crc32 } from '../formats/crc32.ts';
 import { crc32 } from '../formats/crc32.ts';
 import type { Inflate } from '../formats/inflate.ts';
 
-/** Bytes that come out at a time. */
-const CHUNK = 256 << 10;
+/** Bytes that come out at a time: each call of zlib is a task for the pool, and few large ones cost least. */
+const CHUNK = 1 << 20;
 
 /** zlib on the threads of Node's pool: several streams are inflated at the same time. */
 export const nodeInflate: Inflate = (packed) => {
