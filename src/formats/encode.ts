@@ -75,6 +75,7 @@ function encodeObject(core: Core, spec: WeightsSpec, lengths: readonly number[])
   if (tensors.length > MAX_TENSORS) {
     throw new RangeError(`a weight file holds at most ${MAX_TENSORS} tensors, not ${tensors.length}`);
   }
+  checkNames(tensors);
   const encoder = new TextEncoder();
   const pieces = writePickle(
     core,
@@ -94,6 +95,19 @@ function encodeObject(core: Core, spec: WeightsSpec, lengths: readonly number[])
   return [first, ...pieces.slice(1)];
 }
 
+/** Names that are read as what they are, and as different ones. */
+function checkNames(tensors: readonly TensorSpec[]): void {
+  const seen = new Set<string>();
+  for (const { name } of tensors) {
+    if (name === null) continue;
+    if (seen.has(name)) throw new RangeError(`two tensors are called ${JSON.stringify(name)}`);
+    if (/\p{Surrogate}/u.test(name)) {
+      throw new RangeError(`the name ${JSON.stringify(name)} has no UTF-8 form`);
+    }
+    seen.add(name);
+  }
+}
+
 /** Bytes of the elements of a tensor that can be written. */
 function checkSpec({ name, dtype, shape }: TensorSpec): number {
   if (shape.length > MAX_DIMENSIONS) {
@@ -103,7 +117,9 @@ function checkSpec({ name, dtype, shape }: TensorSpec): number {
     throw new RangeError(`shape (${shape.join(', ')}) is not made of whole numbers from 0 on`);
   }
   const byteLength = elementCount(shape) * itemSize(dtype);
-  if (!Number.isSafeInteger(byteLength)) throw new RangeError(`shape (${shape.join(', ')}) is too large`);
+  // Readers, NumPy's too, take no shape that is too large but for a zero in it.
+  const span = shape.reduce((product, dimension) => product * Math.max(dimension, 1), itemSize(dtype));
+  if (!Number.isSafeInteger(span)) throw new RangeError(`shape (${shape.join(', ')}) is too large`);
   if (name !== null && new TextEncoder().encode(name).byteLength > PICKLE_TEXT_LIMIT) {
     throw new RangeError(`the name of a tensor has at most ${PICKLE_TEXT_LIMIT} bytes in UTF-8`);
   }

@@ -165,8 +165,11 @@ test('what a format cannot hold is a RangeError', async () => {
     [{ ...object, tensors: [spec([-1])] }, /whole numbers/],
     [{ ...object, tensors: [spec([1.5])] }, /whole numbers/],
     [{ ...object, tensors: [spec([2 ** 52])] }, /too large/],
+    [{ ...object, tensors: [spec([0, 2 ** 52])] }, /too large/],
     [{ ...object, tensors: [spec(Array.from({ length: 65 }, () => 1))] }, /dimensions/],
     [{ ...object, tensors: [spec([1], 'float32', 'ü'.repeat(513))] }, /name/],
+    [{ ...object, tensors: [spec([1], 'float32', 'a'), spec([2], 'int8', 'a')] }, /two tensors/],
+    [{ ...object, tensors: [spec([1], 'float32', '\ud800')] }, /UTF-8/],
     [{ ...object, tensors: Array.from({ length: 65_537 }, () => spec([])) }, /65536/],
   ];
   for (const [wrong, message] of cases) {
