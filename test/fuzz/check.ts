@@ -185,7 +185,8 @@ async function checkRoundTrip({ source, layout }: Weights): Promise<void> {
 function shapeOf(message: string): string {
   return message
     .replace(/^[^:]*: /, '')
-    .replace(/"[^"]*"?|\d+/g, '#')
+    .replace(/^tensor "(?:[^"\\]|\\.)*": /, '')
+    .replace(/"(?:[^"\\]|\\.)*"?|\d+/g, '#')
     .split(' ')
     .slice(0, 3)
     .join(' ');

@@ -5,7 +5,7 @@ import { testSeed } from '../helpers/random.ts';
 import { Fuzzer } from './fuzzer.ts';
 import { TARGETS } from './targets.ts';
 
-const INPUTS = 20_000;
+const INPUTS = 12_000;
 
 const test = suite('fuzz');
 const seed = testSeed();
