@@ -10,7 +10,8 @@
  *
  * Offsets count from the end of the header, and the tensors cover what follows it exactly. The reference writer sorts
  * the elements by dtype, widest first, then by name, so that each tensor stands aligned; readers must rely neither on
- * that, nor on the order of the header, nor on the padding. Tensors come out here in the order of their elements.
+ * that, nor on the order of the header, nor on the padding. Tensors come out here in the order of their elements; those
+ * of a file that has `layer_0` to `layer_n` and nothing else had no names, but an order, and get it back.
  *
  * A file is a weight file of ours when its metadata has `weighting`, a decimal number as text. Other metadata is for
  * others and is not kept.
@@ -109,7 +110,7 @@ export async function readSafetensorsLayout(source: ByteSource): Promise<Layout>
     format: 'safetensors',
     weighting: weighting?.value ?? null,
     weightingType: weighting?.type ?? null,
-    tensors: entries.map(
+    tensors: withPositions(entries).map(
       ({ name, dtype, shape, begin, end: next }): TensorLayout => ({
         name,
         dtype,
@@ -122,6 +123,17 @@ export async function readSafetensorsLayout(source: ByteSource): Promise<Layout>
     ),
     byteLength: source.byteLength,
   };
+}
+
+/** The entries by position and without names, where their names say positions and nothing else. */
+function withPositions(
+  entries: readonly Entry[],
+): readonly (Entry | (Omit<Entry, 'name'> & { name: null }))[] {
+  const layers = new Map(entries.map((entry) => [entry.name, entry]));
+  const sorted = entries.map((_, i) => layers.get(`layer_${i}`));
+  return sorted.every((entry) => entry !== undefined)
+    ? sorted.map((entry) => ({ ...entry, name: null }))
+    : entries;
 }
 
 async function readHeader(source: ByteSource): Promise<Uint8Array> {

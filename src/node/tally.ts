@@ -78,18 +78,18 @@ export class Tally {
   }
 
   #addAny(x: Float64Array): void {
-    const sums: [number, number, number, number] = [0, 0, 0, 0];
-    for (const [i, value] of x.entries()) {
-      if (Number.isNaN(value)) this.#nan++;
-      else if (!Number.isFinite(value)) this.#infinite++;
-      else {
-        sums[(i % 4) as 0 | 1 | 2 | 3] += value; // an index of the tuple
+    const sums = new Float64Array(4);
+    for (let i = 0; i < x.length; i++) {
+      const value = x[i]!;
+      if (Number.isFinite(value)) {
+        sums[i & 3]! += value;
         this.#finite++;
         if (value < this.#min) this.#min = value;
         if (value > this.#max) this.#max = value;
         if (value === 0) this.#zeros++;
-      }
+      } else if (Number.isNaN(value)) this.#nan++;
+      else this.#infinite++;
     }
-    this.#sum += sums[0] + sums[1] + sums[2] + sums[3];
+    this.#sum += sums[0]! + sums[1]! + sums[2]! + sums[3]!;
   }
 }

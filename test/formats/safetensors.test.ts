@@ -323,20 +323,36 @@ test('random updates come back as they were', async () => {
   }
 });
 
-test('tensors without a name are called by their positions', async () => {
+test('tensors without a name are called by their positions, and get their order back', async () => {
+  const dtypes: DType[] = ['uint8', 'float64', 'float16'];
   const encoding = await encodeWeights({
     format: 'safetensors',
     weighting: null,
-    tensors: [
-      { name: null, dtype: 'uint8', shape: [1] },
-      { name: null, dtype: 'float64', shape: [1] },
-    ],
+    tensors: Array.from({ length: 12 }, (_, i) => ({ name: null, dtype: dtypes[i % 3]!, shape: [i] })),
   });
+  assert.match(Buffer.from(encoding.literals[0]!.bytes).toString(), /"layer_11":\{/);
   const { layout } = await openWeights(sparseSource(encoding));
   assert.equal(
-    layout.tensors.map(({ name }) => name),
-    ['layer_1', 'layer_0'],
+    layout.tensors.map(({ name, shape: [length], byteOffset }) => [name, length, byteOffset]),
+    encoding.payloads.map(({ offset }, i) => [null, i, offset]),
   );
+});
+
+test('names that look like positions, but are not all of them, stay names', async () => {
+  for (const names of [
+    ['layer_1'],
+    ['layer_1', 'layer_2'],
+    ['layer_00'],
+    ['layer_0', 'bias'],
+    ['layer_-0'],
+  ]) {
+    const entries = names.map((name, i) => `"${name}":${entry(i, i + 1)}`);
+    const { tensors } = await read(fileOf(`{${entries.join(',')}}`, names.length));
+    assert.equal(
+      tensors.map(({ name }) => name),
+      names,
+    );
+  }
 });
 
 test('what the format cannot hold is a RangeError', async () => {
