@@ -1,5 +1,6 @@
 // Jobs on worker threads. Threads run built files only, so this suite uses the built door.
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -41,6 +42,39 @@ test('examine tells the layout, and non-finite elements when asked', async () =>
     { tensor: 0, index: 3, leaf: 'leaf' },
     { tensor: 0, index: 4, leaf: 'leaf' },
   ]);
+  await jobs.close();
+});
+
+test('archives are unpacked, compared and written', async () => {
+  const jobs = startJobs({ threads: 1 });
+  const { layout } = await jobs.examine(fixture('npz/savez-compressed.npz'), { checkFinite: true });
+  assert.is(layout.tensors.length, 12);
+  assert.is(layout.tensors[0]!.byteOffset, null);
+  for (const [file, code] of [
+    ['crc', 'zip-crc'],
+    ['deflate-garbage', 'zip-deflate'],
+    ['bomb-lying-size', 'zip-size'],
+  ]) {
+    const path = fixture(`bad-npz/${file}.npz`);
+    await failsWith(code!, () => jobs.examine(path, { checkFinite: true }));
+    const output = join(folder, 'never.npz');
+    await failsWith(code!, () => jobs.aggregate({ inputs: [{ path }], output }));
+  }
+  const mixed = ['leaf-a.npy', 'leaf-b.npz', 'leaf-c.npy'].map((leaf) => ({
+    path: fixture(`fedavg/container-mix/${leaf}`),
+  }));
+  const output = join(folder, 'mean.npz');
+  const report = await jobs.aggregate({ inputs: mixed, output });
+  assert.is(report.format, 'npz');
+  const bytes = readFileSync(output);
+  assert.is(report.sha256, createHash('sha256').update(bytes).digest('hex'));
+  const again = await jobs.aggregate({ inputs: [{ path: output }], output: join(folder, 'again') });
+  assert.is(again.format, 'npz');
+  assert.is(again.sha256, report.sha256);
+  assert.equal(
+    readdirSync(folder).filter((name) => name.startsWith('.') || name.startsWith('never')),
+    [],
+  );
   await jobs.close();
 });
 
