@@ -6,7 +6,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** Debian packages by a command that fails when they are missing. */
-const PEERS = [{ package: 'python3-numpy', check: ['/usr/bin/python3', '-c', 'import numpy'] }];
+const PEERS = ['numpy', 'torch'].map((name) => ({
+  package: `python3-${name}`,
+  check: ['/usr/bin/python3', '-c', `import ${name}`],
+}));
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 

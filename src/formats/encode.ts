@@ -7,6 +7,7 @@ import { elementCount } from '../tensor/layout.ts';
 import type { Encoding, TensorSpec, WeightsSpec } from './encoding.ts';
 import { encodeNpz } from './npz-writer.ts';
 import { encodeSafetensors } from './safetensors.ts';
+import { encodeTorch } from './torch-writer.ts';
 
 /**
  * Writes a weight file but for its elements: C order, little endian.
@@ -16,13 +17,14 @@ import { encodeSafetensors } from './safetensors.ts';
  * (assembly/pickle-writer.ts says why); every NumPy from 1.17 on reads it. A tensor with a name becomes a
  * [name, array] pair there, one without a plain array. 'safetensors' has the weighting in its metadata, and calls tensors
  * without a name `layer_0`, `layer_1`, … by their positions. 'npz' calls them so too, and has the weighting in the array
- * `weighting`; its checksums have to be sealed.
+ * `weighting`; its checksums have to be sealed. So have those of 'torch', a state dict: it has no weighting.
  *
  * @throws RangeError when a format cannot hold what is asked for
  */
 export async function encodeWeights(spec: WeightsSpec): Promise<Encoding> {
   const lengths = spec.tensors.map(checkSpec);
   if (spec.format === 'safetensors') return encodeSafetensors(spec);
+  if (spec.format === 'torch') return encodeTorch(spec, lengths);
   const core = await openCore();
   let pieces: Uint8Array[];
   try {

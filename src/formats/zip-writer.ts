@@ -33,6 +33,10 @@ const VERSION_64 = 45;
 
 const ZIP64_FIELD = 1;
 
+/** The extra field of torch that is nothing but room: "FB", filled with Z. */
+const PADDING_FIELD = 0x4246;
+const PADDING = 0x5a;
+
 /** Grows with what is put into it; numbers are little endian. */
 class ByteWriter {
   readonly #parts: Uint8Array[] = [];
@@ -68,8 +72,12 @@ class ByteWriter {
   }
 }
 
-/** The encoding of an archive whose payloads are those of the members that have one, in this order. */
-export function encodeZip(members: readonly NewMember[]): Encoding {
+/**
+ * The encoding of an archive whose payloads are those of the members that have one, in this order.
+ *
+ * @param alignment the data of each member begins at a multiple of it
+ */
+export function encodeZip(members: readonly NewMember[], alignment = 1): Encoding {
   const encoder = new TextEncoder();
   const literals: Literal[] = [];
   const payloads: { offset: number; byteLength: number }[] = [];
@@ -98,13 +106,18 @@ export function encodeZip(members: readonly NewMember[]): Encoding {
       (payload === null ? 0 : FLAG_DESCRIPTOR) | (nameBytes.byteLength === name.length ? 0 : FLAG_UTF8);
     const crc = crc32(bytes);
     const known = payload === null;
+    const dataOffset = headerOffset + 30 + nameBytes.byteLength + (isLarge ? 20 : 0);
+    const padding = alignment > 1 ? 4 + ((alignment - ((dataOffset + 4) % alignment)) % alignment) : 0;
     const localSize = isLarge ? ONES_32 : known ? size : 0;
     between
       .numbers([0x04034b50, 4], [isLarge ? VERSION_64 : VERSION, 2], [flags, 2], [0, 2], [0, 2], [DATE, 2])
       .numbers([known ? crc : 0, 4], [localSize, 4], [localSize, 4], [nameBytes.byteLength, 2])
-      .numbers([isLarge ? 20 : 0, 2])
+      .numbers([(isLarge ? 20 : 0) + padding, 2])
       .put(nameBytes);
     if (isLarge) between.numbers([ZIP64_FIELD, 2], [16, 2], [known ? size : 0, 8], [known ? size : 0, 8]);
+    if (padding > 0) {
+      between.numbers([PADDING_FIELD, 2], [padding - 4, 2]).put(new Uint8Array(padding - 4).fill(PADDING));
+    }
     between.put(bytes);
     if (payload !== null) {
       endLiteral();
