@@ -53,7 +53,10 @@ export function openWidening(dtype: DType, buffer: ArrayBufferLike): Widen | und
     case 'float16': {
       const bits = new Uint16Array(buffer);
       const table = float16Table();
-      return mapping((i) => table[bits[i]!]!);
+      return (first, count) => {
+        for (let i = 0; i < count; i++) wide[i] = table[bits[first + i]!]!;
+        return wide.subarray(0, count);
+      };
     }
     case 'bfloat16': {
       const bits = new Uint16Array(buffer);
