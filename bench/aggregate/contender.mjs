@@ -4,12 +4,17 @@ import { readFileSync } from 'node:fs';
 export async function contend(work) {
   const job = JSON.parse(readFileSync(process.argv[2], 'utf8'));
   const seconds = [];
+  let cpu = process.cpuUsage();
   for (let round = 0; round <= job.rounds; round++) {
     const startedAt = performance.now();
     await work(job);
     if (round > 0) seconds.push((performance.now() - startedAt) / 1000);
+    else cpu = process.cpuUsage();
   }
-  console.log(JSON.stringify({ seconds, peakBytes: peakBytes() }));
+  const { user, system } = process.cpuUsage(cpu);
+  // Of all threads, for each timed round.
+  const cpuSeconds = (user + system) / 1e6 / Math.max(1, job.rounds);
+  console.log(JSON.stringify({ seconds, cpuSeconds, peakBytes: peakBytes() }));
 }
 
 /** Largest resident size. The kernel's other figure, maxRSS, counts the process that started this one. */
