@@ -1,14 +1,17 @@
 import type { ByteSink } from '../tensor/bytes.ts';
-import { checkTensor, type ModelUpdate } from '../tensor/tensor.ts';
+import { checkTensor, type ModelUpdate, type Tensor } from '../tensor/tensor.ts';
 import { crc32 } from './crc32.ts';
+import { deflateArchive } from './deflate.ts';
 import { encodeWeights } from './encode.ts';
-import type { WeightsSpec } from './encoding.ts';
+import type { Encoding, Literal, WeightsSpec } from './encoding.ts';
 
 export interface WriteOptions {
   /** 'npy-object' unless given. 'npy' holds exactly one tensor, and no weighting. */
   readonly format?: WeightsSpec['format'] | undefined;
   /** How to store the weighting; integral numbers as int unless given. */
   readonly weightingType?: WeightsSpec['weightingType'];
+  /** Deflate the arrays of an 'npz', as numpy.savez_compressed does. Weights shrink by little. */
+  readonly compress?: boolean | undefined;
 }
 
 /**
@@ -25,23 +28,30 @@ export async function writeWeights(
   options: WriteOptions = {},
 ): Promise<number> {
   for (const tensor of update.tensors) checkTensor(tensor);
-  const { byteLength, literals, payloads, checksums } = await encodeWeights({
-    format: options.format ?? 'npy-object',
-    weighting: update.weighting,
-    weightingType: options.weightingType,
-    tensors: update.tensors,
-  });
-  const sink = typeof open === 'function' ? await open(byteLength) : open;
+  const { format = 'npy-object', weightingType, compress = false } = options;
+  if (compress && format !== 'npz') throw new RangeError(`only npz can be compressed, not ${format}`);
+  const { weighting, tensors } = update;
+  const encoding = await encodeWeights({ format, weighting, weightingType, tensors });
+  const pieces = piecesOf(encoding, tensors);
+  const file = compress
+    ? await deflateArchive(pieces, encoding.byteLength)
+    : { ...encoding, literals: pieces };
+  const sink = typeof open === 'function' ? await open(file.byteLength) : open;
   try {
-    for (const [i, { data }] of update.tensors.entries()) {
-      checksums?.seal(i, crc32(data, checksums.seeds[i]));
-    }
-    for (const { offset, bytes } of literals) await sink.write(offset, bytes);
-    for (const [i, { offset }] of payloads.entries()) await sink.write(offset, update.tensors[i]!.data);
+    for (const { offset, bytes } of file.literals) await sink.write(offset, bytes);
     await sink.commit();
   } catch (error) {
     await sink.discard();
     throw error;
   }
-  return byteLength;
+  return file.byteLength;
+}
+
+/** All bytes of a file. */
+function piecesOf({ literals, payloads, checksums }: Encoding, tensors: readonly Tensor[]): Literal[] {
+  const elements = payloads.map(({ offset }, i) => ({ offset, bytes: tensors[i]!.data }));
+  for (const [i, { bytes }] of elements.entries()) {
+    checksums?.seal(i, crc32(bytes, checksums.seeds[i]));
+  }
+  return [...literals, ...elements].sort((a, b) => a.offset - b.offset);
 }

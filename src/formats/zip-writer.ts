@@ -1,5 +1,5 @@
 /**
- * Archives of stored members, written front to back.
+ * Archives, written front to back. Payloads are stored.
  *
  * The CRC-32 of elements is known behind them only, so members with a payload have a data descriptor (flag bit 3): no
  * byte before an element depends on it, and a digest of the file can be taken while it is written. Members that are
@@ -16,6 +16,8 @@ export interface NewMember {
   readonly bytes: Uint8Array;
   /** Length of its payload in bytes, null without one. */
   readonly payload: number | null;
+  /** `bytes` are a raw deflate stream, of so many bytes with this CRC-32. */
+  readonly deflated?: { readonly byteLength: number; readonly crc32: number } | undefined;
 }
 
 const ONES_16 = 0xffff;
@@ -96,25 +98,35 @@ export function encodeZip(members: readonly NewMember[], alignment = 1): Encodin
     return bytes;
   };
 
-  for (const { name, bytes, payload } of members) {
+  for (const { name, bytes, payload, deflated } of members) {
     const nameBytes = encoder.encode(name);
     const headerOffset = offset + between.byteLength;
-    const size = bytes.byteLength + (payload ?? 0);
-    const isLarge = size >= ONES_32;
+    const packed = bytes.byteLength + (payload ?? 0);
+    const size = deflated?.byteLength ?? packed;
+    const method = deflated === undefined ? 0 : 8;
+    const isLarge = Math.max(size, packed) >= ONES_32;
     const isFar = headerOffset >= ONES_32;
     const flags =
       (payload === null ? 0 : FLAG_DESCRIPTOR) | (nameBytes.byteLength === name.length ? 0 : FLAG_UTF8);
-    const crc = crc32(bytes);
+    const crc = deflated?.crc32 ?? crc32(bytes);
     const known = payload === null;
     const dataOffset = headerOffset + 30 + nameBytes.byteLength + (isLarge ? 20 : 0);
     const padding = alignment > 1 ? 4 + ((alignment - ((dataOffset + 4) % alignment)) % alignment) : 0;
-    const localSize = isLarge ? ONES_32 : known ? size : 0;
+    const sizes = isLarge ? [ONES_32, ONES_32] : [packed, size];
+    const [localPacked, localSize] = isLarge || known ? sizes : [0, 0];
     between
-      .numbers([0x04034b50, 4], [isLarge ? VERSION_64 : VERSION, 2], [flags, 2], [0, 2], [0, 2], [DATE, 2])
-      .numbers([known ? crc : 0, 4], [localSize, 4], [localSize, 4], [nameBytes.byteLength, 2])
+      .numbers(
+        [0x04034b50, 4],
+        [isLarge ? VERSION_64 : VERSION, 2],
+        [flags, 2],
+        [method, 2],
+        [0, 2],
+        [DATE, 2],
+      )
+      .numbers([known ? crc : 0, 4], [localPacked!, 4], [localSize!, 4], [nameBytes.byteLength, 2])
       .numbers([(isLarge ? 20 : 0) + padding, 2])
       .put(nameBytes);
-    if (isLarge) between.numbers([ZIP64_FIELD, 2], [16, 2], [known ? size : 0, 8], [known ? size : 0, 8]);
+    if (isLarge) between.numbers([ZIP64_FIELD, 2], [16, 2], [known ? size : 0, 8], [known ? packed : 0, 8]);
     if (padding > 0) {
       between.numbers([PADDING_FIELD, 2], [padding - 4, 2]).put(new Uint8Array(padding - 4).fill(PADDING));
     }
@@ -125,14 +137,23 @@ export function encodeZip(members: readonly NewMember[], alignment = 1): Encodin
       seeds.push(crc);
       offset += payload;
       const width = isLarge ? 8 : 4;
-      between.numbers([0x08074b50, 4], [crc, 4], [size, width], [size, width]);
+      between.numbers([0x08074b50, 4], [crc, 4], [packed, width], [size, width]);
       entries.push(directory.byteLength + 16);
     }
-    const wide = [...(isLarge ? [size, size] : []), ...(isFar ? [headerOffset] : [])];
+    const wide = [...(isLarge ? [size, packed] : []), ...(isFar ? [headerOffset] : [])];
     const version = wide.length > 0 ? VERSION_64 : VERSION;
     directory
-      .numbers([0x02014b50, 4], [version, 2], [version, 2], [flags, 2], [0, 2], [0, 2], [DATE, 2], [crc, 4])
-      .numbers([isLarge ? ONES_32 : size, 4], [isLarge ? ONES_32 : size, 4], [nameBytes.byteLength, 2])
+      .numbers(
+        [0x02014b50, 4],
+        [version, 2],
+        [version, 2],
+        [flags, 2],
+        [method, 2],
+        [0, 2],
+        [DATE, 2],
+        [crc, 4],
+      )
+      .numbers([sizes[0]!, 4], [sizes[1]!, 4], [nameBytes.byteLength, 2])
       .numbers([wide.length > 0 ? 4 + 8 * wide.length : 0, 2], [0, 2], [0, 2], [0, 2], [0, 4])
       .numbers([isFar ? ONES_32 : headerOffset, 4])
       .put(nameBytes);

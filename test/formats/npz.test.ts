@@ -273,9 +273,12 @@ function sparse(pieces: readonly { offset: number; bytes: Uint8Array }[], byteLe
   };
 }
 
-async function written(update: ModelUpdate): Promise<Uint8Array> {
+async function written(update: ModelUpdate, compress = false): Promise<Uint8Array> {
   let sink = memorySink(0);
-  await writeWeights((byteLength) => (sink = memorySink(byteLength)), update, { format: 'npz' });
+  await writeWeights((byteLength) => (sink = memorySink(byteLength)), update, {
+    format: 'npz',
+    compress,
+  });
   return sink.bytes;
 }
 
@@ -302,6 +305,21 @@ test('names that would come back as something else are refused', async () => {
   }
   await named('layer_0', null, 'layer_2');
   await named('layer_1', 'b');
+});
+
+test('compressed archives are smaller, and the same weights', async () => {
+  const update = { weighting: 2, tensors: [tensorOf(new Float64Array(100_000), [100, 1000], 'zeros')] };
+  const bytes = await written(update, true);
+  assert.ok(bytes.byteLength < 2000, `${bytes.byteLength} bytes`);
+  const { layout, ...read } = await readTensors(memorySource(bytes));
+  assert.is(layout.tensors[0]!.byteOffset, null);
+  sameBytes(read.tensors[0]!.data, update.tensors[0]!.data);
+  try {
+    await writeWeights(memorySink(0), update, { format: 'npy-object', compress: true });
+    assert.unreachable();
+  } catch (error) {
+    assert.instance(error, RangeError);
+  }
 });
 
 test('sizes and places beyond 32 bits are written as zip64, and read', async () => {
@@ -375,7 +393,7 @@ if (hasPythonModule('numpy')) {
         return { name: isNamed ? `größe/${k}.weight` : null, dtype: 'int32' as const, shape, data };
       });
       const weighting = i % 3 === 0 ? null : i / 2;
-      const bytes = await written({ weighting, tensors });
+      const bytes = await written({ weighting, tensors }, i % 4 > 1);
       const path = join(folder, `ours-${i}.npz`);
       writeFileSync(path, bytes);
       const { layout, ...read } = await readTensors(memorySource(bytes));
