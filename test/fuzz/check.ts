@@ -161,7 +161,7 @@ function checkLayout({ tensors, weighting, weightingType, byteLength }: Layout, 
 async function checkRoundTrip({ source, layout }: Weights): Promise<void> {
   // References to one array multiply what a file holds: reading into memory is for models that fit.
   const total = layout.tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
-  if (total > 1 << 20 || layout.tensors.length > 1_000 || layout.format === 'torch') return;
+  if (total > 1 << 20 || layout.tensors.length > 1_000) return;
   const update = await readTensors(source, layout);
   const options = { format: layout.format, weightingType: layout.weightingType ?? undefined };
   await encodeWeights({ ...options, ...update });
