@@ -365,14 +365,21 @@ class NpzArchive {
 
 /** The archive, and the scratch room behind it. Closing it closes the scratch room. */
 function joinSources(archive: ByteSource, scratch: Scratch, byteLength: number): ByteSource {
+  /** Readers of neighbouring tensors read from the one into the other, over the directory. */
+  const readAcross = async (offset: number, target: Uint8Array, border: number) => {
+    const before = await archive.readInto(offset, target.subarray(0, border));
+    return before < border ? before : before + (await scratch.readInto(0, target.subarray(border)));
+  };
   return {
     name: archive.name,
     byteLength,
-    // Nobody reads across the border: a tensor lies on one side of it.
-    readInto: (offset, target) =>
-      offset < archive.byteLength
+    readInto(offset, target) {
+      const border = archive.byteLength - offset;
+      if (border <= 0) return scratch.readInto(-border, target);
+      return target.byteLength <= border
         ? archive.readInto(offset, target)
-        : scratch.readInto(offset - archive.byteLength, target),
+        : readAcross(offset, target, border);
+    },
     close: () => scratch.close(),
   };
 }

@@ -146,6 +146,24 @@ test('many members unpack at the same time, with the means of every host', async
   }
 });
 
+test('stored and deflated neighbours are read in one go', async () => {
+  const parts = [1, 2, 3, 4].map((value) => ({
+    ...float(`t${value}`, value, -value),
+    deflate: value % 2 === 0,
+  }));
+  const bytes = zipOf([parts[1]!, parts[0]!, parts[3]!, parts[2]!]);
+  const { source, layout } = await unpackWeights(await open(bytes), { scratch: memoryScratch });
+  const aggregation = await Aggregation.open([{ leaf: 'a', source, layout, weighting: 2 }]);
+  const { tensors } = aggregation;
+  const encoding = await encodeWeights({ format: 'npz', weighting: null, tensors });
+  const sink = memorySink(encoding.byteLength);
+  await aggregation.run(sink, encoding);
+  await aggregation.close();
+  const read = await readTensors(memorySource(sink.bytes));
+  for (const { name, data } of read.tensors)
+    sameBytes(data, numbers(Number(name!.slice(1)), -Number(name!.slice(1))));
+});
+
 test('an error of source or scratch room stays what it is, and the room is closed', async () => {
   const weights = await open(zipOf([{ ...float('a', ...new Array(9000).fill(1)), deflate: true }]));
   let isClosed = false;
