@@ -6,8 +6,10 @@ import * as assert from 'uvu/assert';
 import { isCambiumError } from '../../src/errors.ts';
 import { openWeights } from '../../src/formats/open.ts';
 import { type ByteSource, memorySource } from '../../src/tensor/bytes.ts';
+import { tensorOf } from '../../src/tensor/tensor.ts';
 import { countAllocations } from '../helpers/allocations.ts';
 import { arrayOpcodes, bytesOf, counted, u32, u64, weightFile } from '../helpers/pickles.ts';
+import { fileOf } from '../helpers/round-trips.ts';
 
 const test = suite('formats/complexity');
 const array = arrayOpcodes('K\x02\x85', 'C\x0812345678');
@@ -154,6 +156,20 @@ test('a safetensors header of 100,000 entries is read once', async () => {
     `${bytes} read, ${memory} bytes`,
   );
   await followsSize(file, 5_000);
+});
+
+test('archives cost a few reads for each member', async () => {
+  for (const format of ['npz', 'torch'] as const) {
+    for (const count of [1_000, 4_000]) {
+      const tensors = Array.from({ length: count }, () => tensorOf(Uint8Array.of(1, 2)));
+      const file = memorySource(await fileOf({ weighting: null, tensors }, { format }));
+      const { result, bytes, calls, memory } = await cost(file);
+      const text = `${format}: ${bytes} of ${file.byteLength} bytes in ${calls} reads, ${memory} bytes of memory`;
+      assert.is(result, count);
+      assert.ok(bytes <= 2 * file.byteLength && calls <= 3 * count + 64, text);
+      assert.ok(memory <= 16 * file.byteLength + (8 << 20), text);
+    }
+  }
 });
 
 test.run();
