@@ -84,13 +84,16 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .option('--strategy <name>', 'the rule', 'mean')
     .option(
       '--format <name>',
-      'npy, npy-object, npz or safetensors (default: from the name of the output, else as the inputs)',
+      'npy, npy-object, npz, safetensors or torch (default: from the name of the output, else as the inputs)',
     )
     .option('--non-finite <policy>', 'NaN and infinity: reject or propagate', 'reject')
     .action((files, options) => aggregate(files, { ...options, signal }));
 
   command(program, 'convert <input> <output>', 'write a weight file in another format')
-    .option('--format <name>', 'npy, npy-object, npz or safetensors (default: from the name of the output)')
+    .option(
+      '--format <name>',
+      'npy, npy-object, npz, safetensors or torch (default: from the name of the output)',
+    )
     .option('--weighting <number>', 'the weighting of the output (default: that of the input)')
     .option('--void16 <dtype>', 'take anonymous two-byte elements for bfloat16')
     .action((input, output, options) => convert(input, output, { ...options, signal }));

@@ -17,7 +17,8 @@ import { encodeTorch } from './torch-writer.ts';
  * (assembly/pickle-writer.ts says why); every NumPy from 1.17 on reads it. A tensor with a name becomes a
  * [name, array] pair there, one without a plain array. 'safetensors' has the weighting in its metadata, and calls tensors
  * without a name `layer_0`, `layer_1`, … by their positions. 'npz' calls them so too, and has the weighting in the array
- * `weighting`; its checksums have to be sealed. So have those of 'torch', a state dict: it has no weighting.
+ * `weighting`; its checksums have to be sealed. 'torch', a state dict, is like 'npz' in all that; torch does not see the
+ * weighting.
  *
  * @throws RangeError when a format cannot hold what is asked for
  */
@@ -55,7 +56,7 @@ function encodePieces(core: Core, spec: WeightsSpec, lengths: readonly number[])
     case 'npy-object':
       return encodeObject(core, spec, lengths);
     default:
-      throw new RangeError(`${spec.format} cannot be written yet`);
+      throw new RangeError(`nothing can be written in the format ${spec.format}`);
   }
 }
 

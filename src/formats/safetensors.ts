@@ -27,6 +27,7 @@ import { compareUtf8 } from '../tensor/text.ts';
 import type { Encoding, TensorSpec, WeightsSpec } from './encoding.ts';
 import { JsonReader } from './json.ts';
 import { formatError } from './refusals.ts';
+import { parseWeighting, spellWeighting } from './weighting.ts';
 
 /** Longest header that the reference reads: a length is a claim until so many bytes are there. */
 const MAX_HEADER = 100_000_000;
@@ -34,9 +35,8 @@ const MAX_HEADER = 100_000_000;
 /** The key that is no tensor. */
 const METADATA = '__metadata__';
 
-/** The member of the metadata that is ours, and the longest text that can be a number worth reading. */
+/** The member of the metadata that is ours. */
 const WEIGHTING = 'weighting';
-const MAX_WEIGHTING_TEXT = 400;
 
 /** Our dtypes by the format's names, in the order in which its writer sorts them (from the end). */
 const DTYPE_NAMES: ReadonlyMap<string, DType> = new Map([
@@ -198,11 +198,8 @@ class HeaderReader {
   }
 
   #weightingOf(text: string, at: number): { value: number; type: 'int' | 'float' } {
-    const isNumber =
-      text.length <= MAX_WEIGHTING_TEXT && /^[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?$/i.test(text);
-    const type = /^[+-]?\d+$/.test(text) ? 'int' : 'float';
-    const value = isNumber ? Number(text) : Number.NaN;
-    if (!Number.isFinite(value) || (type === 'int' && !Number.isSafeInteger(value))) {
+    const weighting = parseWeighting(text);
+    if (weighting === undefined) {
       const shown = JSON.stringify(text.slice(0, 40));
       this.#refuse(
         'weights-form',
@@ -210,7 +207,7 @@ class HeaderReader {
         at,
       );
     }
-    return { value, type };
+    return weighting;
   }
 
   #readEntry(name: string, at: number): Entry {
@@ -324,9 +321,6 @@ function lengthOf(shape: readonly number[], dtype: DType): number | undefined {
  *   that is no finite number, and a header of more than 100,000,000 bytes
  */
 export function encodeSafetensors({ weighting, weightingType, tensors }: WeightsSpec): Encoding {
-  if (weighting !== null && !Number.isFinite(weighting)) {
-    throw new RangeError(`a safetensors file holds no weighting of ${weighting}`);
-  }
   const named = tensors.map(nameEntry);
   const names = new Set(named.map(({ name }) => name));
   if (names.size < named.length) {
@@ -359,18 +353,6 @@ export function encodeSafetensors({ weighting, weightingType, tensors }: Weights
     literals: [{ offset: 0, bytes }],
     payloads: payloads.map(({ offset, byteLength }) => ({ offset: bytes.byteLength + offset, byteLength })),
   };
-}
-
-/** A number that reads as its kind: digits alone are an int, and ints beyond 2^53 - 1 are refused. */
-function spellWeighting(weighting: number, type: WeightsSpec['weightingType']): string {
-  const isFloat = type === 'float' || !Number.isSafeInteger(weighting);
-  if (isFloat && type === 'int') {
-    throw new RangeError(`the weighting ${weighting} cannot be stored as an int: it is no safe integer`);
-  }
-  if (isFloat && Object.is(weighting, -0)) return '-0.0';
-  return isFloat && Number.isInteger(weighting) && Math.abs(weighting) < 1e21
-    ? `${weighting}.0`
-    : String(weighting);
 }
 
 function nameEntry({ name: given, dtype, shape }: TensorSpec, position: number) {

@@ -2,6 +2,7 @@ import { MAX_TENSORS } from '../../assembly/abi.ts';
 import type { DType } from '../tensor/dtypes.ts';
 import { elementCount } from '../tensor/layout.ts';
 import type { Encoding, WeightsSpec } from './encoding.ts';
+import { spellWeighting } from './weighting.ts';
 import { encodeZip, type NewMember } from './zip-writer.ts';
 
 /** Storage classes of torch; it has none for the other dtypes. */
@@ -28,11 +29,14 @@ const ALIGNMENT = 64;
 
 /**
  * A state dict as torch.save lays it out: each tensor has a storage of its own, on the processor. Tensors without a name
- * are `layer_0`, `layer_1`, … by their positions. torch.load reads it with `weights_only` and without.
+ * are `layer_0`, `layer_1`, … by their positions. torch.load reads it with `weights_only` and without, and does not see the
+ * weighting.
  *
  * @throws RangeError for dtypes that torch has no storage for, and for names that are not unlike each other
+ *   or have no UTF-8 form, and for a weighting that is no finite number
  */
-export function encodeTorch({ tensors }: WeightsSpec, lengths: readonly number[]): Encoding {
+export function encodeTorch(spec: WeightsSpec, lengths: readonly number[]): Encoding {
+  const { weighting, weightingType, tensors } = spec;
   if (tensors.length > MAX_TENSORS) {
     throw new RangeError(`a weight file holds at most ${MAX_TENSORS} tensors, not ${tensors.length}`);
   }
@@ -52,6 +56,7 @@ export function encodeTorch({ tensors }: WeightsSpec, lengths: readonly number[]
         payload: lengths[i]!,
       })),
       member('version', '3\n'),
+      ...(weighting === null ? [] : [member('weighting', spellWeighting(weighting, weightingType))]),
     ],
     ALIGNMENT,
   );

@@ -5,6 +5,7 @@
  *     <folder>/data/<key>              the raw elements of one storage
  *     <folder>/version                 "3"
  *     <folder>/byteorder               "little" or "big"; from 2.1 on, little without it
+ *     <folder>/weighting               ours: the weighting as decimal text, which torch does not look at
  *     <folder>/.format_version, .storage_alignment, .data/serialization_id      not looked at
  *
  * torch lets storages begin at multiples of 64 by an extra field "FB" in the local headers. A tensor is a view of a
@@ -15,7 +16,7 @@
  * We read one dictionary from texts to tensors, as `model.state_dict()` gives it (parameters count as their tensors).
  * Checkpoints with other things in them, whole modules and TorchScript are refused: those hold programs. Each view must
  * lie within its storage, each storage must have exactly the bytes that it declares. The checksums of the archive are
- * not compared: torch has an option not to compute them. The weighting has no place in a state dict.
+ * not compared: torch has an option not to compute them.
  */
 import { type Core, openCore } from '../core/core.ts';
 import type { ViewRecord } from '../core/records.ts';
@@ -25,6 +26,7 @@ import { elementCount, type Layout, type TensorLayout } from '../tensor/layout.t
 import { decodeNames, walkPickle } from './pickle.ts';
 import { formatError, refusalError } from './refusals.ts';
 import { gatherViews, type View } from './views.ts';
+import { parseWeighting } from './weighting.ts';
 import type { UnpackOptions, Weights } from './weights.ts';
 import type { ZipMember } from './zip.ts';
 
@@ -35,17 +37,21 @@ import type { ZipMember } from './zip.ts';
 const MAX_EXPANSION = 16;
 const FREE_EXPANSION = 16 << 20;
 
+/** Longer than any text that a member may be. */
+const MAX_MEMBER_TEXT = 400;
+
 /** The layout of an archive whose directory was read. */
 export async function openTorch(source: ByteSource, directory: readonly ZipMember[]): Promise<Weights> {
   const archive = new TorchArchive(source, directory);
   await archive.checkByteOrder();
   const records = await archive.readPickle();
-  const names = decodeNames(records, source.name);
+  const names = withoutPositions(decodeNames(records, source.name));
+  const weighting = await archive.readWeighting();
   const views = records.map((record, i) => archive.resolve(record, i));
   const layout: Layout = {
     format: 'torch',
-    weighting: null,
-    weightingType: null,
+    weighting: weighting?.value ?? null,
+    weightingType: weighting?.type ?? null,
     tensors: views.map(
       ({ dtype, shape, order, byteOffset, byteLength }, i): TensorLayout => ({
         name: names[i] ?? null,
@@ -111,14 +117,33 @@ class TorchArchive {
 
   /** @throws FormatError `torch-byteorder` unless the elements are little endian */
   async checkByteOrder(): Promise<void> {
-    const member = this.#members.get(`${this.#folder}byteorder`);
-    if (member === undefined) return;
-    const bytes = new Uint8Array(Math.min(member.packedLength, 16));
+    const order = await this.#readText('byteorder');
+    if (order === undefined || order.text === 'little') return;
+    const what =
+      order.text === 'big' ? 'a big-endian machine wrote the archive' : 'the byte order is unknown';
+    throw this.error('torch-byteorder', `${what}; little-endian archives are read`, order.offset);
+  }
+
+  async readWeighting(): Promise<ReturnType<typeof parseWeighting>> {
+    const member = await this.#readText('weighting');
+    if (member === undefined) return undefined;
+    const weighting = parseWeighting(member.text);
+    if (weighting !== undefined) return weighting;
+    throw this.error(
+      'weights-form',
+      'the weighting must be a decimal number, whole ones up to 2^53 - 1; it is something else',
+      member.offset,
+    );
+  }
+
+  /** A member that is a short text. What is too long for one comes out as a text that is none of those expected. */
+  async #readText(name: string): Promise<{ text: string; offset: number } | undefined> {
+    const member = this.#members.get(this.#folder + name);
+    if (member === undefined) return undefined;
+    this.#checkStored(member);
+    const bytes = new Uint8Array(Math.min(member.byteLength, MAX_MEMBER_TEXT + 1));
     await this.#source.readInto(member.byteOffset, bytes);
-    const order = new TextDecoder('latin1').decode(bytes);
-    if (order === 'little' && member.packedLength === bytes.byteLength) return;
-    const what = order === 'big' ? 'a big-endian machine wrote the archive' : 'the byte order is unknown';
-    throw this.error('torch-byteorder', `${what}; little-endian archives are read`, member.byteOffset);
+    return { text: new TextDecoder('latin1').decode(bytes), offset: member.byteOffset };
   }
 
   async readPickle(): Promise<readonly ViewRecord[]> {
@@ -187,6 +212,11 @@ class TorchArchive {
   error(code: string, sentence: string, offset: number, tensor?: number): Error {
     return formatError(code, sentence, { file: this.#source.name, tensor, offset });
   }
+}
+
+/** Positions where the names are `layer_0`, `layer_1`, … in this order, which is how tensors without names are written. */
+function withoutPositions(names: readonly (string | null)[]): readonly (string | null)[] {
+  return names.every((name, i) => name === `layer_${i}`) ? names.map(() => null) : names;
 }
 
 /** The order in which a view is contiguous, null for neither. Strides of axes of one index mean nothing. */

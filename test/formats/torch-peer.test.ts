@@ -68,7 +68,7 @@ if (hasPythonModule('torch')) {
       let sink = memorySink(0);
       await writeWeights(
         (length) => (sink = memorySink(length)),
-        { weighting: null, tensors },
+        { weighting: count || null, tensors },
         { format: 'torch' },
       );
       const path = join(folder, `written-${count}.pt`);

@@ -62,6 +62,25 @@ test('what is written is read as the same', async () => {
   }
 });
 
+test('the weighting is kept, and its kind', async () => {
+  for (const [weighting, kind] of [
+    [1329, 'int'],
+    [3, 'float'],
+    [0.25, 'float'],
+    [-0, 'float'],
+    [2 ** 60, 'float'],
+    [1e300, 'float'],
+  ] as const) {
+    let sink = memorySink(0);
+    const options = { format: 'torch', weightingType: kind } as const;
+    const update = { weighting, tensors: [tensorOf(Int8Array.of(1))] };
+    await writeWeights((length) => (sink = memorySink(length)), update, options);
+    const { layout } = await openWeights(memorySource(sink.bytes));
+    assert.ok(Object.is(layout.weighting, weighting), `${layout.weighting}`);
+    assert.is(layout.weightingType, kind);
+  }
+});
+
 test('a model of more than 4 GiB has 64-bit sizes, and is found without reading it', async () => {
   const tensors = [
     { name: 'large', dtype: 'float32' as DType, shape: [3, 2 ** 30] },

@@ -223,6 +223,13 @@ test('what is no state dict, and what lies about its storages, is refused', asyn
         dictOpcodes(['x', x]),
         { byteorder: bytesOf('little-ish') },
       ],
+      ['a weighting that is none', 'weights-form', dictOpcodes(['x', x]), { weighting: bytesOf('many') }],
+      [
+        'a weighting without end',
+        'weights-form',
+        dictOpcodes(['x', x]),
+        { weighting: bytesOf('1'.repeat(401)) },
+      ],
       ['TorchScript', 'weights-form', dictOpcodes(['x', x]), { 'constants.pkl': bytesOf('\x80\x02).') }],
       [
         'a compressed storage',
