@@ -84,6 +84,7 @@ test('a weight file goes through every format and comes back', async () => {
     for (const [format, output] of [
       ['safetensors', 'a.safetensors'],
       ['npz', 'a.npz'],
+      ['torch', 'a.pt'],
       ['npy-object', 'a.npy'],
       ['npz', 'b.npz'],
       ['safetensors', 'b.safetensors'],
