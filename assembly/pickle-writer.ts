@@ -8,6 +8,10 @@
 // CPython numbers every new object in the order of its creation (the memo) and refers to it when it comes again: the
 // functions, b'b', the order characters, each dtype and the empty payload. It shares payloads of one byte too, by their
 // value; the writer does not know values, so such a payload is spelled each time: valid, but not NumPy's own bytes.
+//
+// Aligned files put each payload at a multiple of 64 bytes, so that a view of it needs no copy. What fills the gap stores
+// the order flag, which is on top of the stack, under the number 255 again and again: two bytes each, and five bytes
+// once where the gap is odd. Nothing fetches 255, and no object gets it.
 
 import { DTYPE_BFLOAT16, DTYPE_VOID16, PICKLE_WRITER_BYTES } from './abi';
 import {
@@ -49,6 +53,7 @@ const PENDING: usize = 12; // u32: what endArray has to write, PENDING_
 const EMPTY: usize = 16; // u32: number of the empty payload, 0 before it
 const LITTLE: usize = 20; // u32: number of '<', 0 before it
 const DTYPES: usize = 24; // u32[17]: number of each dtype by code, 0 before it
+const RESERVED: usize = 92; // u32: FILLER in aligned files, else 0
 
 const PENDING_NONE: u32 = 0;
 const PENDING_ARRAY: u32 = 1;
@@ -64,6 +69,9 @@ const KIND: u32 = 3; // b'b'
 const DTYPE: u32 = 7;
 const BAR: u32 = 11; // '|'
 
+/** The number that fills gaps in aligned files. */
+const FILLER: u32 = 255;
+
 /** CPython writes so many items of a list behind one MARK. */
 const BATCH: u32 = 1000;
 
@@ -74,7 +82,7 @@ let out: usize = 0;
  * Writes the begin of a pickle.
  *
  * state: PICKLE_WRITER_BYTES, kept until endPickle. to: PICKLE_WRITER_ROOM bytes. Answers the bytes written.
- * protocol: 3; 4 when a payload has 2^32 bytes or more.
+ * protocol: 3; 4 when a payload has 2^32 bytes or more. aligned: payloads at multiples of 64.
  */
 export function startPickle(
   state: usize,
@@ -83,11 +91,13 @@ export function startPickle(
   weighting: f64,
   asFloat: bool,
   protocol: u32,
+  aligned: bool,
 ): u32 {
   s = state;
   out = to;
   memory.fill(state, 0, PICKLE_WRITER_BYTES);
   store<u32>(state, count, COUNT);
+  if (aligned) store<u32>(state, FILLER, RESERVED);
   byte(PROTO);
   byte(protocol);
   text('cnumpy.core.multiarray\n_reconstruct\n');
@@ -133,7 +143,7 @@ export function startPickle(
  * Writes what stands between the payload before (if any) and that of the next tensor.
  *
  * shape: binary64 each. bytes: of the payload, to follow. name: UTF-8, address 0 for none. to: PICKLE_WRITER_ROOM bytes
- * and the name's. Answers the bytes written.
+ * and the name's. offset: where in the file these bytes will stand, modulo 2^32. Answers the bytes written.
  */
 export function writeTensor(
   state: usize,
@@ -144,6 +154,7 @@ export function writeTensor(
   bytes: f64,
   name: usize,
   nameLength: u32,
+  offset: u32,
 ): u32 {
   s = state;
   out = to;
@@ -184,17 +195,13 @@ export function writeTensor(
   if (length === 0 && empty !== 0) {
     recall(empty);
     pending += PENDING_SHARED - PENDING_ARRAY;
-  } else if (length < 0x100) {
-    byte(SHORT_BINBYTES);
-    byte(<u32>length);
-    if (length === 0) store<u32>(s, load<u32>(s, NEXT), EMPTY);
-  } else if (length < 0x1_0000_0000) {
-    byte(BINBYTES);
-    word(<u32>length);
   } else {
-    byte(BINBYTES8);
+    const width: u32 = length < 0x100 ? 1 : length < 0x1_0000_0000 ? 4 : 8;
+    if (load<u32>(s, RESERVED) !== 0) fill(offset + <u32>(out - to) + 1 + width);
+    byte(width === 1 ? SHORT_BINBYTES : width === 4 ? BINBYTES : BINBYTES8);
     store<u64>(out, length);
-    out += 8;
+    out += width;
+    if (length === 0) store<u32>(s, load<u32>(s, NEXT), EMPTY);
   }
   store<u32>(s, pending, PENDING);
   return <u32>(out - to);
@@ -223,6 +230,20 @@ function endArray(): void {
   create();
   byte(BUILD);
   if (pending & PENDING_PAIR) byte(APPENDS);
+}
+
+/** Fills the gap between `end` and the next multiple of 64; gaps of 1 and 3 reach to the one after it. */
+function fill(end: u32): void {
+  let gap = -end & 63;
+  if (gap & 1) {
+    byte(LONG_BINPUT);
+    word(FILLER);
+    gap = (gap - 5) & 63;
+  }
+  for (; gap !== 0; gap -= 2) {
+    byte(BINPUT);
+    byte(FILLER);
+  }
 }
 
 function writeShape(dimensions: u32, shape: usize): void {
@@ -256,8 +277,7 @@ function writeDtype(dtype: u32): void {
     store<u32>(length, <u32>(out - length - 4));
   }
   create();
-  store<u32>(slot, load<u32>(s, NEXT) + 1); // its arguments come first
-  dtypeCall();
+  store<u32>(slot, dtypeCall());
   byte(MARK);
   integer(3);
   if (orderOf(dtype) === 0x7c) {
@@ -273,13 +293,13 @@ function writeDtype(dtype: u32): void {
   else dtypeState(-1, -1, 0);
 }
 
-/** False, True and the call of dtype with them. */
-function dtypeCall(): void {
+/** False, True and the call of dtype with them. Answers the number of what it makes. */
+function dtypeCall(): u32 {
   byte(NEWFALSE);
   byte(NEWTRUE);
   createTuple(3);
   byte(REDUCE);
-  create();
+  return create();
 }
 
 /** The state of a dtype behind its order character. */
@@ -343,10 +363,11 @@ function createTuple(items: u32): void {
   create();
 }
 
-/** Numbers the object on top of the stack. */
-function create(): void {
+/** Numbers the object on top of the stack and answers the number. */
+function create(): u32 {
   const number = load<u32>(s, NEXT);
-  store<u32>(s, number + 1, NEXT);
+  const next = number + 1;
+  store<u32>(s, next + u32(next === load<u32>(s, RESERVED)), NEXT);
   if (number < 0x100) {
     byte(BINPUT);
     byte(number);
@@ -354,6 +375,7 @@ function create(): void {
     byte(LONG_BINPUT);
     word(number);
   }
+  return number;
 }
 
 /** Fetches the object with the number. */

@@ -46,6 +46,7 @@ export interface CoreExports {
     weighting: number,
     asFloat: boolean,
     protocol: number,
+    aligned: boolean,
   ): number;
   /** Writes what stands before the payload of the next tensor. The bytes written. */
   writeTensor(
@@ -57,6 +58,7 @@ export interface CoreExports {
     bytes: number,
     name: number,
     nameLength: number,
+    offset: number,
   ): number;
   /** Writes what follows the last payload. The bytes written. */
   endPickle(state: number, to: number): number;

@@ -17,12 +17,14 @@ export interface PickledTensor {
  * and piece i + 1.
  *
  * @param asFloat store the weighting as a float; an integer otherwise
+ * @param aligned payloads stand at multiples of 64 bytes, if the pickle does
  */
 export function writePickle(
   core: Core,
   weighting: number,
   asFloat: boolean,
   tensors: readonly PickledTensor[],
+  aligned = false,
 ): Uint8Array[] {
   const { exports } = core;
   // Lengths of 2^32 and more need an opcode of protocol 4. Protocol 3 is what every NumPy and Python 3 reads.
@@ -30,9 +32,10 @@ export function writePickle(
   return core.scope(() => {
     const state = core.take(PICKLE_WRITER_BYTES);
     const room = core.take(PICKLE_WRITER_ROOM);
-    const head = exports.startPickle(state, room, tensors.length, weighting, asFloat, protocol);
+    const head = exports.startPickle(state, room, tensors.length, weighting, asFloat, protocol, aligned);
     const pieces: Uint8Array[] = [];
     let carried = core.bytes(room, head).slice();
+    let offset = head;
     for (const { name, dtype, shape, byteLength } of tensors) {
       const piece = core.scope(() => {
         const nameLength = name?.byteLength ?? 0;
@@ -49,9 +52,11 @@ export function writePickle(
           byteLength,
           text,
           nameLength,
+          offset % 2 ** 32,
         );
         return core.bytes(out, length).slice();
       });
+      offset += piece.byteLength + byteLength;
       pieces.push(joined(carried, piece));
       carried = new Uint8Array(0);
     }

@@ -24,6 +24,7 @@ import { encodeTorch } from './torch-writer.ts';
  */
 export async function encodeWeights(spec: WeightsSpec): Promise<Encoding> {
   const lengths = spec.tensors.map(checkSpec);
+  checkAlign(spec);
   if (spec.format === 'safetensors') return encodeSafetensors(spec);
   if (spec.format === 'torch') return encodeTorch(spec, lengths);
   const core = await openCore();
@@ -90,6 +91,7 @@ function encodeObject(core: Core, spec: WeightsSpec, lengths: readonly number[])
       shape,
       byteLength: lengths[i]!,
     })),
+    spec.align !== undefined,
   );
   const header = writeNpyHeader(core, 0, [2]);
   const first = new Uint8Array(header.byteLength + pieces[0]!.byteLength);
@@ -109,6 +111,12 @@ function checkNames(tensors: readonly TensorSpec[]): void {
     }
     seen.add(name);
   }
+}
+
+function checkAlign({ format, align }: WeightsSpec): void {
+  if (align === undefined) return;
+  if (align !== 64) throw new RangeError(`align is 64 or left out, not ${align}`);
+  if (format !== 'npy-object') throw new RangeError(`only npy-object can be aligned, not ${format}`);
 }
 
 /** Bytes of the elements of a tensor that can be written. */

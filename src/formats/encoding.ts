@@ -16,6 +16,11 @@ export interface WeightsSpec {
   /** How to store the weighting; integral numbers as int unless given. */
   readonly weightingType?: 'int' | 'float' | undefined;
   readonly tensors: readonly TensorSpec[];
+  /**
+   * Only of 'npy-object': elements stand at multiples of 64 bytes, for views without a copy. Up to 67 bytes more for each
+   * tensor, which every reader skips. Tensors without elements have nothing to align.
+   */
+  readonly align?: 64 | undefined;
 }
 
 /** Bytes of a file that are no tensor's elements. */

@@ -10,6 +10,8 @@ export interface WriteOptions {
   readonly format?: WeightsSpec['format'] | undefined;
   /** How to store the weighting; integral numbers as int unless given. */
   readonly weightingType?: WeightsSpec['weightingType'];
+  /** Put the elements of an 'npy-object' at multiples of 64 bytes, so that views of the file need no copy. */
+  readonly align?: WeightsSpec['align'];
   /** Deflate the arrays of an 'npz', as numpy.savez_compressed does. Weights shrink by little. */
   readonly compress?: boolean | undefined;
 }
@@ -28,10 +30,10 @@ export async function writeWeights(
   options: WriteOptions = {},
 ): Promise<number> {
   for (const tensor of update.tensors) checkTensor(tensor);
-  const { format = 'npy-object', weightingType, compress = false } = options;
+  const { format = 'npy-object', weightingType, align, compress = false } = options;
   if (compress && format !== 'npz') throw new RangeError(`only npz can be compressed, not ${format}`);
   const { weighting, tensors } = update;
-  const encoding = await encodeWeights({ format, weighting, weightingType, tensors });
+  const encoding = await encodeWeights({ format, weighting, weightingType, tensors, align });
   const pieces = piecesOf(encoding, tensors);
   const file = compress
     ? await deflateArchive(pieces, encoding.byteLength)

@@ -9,6 +9,7 @@ import { memorySource } from '../../src/tensor/bytes.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { FIXTURES } from '../helpers/fixtures.ts';
 import { sparseSource } from '../helpers/pickles.ts';
+import { fileOf } from '../helpers/round-trips.ts';
 
 const test = suite('formats/encode');
 
@@ -74,6 +75,72 @@ test('lengths and places are known before the first element: the example of the 
     payloads.map(({ offset }) => offset),
     [370, 205_209, 205_506],
   );
+});
+
+test('aligned files: the fixture byte for byte, and the example of the reference', async () => {
+  const fixture = new Uint8Array(readFileSync(`${FIXTURES}weights/aligned64.npy`));
+  const { weighting, tensors } = await readTensors(memorySource(fixture));
+  sameBytes(await fileOf({ weighting, tensors }, { align: 64 }), fixture);
+  const { byteLength, payloads } = await encodeWeights({
+    format: 'npy-object',
+    weighting: 1329,
+    tensors: [spec([64, 32, 5, 5]), spec([64]), spec([10, 128])],
+    align: 64,
+  });
+  assert.is(byteLength, 210_701);
+  assert.equal(
+    payloads.map(({ offset }) => offset),
+    [384, 205_248, 205_568],
+  );
+});
+
+test('aligned files keep the number 255 for their gaps, whatever object would get it', async () => {
+  // An array of no dimensions takes one number less than others: the border meets every kind of object.
+  for (let scalars = 0; scalars < 40; scalars++) {
+    const tensors = [
+      ...Array.from({ length: 40 }, (_, i) =>
+        spec(i < scalars ? [] : [i], 'float64', i % 3 === 0 ? `t.${i}` : null),
+      ),
+      ...(['int8', 'int16', 'bool', 'float32', 'bfloat16', 'int8', 'int16'] as const).map((dtype) =>
+        spec([3, 1], dtype),
+      ),
+    ];
+    const encoding = await encodeWeights({ format: 'npy-object', weighting: 1, tensors, align: 64 });
+    checkCover(encoding);
+    const { layout } = await openWeights(sparseSource(encoding));
+    for (const [i, { name, dtype, shape, byteOffset }] of layout.tensors.entries()) {
+      assert.equal({ name, dtype, shape }, tensors[i], `${scalars} scalars, tensor ${i}`);
+      if (shape[0] !== 0) assert.is(byteOffset! % 64, 0, `${scalars} scalars, tensor ${i}`);
+    }
+  }
+});
+
+test('aligned files of 4 GiB', async () => {
+  const tensors = [spec([2 ** 30 + 1]), spec([2 ** 32, 3], 'int8'), spec([0]), spec([300]), spec([3])];
+  const encoding = await encodeWeights({ format: 'npy-object', weighting: 1, tensors, align: 64 });
+  checkCover(encoding);
+  const { layout } = await openWeights(sparseSource(encoding));
+  assert.equal(
+    layout.tensors.map(({ byteOffset }) => byteOffset! % 64),
+    [0, 0, 0, 0, 0],
+  );
+});
+
+test('only object arrays are aligned, and only to 64', async () => {
+  const isRangeError = (error: unknown) => error instanceof RangeError && /align/.test(error.message);
+  const wrong: [format: WeightsSpec['format'], align: number][] = [
+    ['npy-object', 0],
+    ['npy-object', 32],
+    ['npy', 64],
+    ['npz', 64],
+    ['safetensors', 64],
+    ['torch', 64],
+  ];
+  for (const [format, align] of wrong) {
+    // A caller without types.
+    const work = encodeWeights({ format, weighting: null, tensors: [spec([1])], align: align as 64 });
+    assert.ok(isRangeError(await work.catch((error: unknown) => error)), `${format}, ${align}`);
+  }
 });
 
 test('a payload of 4 GiB turns the file into protocol 4', async () => {

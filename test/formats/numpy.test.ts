@@ -15,6 +15,7 @@ import { elementCount } from '../../src/tensor/layout.ts';
 import type { ModelUpdate, Tensor } from '../../src/tensor/tensor.ts';
 import { hasPythonModule, PYTHON } from '../helpers/peers.ts';
 import { Random, testSeed } from '../helpers/random.ts';
+import { fileOf } from '../helpers/round-trips.ts';
 
 interface Described {
   readonly name: string | null;
@@ -142,6 +143,35 @@ if (hasPythonModule('numpy')) {
       if (weighting !== undefined) assert.is(Number(found[i]!.weighting), weighting, path);
       assert.equal(found[i]!.tensors, tensors, path);
       assert.ok(found[i]!.same, `${path}: NumPy writes other bytes`);
+    }
+  });
+
+  test('aligned files NumPy reads as any other', async () => {
+    const random = new Random(seed);
+    const expected: { path: string; tensors: Described[] }[] = [];
+    for (let i = 0; i < 400; i++) {
+      // Some pass the number 255, which aligned files keep for themselves.
+      const count = i % 8 === 0 ? random.integer(36, 60) : random.integer(0, 5);
+      const tensors = Array.from({ length: count }, (_, k) =>
+        randomTensor(random, random.uniform() < 0.2 ? `ebene_${k}` : null),
+      );
+      const file = await fileOf({ weighting: i, tensors }, { align: 64 });
+      const read = await readTensors(memorySource(file));
+      assert.equal(read.tensors.map(describe), tensors.map(describe));
+      for (const { byteLength, byteOffset } of read.layout.tensors) {
+        if (byteLength > 0) assert.is(byteOffset! % 64, 0);
+      }
+      const path = join(folder, `aligned-${i}.npy`);
+      writeFileSync(path, file);
+      expected.push({ path, tensors: tensors.map(describe) });
+    }
+    const found = numpy<{ kind: string; weighting: string; tensors: Described[] }>(
+      'read',
+      ...expected.map(({ path }) => path),
+    );
+    for (const [i, { path, tensors }] of expected.entries()) {
+      assert.equal([found[i]!.kind, found[i]!.weighting], ['int, list', String(i)], path);
+      assert.equal(found[i]!.tensors, tensors, path);
     }
   });
 
