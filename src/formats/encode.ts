@@ -5,9 +5,6 @@ import { writePickle } from '../core/pickle-writer.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { elementCount } from '../tensor/layout.ts';
 import type { Encoding, TensorSpec, WeightsSpec } from './encoding.ts';
-import { encodeNpz } from './npz-writer.ts';
-import { encodeSafetensors } from './safetensors.ts';
-import { encodeTorch } from './torch-writer.ts';
 
 /**
  * Writes a weight file but for its elements: C order, little endian.
@@ -25,12 +22,14 @@ import { encodeTorch } from './torch-writer.ts';
 export async function encodeWeights(spec: WeightsSpec): Promise<Encoding> {
   const lengths = spec.tensors.map(checkSpec);
   checkAlign(spec);
-  if (spec.format === 'safetensors') return encodeSafetensors(spec);
-  if (spec.format === 'torch') return encodeTorch(spec, lengths);
+  // The writers of other containers are loaded when they are needed, as their readers are (open.ts).
+  if (spec.format === 'safetensors') return (await import('./safetensors.ts')).encodeSafetensors(spec);
+  if (spec.format === 'torch') return (await import('./torch-writer.ts')).encodeTorch(spec, lengths);
+  const npz = spec.format === 'npz' ? await import('./npz-writer.ts') : undefined;
   const core = await openCore();
   let pieces: Uint8Array[];
   try {
-    if (spec.format === 'npz') return encodeNpz(core, spec, lengths);
+    if (npz !== undefined) return npz.encodeNpz(core, spec, lengths);
     pieces = encodePieces(core, spec, lengths);
   } finally {
     core.close();

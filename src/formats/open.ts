@@ -1,16 +1,16 @@
+/**
+ * Readers of archives and safetensors are loaded when a file of theirs is opened: a page that lives on .npy files never
+ * fetches them.
+ */
 import { type Core, openCore } from '../core/core.ts';
 import { readNpyHeader } from '../core/npy.ts';
 import type { TensorRecord } from '../core/records.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { npyLayout, type ReadOptions } from './npy.ts';
 import { readObjectLayout } from './npy-object.ts';
-import { openNpz } from './npz.ts';
 import { formatError, refusalError } from './refusals.ts';
-import { readSafetensorsLayout } from './safetensors.ts';
 import { SNIFF_BYTES, type Sniffed, sniff } from './sniff.ts';
-import { isTorchPickle, openTorch } from './torch.ts';
 import type { Weights } from './weights.ts';
-import { endsLikeZip, readZipDirectory } from './zip.ts';
 
 export type { Weights } from './weights.ts';
 
@@ -38,19 +38,13 @@ export async function openWeights(source: ByteSource, options: ReadOptions = {})
   const kind = sniff(head, source.byteLength);
   // What is left of a file has its name at least, which can say whose words tell what is wrong with it.
   if (kind === 'safetensors' || (kind === 'unknown' && /\.safetensors$/i.test(source.name))) {
+    const { readSafetensorsLayout } = await import('./safetensors.ts');
     return { source, layout: await readSafetensorsLayout(source), unpack: null };
   }
   // An archive may begin with a member that is no array, or (which its reader refuses) with something else.
-  if (
-    kind === 'npz' ||
-    kind === 'torch' ||
-    kind === 'zip' ||
-    (kind === 'unknown' && (await endsLikeZip(source)))
-  ) {
-    const directory = await readZipDirectory(source);
-    const isNpz = kind === 'npz' || directory.some(({ name }) => name.endsWith('.npy'));
-    if (isNpz) return openNpz(source, directory, options);
-    if (kind === 'torch' || directory.some(isTorchPickle)) return openTorch(source, directory);
+  if (kind === 'npz' || kind === 'torch' || kind === 'zip' || kind === 'unknown') {
+    const weights = await openArchive(source, kind, options);
+    if (weights !== undefined) return weights;
   }
   if (kind === 'unknown') {
     throw formatError('format-unknown', 'not a weight file: it is neither .npy nor another known container', {
@@ -73,6 +67,23 @@ export async function openWeights(source: ByteSource, options: ReadOptions = {})
   } finally {
     core.close();
   }
+}
+
+/** The weights in an archive; undefined when it holds none, or is none. */
+async function openArchive(
+  source: ByteSource,
+  kind: Sniffed,
+  options: ReadOptions,
+): Promise<Weights | undefined> {
+  const { endsLikeZip, readZipDirectory } = await import('./zip.ts');
+  if (kind === 'unknown' && !(await endsLikeZip(source))) return undefined;
+  const directory = await readZipDirectory(source);
+  if (kind === 'npz' || directory.some(({ name }) => name.endsWith('.npy'))) {
+    const { openNpz } = await import('./npz.ts');
+    return openNpz(source, directory, options);
+  }
+  const { isTorchPickle, openTorch } = await import('./torch.ts');
+  return kind === 'torch' || directory.some(isTorchPickle) ? openTorch(source, directory) : undefined;
 }
 
 async function readHeader(source: ByteSource, core: Core, head: Uint8Array): Promise<TensorRecord> {

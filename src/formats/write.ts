@@ -1,7 +1,6 @@
 import type { ByteSink } from '../tensor/bytes.ts';
 import { checkTensor, type ModelUpdate, type Tensor } from '../tensor/tensor.ts';
 import { crc32 } from './crc32.ts';
-import { deflateArchive } from './deflate.ts';
 import { encodeWeights } from './encode.ts';
 import type { Encoding, Literal, WeightsSpec } from './encoding.ts';
 
@@ -36,7 +35,7 @@ export async function writeWeights(
   const encoding = await encodeWeights({ format, weighting, weightingType, tensors, align });
   const pieces = piecesOf(encoding, tensors);
   const file = compress
-    ? await deflateArchive(pieces, encoding.byteLength)
+    ? await (await import('./deflate.ts')).deflateArchive(pieces, encoding.byteLength)
     : { ...encoding, literals: pieces };
   const sink = typeof open === 'function' ? await open(file.byteLength) : open;
   try {
