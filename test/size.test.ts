@@ -1,9 +1,10 @@
 // Budgets of what is shipped. The built files are weighed: the core as it is, JavaScript gzipped.
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { builtinModules } from 'node:module';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
@@ -39,6 +40,48 @@ function gzipped(files: ReadonlyMap<string, string>): number {
     .reduce((sum, [, text]) => sum + gzipSync(text, { level: 9 }).length, 0);
 }
 
+/** JavaScript to read and write weight files, gzipped, without the core: what is loaded for .npy and object arrays. */
+const CODEC_BYTES = 15_000;
+
+/** The same for all formats, in one file. */
+const CODEC_BYTES_IN_ALL = 24_000;
+
+/** A page that reads and writes weight files and does nothing else. */
+const CODEC_PAGE = `
+export { encodeWeights } from './src/formats/encode.ts';
+export { openWeights } from './src/formats/open.ts';
+export { readTensors } from './src/formats/read.ts';
+export { writeWeights } from './src/formats/write.ts';`;
+
+/** Gzipped bytes of the page: with `split`, of what it loads before it meets a format that is loaded on demand. */
+async function codecBytes(split: boolean): Promise<number> {
+  const { outputFiles, metafile } = await build({
+    stdin: { contents: CODEC_PAGE, resolveDir: fileURLToPath(new URL('..', import.meta.url)), loader: 'ts' },
+    bundle: true,
+    splitting: split,
+    minify: true,
+    format: 'esm',
+    platform: 'browser',
+    target: 'es2022',
+    external: ['*/wasm.ts', '@assemblyscript/loader'],
+    outdir: '.',
+    write: false,
+    metafile: true,
+  });
+  const wanted = new Set(
+    Object.keys(metafile.outputs).filter((name) => metafile.outputs[name]?.entryPoint === '<stdin>'),
+  );
+  for (const name of wanted) {
+    for (const { kind, path } of metafile.outputs[name]?.imports ?? []) {
+      if (kind === 'import-statement' && metafile.outputs[path] !== undefined) wanted.add(path);
+    }
+  }
+  assert.is(wanted.size > 1, split);
+  return outputFiles
+    .filter(({ path }) => wanted.has(basename(path)))
+    .reduce((sum, { contents }) => sum + gzipSync(contents, { level: 9 }).length, 0);
+}
+
 const test = suite('size');
 
 test('the core has no imports and keeps its budget', () => {
@@ -62,6 +105,14 @@ test('the browser door keeps its budget and knows nothing of Node', () => {
   console.log(`browser.js without the core, gzipped: ${atOnce} bytes at once, ${inAll} in all`);
   assert.ok(atOnce <= BROWSER_BYTES, `${atOnce} bytes at once`);
   assert.ok(inAll <= BROWSER_BYTES_IN_ALL, `${inAll} bytes in all`);
+});
+
+test('the codecs alone keep their budget', async () => {
+  const atOnce = await codecBytes(true);
+  const inAll = await codecBytes(false);
+  console.log(`codecs without the core, gzipped: ${atOnce} bytes at once, ${inAll} in all`);
+  assert.ok(atOnce <= CODEC_BYTES, `${atOnce} bytes at once`);
+  assert.ok(inAll <= CODEC_BYTES_IN_ALL, `${inAll} bytes in all`);
 });
 
 test('every file of dist is small enough to be looked at', () => {
