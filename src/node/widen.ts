@@ -1,5 +1,6 @@
 /** Elements as binary64, whatever they are stored as: what reads them needs one loop instead of a dozen. */
 import type { DType } from '../tensor/dtypes.ts';
+import { decodeFloat16 } from '../tensor/float16.ts';
 import { CHUNK } from './tally.ts';
 
 /**
@@ -87,13 +88,4 @@ let float16s: Float32Array | undefined;
 function float16Table(): Float32Array {
   float16s ??= Float32Array.from({ length: 65_536 }, (_, bits) => decodeFloat16(bits));
   return float16s;
-}
-
-function decodeFloat16(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 31) return fraction === 0 ? sign * Infinity : Number.NaN;
-  return sign * (1024 + fraction) * 2 ** (exponent - 25);
 }
