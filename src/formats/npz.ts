@@ -18,8 +18,9 @@
 import { type Core, openCore } from '../core/core.ts';
 import { readNpyHeader } from '../core/npy.ts';
 import type { TensorRecord } from '../core/records.ts';
-import type { ByteSource, Scratch } from '../tensor/bytes.ts';
+import { type ByteSource, joinSources, type Scratch } from '../tensor/bytes.ts';
 import { dtypeOfCode } from '../tensor/dtypes.ts';
+import { decodeFloat16 } from '../tensor/float16.ts';
 import { elementCount, type Layout, type TensorLayout } from '../tensor/layout.ts';
 import { crc32 } from './crc32.ts';
 import { type Inflate, inflate } from './inflate.ts';
@@ -221,7 +222,7 @@ class NpzArchive {
       throw error;
     }
     return {
-      source: joinSources(this.#source, scratch, base + room),
+      source: joinSources(this.#source, scratch),
       layout: {
         ...layout,
         tensors: layout.tensors.map(
@@ -363,27 +364,6 @@ class NpzArchive {
   }
 }
 
-/** The archive, and the scratch room behind it. Closing it closes the scratch room. */
-function joinSources(archive: ByteSource, scratch: Scratch, byteLength: number): ByteSource {
-  /** Readers of neighbouring tensors read from the one into the other, over the directory. */
-  const readAcross = async (offset: number, target: Uint8Array, border: number) => {
-    const before = await archive.readInto(offset, target.subarray(0, border));
-    return before < border ? before : before + (await scratch.readInto(0, target.subarray(border)));
-  };
-  return {
-    name: archive.name,
-    byteLength,
-    readInto(offset, target) {
-      const border = archive.byteLength - offset;
-      if (border <= 0) return scratch.readInto(-border, target);
-      return target.byteLength <= border
-        ? archive.readInto(offset, target)
-        : readAcross(offset, target, border);
-    },
-    close: () => scratch.close(),
-  };
-}
-
 function decodeNumber(dtype: string, view: DataView): number {
   switch (dtype) {
     case 'int8':
@@ -409,13 +389,4 @@ function decodeNumber(dtype: string, view: DataView): number {
     default:
       return decodeFloat16(view.getUint16(0, true));
   }
-}
-
-function decodeFloat16(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 31) return fraction === 0 ? sign * Infinity : Number.NaN;
-  return sign * (1024 + fraction) * 2 ** (exponent - 25);
 }

@@ -6,7 +6,7 @@
  * it, so a view whose fastest axis has by far the largest stride costs many reads; torch makes such views by permuting
  * the axes of tensors that are larger than a buffer, which state dicts hardly contain.
  */
-import type { ByteSource, Scratch } from '../tensor/bytes.ts';
+import { type ByteSource, joinSources, type Scratch } from '../tensor/bytes.ts';
 import { type DType, itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout, type TensorLayout } from '../tensor/layout.ts';
 import { formatError } from './refusals.ts';
@@ -175,26 +175,5 @@ function pick(
     for (let i = 0; i < count; i++, start += stride) {
       for (let b = 0; b < size; b++) to[at++] = from[start + b]!;
     }
-  }
-}
-
-/** A source, and behind it the scratch room. Reads may go across the border between them. */
-function joinSources(source: ByteSource, scratch: Scratch): ByteSource {
-  const border = source.byteLength;
-  return {
-    name: source.name,
-    byteLength: border + scratch.byteLength,
-    readInto(offset, target) {
-      if (offset >= border) return scratch.readInto(offset - border, target);
-      if (offset + target.byteLength <= border) return source.readInto(offset, target);
-      return readBoth(offset, target);
-    },
-    close: () => scratch.close(),
-  };
-
-  async function readBoth(offset: number, target: Uint8Array): Promise<number> {
-    const head = border - offset;
-    const read = await source.readInto(offset, target.subarray(0, head));
-    return read < head ? read : head + (await scratch.readInto(0, target.subarray(head)));
   }
 }

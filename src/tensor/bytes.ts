@@ -74,3 +74,28 @@ export function memoryScratch(byteLength: number): Scratch {
     },
   };
 }
+
+/**
+ * A source, and scratch room behind it: an offset beyond the end of the source is one in the scratch room. Closing it
+ * closes the scratch room only.
+ */
+export function joinSources(source: ByteSource, scratch: Scratch): ByteSource {
+  const border = source.byteLength;
+  return {
+    name: source.name,
+    byteLength: border + scratch.byteLength,
+    readInto(offset, target) {
+      if (offset >= border) return scratch.readInto(offset - border, target);
+      if (offset + target.byteLength <= border) return source.readInto(offset, target);
+      return readBoth(offset, target);
+    },
+    close: () => scratch.close(),
+  };
+
+  /** Neighbouring tensors are read in one span, which may lie in both. */
+  async function readBoth(offset: number, target: Uint8Array): Promise<number> {
+    const head = border - offset;
+    const read = await source.readInto(offset, target.subarray(0, head));
+    return read < head ? read : head + (await scratch.readInto(0, target.subarray(head)));
+  }
+}
