@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { fileError } from '../node/file-errors.ts';
 import { startJobs } from '../node/workers.ts';
-import { startServer } from '../server/serve.ts';
+import { startServer } from '../server/index.ts';
 import { VERSION } from '../wire/version.ts';
 import { UsageError } from './exit.ts';
 import { printJson, printLine } from './output.ts';
