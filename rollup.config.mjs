@@ -22,8 +22,11 @@ const external = [
 const isExternal = (id) => external.some((pattern) => pattern.test(id));
 const ts = esbuild({ target: 'es2022', tsconfig: 'tsconfig.json' });
 
-/** The core's bytes are a chunk of their own, so that code and core can be weighed (and cached) apart. */
-const coreChunk = (id) => (id.endsWith('/core/wasm.ts') ? 'core-wasm' : undefined);
+/** The bytes of the core's modules are chunks of their own, so that code and core can be weighed (and cached) apart. */
+const coreChunk = (id) => {
+  if (id.endsWith('/core/wasm.ts')) return 'core-wasm';
+  return id.endsWith('/core/strategies-wasm.ts') ? 'strategies-wasm' : undefined;
+};
 
 /** Some bundled libraries are CommonJS and look at `require` while they run. */
 const CLI_BANNER = `#!/usr/bin/env node

@@ -1,4 +1,4 @@
-// Builds dist/: the core (asc), its bytes as a module of src/core, the doors (rollup).
+// Builds dist/: the core (asc), its bytes as modules of src/core, the doors (rollup).
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -19,10 +19,22 @@ mkdirSync(join(root, 'build'), { recursive: true });
 if (!coreOnly) rmSync(join(root, 'dist'), { recursive: true, force: true });
 mkdirSync(join(root, 'dist'), { recursive: true });
 
-run('assemblyscript/bin/asc.js', '--target', 'release');
-const base64 = readFileSync(join(root, 'dist/core.wasm')).toString('base64');
-writeFileSync(
-  join(root, 'src/core/wasm.ts'),
-  `// Written by the build from assembly/; not in version control.\nexport const CORE_WASM_BASE64 =\n  '${base64}';\n`,
-);
+/** The modules of the core: file in dist/, entry in assembly/, file in src/core/, name of the constant in it. */
+const MODULES = [
+  ['core.wasm', 'index.ts', 'wasm.ts', 'CORE_WASM_BASE64'],
+  ['strategies.wasm', 'strategies.ts', 'strategies-wasm.ts', 'STRATEGIES_WASM_BASE64'],
+];
+
+for (const [file, entry, source, constant] of MODULES) {
+  const text = `build/${file.replace('.wasm', '.wat')}`;
+  run(
+    'assemblyscript/bin/asc.js',
+    ...[`assembly/${entry}`, '--target', 'release', '--outFile', `dist/${file}`, '--textFile', text],
+  );
+  const base64 = readFileSync(join(root, 'dist', file)).toString('base64');
+  writeFileSync(
+    join(root, 'src/core', source),
+    `// Written by the build from assembly/; not in version control.\nexport const ${constant} =\n  '${base64}';\n`,
+  );
+}
 if (!coreOnly) run('rollup/dist/bin/rollup', '--config', 'rollup.config.mjs');

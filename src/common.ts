@@ -6,7 +6,7 @@ export {
   type RunOptions,
 } from './aggregate/aggregation.ts';
 export { type AverageOptions, average } from './aggregate/average.ts';
-export { type Fold, type Strategy, strategies } from './aggregate/strategies.ts';
+export { openStrategy, STRATEGY_NAMES, type Strategy, strategies } from './aggregate/strategies/index.ts';
 export type { DownloadOptions, RunDetails, UploadOptions } from './client/client.ts';
 export type { Credentials } from './client/credentials.ts';
 export type { DownloadedBytes, DownloadedFile } from './client/download.ts';

@@ -6,8 +6,10 @@
  * Every input is read once, by position. What differs between inputs (container, header lengths, byte order, memory
  * order) ends where their blocks enter the arena; the fold sees K addresses of little-endian elements in C order.
  */
-import { type Core, openCore } from '../core/core.ts';
+import type { Core } from '../core/core.ts';
 import { findNonFinite, swapBytes } from '../core/elements.ts';
+import type { FoldExports } from '../core/exports.ts';
+import { meanArenaBytes, planMean } from '../core/mean.ts';
 import { AggregationError, type NonFiniteElement } from '../errors.ts';
 import { type Crc32, crc32 } from '../formats/crc32.ts';
 import type { Encoding, TensorSpec } from '../formats/encoding.ts';
@@ -15,11 +17,13 @@ import { type ByteSink, type ByteSource, memoryScratch, type ScratchFactory } fr
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts';
 import { compareUtf8 } from '../tensor/text.ts';
+import { type Combine, combineArenaBytes, openCombine, openKernelCore } from './kernels.ts';
 import { matchTensors } from './match.ts';
 import { planRanges, type Range } from './ranges.ts';
 import { planReads } from './reads.ts';
 import { changed, needsReorder, reorderInto } from './reorder.ts';
-import { type Fold, type Strategy, strategies } from './strategies.ts';
+import { mean } from './strategies/mean.ts';
+import type { Strategy } from './strategies/strategy.ts';
 import { settleWeightings } from './weightings.ts';
 
 /** Bytes of a block of one input: the measured optimum for reads straight into the core's memory. */
@@ -107,8 +111,8 @@ export class Aggregation {
   /** Bytes read from the inputs so far. */
   bytesRead = 0;
 
-  readonly #core: Core;
-  readonly #fold: Fold;
+  readonly #core: Core<FoldExports>;
+  readonly #fold: Combine;
   readonly #contributors: readonly Contributor[];
   readonly #scratch: readonly ByteSource[];
   readonly #nonFinite: 'reject' | 'propagate';
@@ -131,7 +135,7 @@ export class Aggregation {
     options: AggregationOptions = {},
   ): Promise<Aggregation> {
     if (inputs.length === 0) throw new AggregationError('average-no-input', 'there is nothing to average');
-    const strategy = options.strategy ?? strategies.mean;
+    const strategy = options.strategy ?? mean;
     const weightings = settleWeightings(inputs);
     const counting = inputs
       .map((input, i) => ({ ...input, weighting: weightings[i]! }))
@@ -156,13 +160,15 @@ export class Aggregation {
     const blockBytes = options.blockBytes ?? blockFor(k);
     const spare = blockBytes >> 2;
     const stride = blockBytes + spare + STAGGER;
-    const core = await openCore(strategy.arenaBytes(k) + 4 * k + (k + 1) * (stride + 16) + 64);
+    const core = await openKernelCore(
+      strategy.combine,
+      meanArenaBytes(k) + combineArenaBytes(strategy.combine, k) + 4 * k + (k + 1) * (stride + 16) + 64,
+    );
     const scratch: ByteSource[] = [];
     try {
-      const fold = strategy.open(
-        core,
-        counting.map((input) => input.weighting),
-      );
+      const counted = counting.map((input) => input.weighting);
+      const { total: totalWeighting } = planMean(core, counted);
+      const fold = openCombine(strategy.combine, core, counted);
       const contributors: Contributor[] = [];
       for (const [i, input] of counting.entries()) {
         const stored: Stored[] = [];
@@ -174,7 +180,7 @@ export class Aggregation {
         contributors.push({ leaf: input.leaf, weighting: input.weighting, tensors: stored });
       }
       return new Aggregation(
-        { core, fold, tensors, contributors, scratch, blockBytes, spare, stride },
+        { core, fold, totalWeighting, tensors, contributors, scratch, blockBytes, spare, stride },
         options,
       );
     } catch (error) {
@@ -186,8 +192,9 @@ export class Aggregation {
 
   private constructor(
     plan: {
-      readonly core: Core;
-      readonly fold: Fold;
+      readonly core: Core<FoldExports>;
+      readonly fold: Combine;
+      readonly totalWeighting: number;
       readonly tensors: readonly TensorSpec[];
       readonly contributors: readonly Contributor[];
       readonly scratch: readonly ByteSource[];
@@ -199,7 +206,7 @@ export class Aggregation {
   ) {
     this.tensors = plan.tensors;
     this.leaves = plan.contributors.map((contributor) => contributor.leaf);
-    this.totalWeighting = plan.fold.totalWeighting;
+    this.totalWeighting = plan.totalWeighting;
     this.parameters = plan.tensors.reduce((sum, { shape }) => sum + elementCount(shape), 0);
     this.#core = plan.core;
     this.#fold = plan.fold;

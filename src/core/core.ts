@@ -1,8 +1,7 @@
 import { instantiate } from '@assemblyscript/loader';
 import { ABI_VERSION } from '../../assembly/abi.ts';
 import { UnavailableError } from '../errors.ts';
-import type { CoreExports } from './exports.ts';
-import { CORE_WASM_BASE64 } from './wasm.ts';
+import type { CoreExports, FoldExports, StrategyExports } from './exports.ts';
 
 /** Bytes of a page of linear memory. */
 const PAGE = 65_536;
@@ -10,22 +9,52 @@ const PAGE = 65_536;
 /** Every vector load and the widest element fit this alignment. */
 const ALIGNMENT = 16;
 
-let compiled: Promise<WebAssembly.Module> | undefined;
+/** A module of the core: compiled once per process (page, worker), its instances kept for later jobs. */
+class CoreModule<E extends FoldExports> {
+  readonly #load: () => Promise<string>;
+  #compiled: Promise<WebAssembly.Module> | undefined;
+  /** Instances that wait for their next job: to make one takes longer than many a job. */
+  readonly #idle: Core<E>[] = [];
 
-/** Compiles the core once per process (page, worker). */
-function compileCore(): Promise<WebAssembly.Module> {
-  compiled ??= compile();
-  return compiled;
+  /** @param load gives the bytes of the module in base64 */
+  constructor(load: () => Promise<string>) {
+    this.#load = load;
+  }
+
+  /** An instance that can give `arenaBytes`, which `Core.close` brings back. */
+  async open(arenaBytes: number): Promise<Core<E>> {
+    const position = this.#idle.findIndex((core) => core.free >= arenaBytes);
+    if (position >= 0) return this.#idle.splice(position, 1)[0]!.reopen(); // found
+    this.#compiled ??= compile(this.#load);
+    const { exports } = await instantiate(await this.#compiled);
+    const core = new Core(exports as unknown as E, arenaBytes, this.#keep); // typed by hand in exports.ts
+    const version = core.exports.abiVersion();
+    if (version !== ABI_VERSION) {
+      throw new UnavailableError(
+        'unavailable-abi',
+        `the core speaks ABI ${version}, this library needs ${ABI_VERSION}`,
+      );
+    }
+    return core;
+  }
+
+  readonly #keep = (core: Core<E>): void => {
+    if (this.#idle.length < MAX_IDLE && core.byteLength <= MAX_IDLE_BYTES) this.#idle.push(core);
+  };
 }
 
-async function compile(): Promise<WebAssembly.Module> {
+/** As many as one job uses at a time (a walk beside a fold), and no more memory than that. */
+const MAX_IDLE = 2;
+const MAX_IDLE_BYTES = 8 << 20;
+
+async function compile(load: () => Promise<string>): Promise<WebAssembly.Module> {
   if (typeof WebAssembly === 'undefined') {
     throw new UnavailableError(
       'unavailable-webassembly',
       'this host has no WebAssembly, which the core needs',
     );
   }
-  const text = atob(CORE_WASM_BASE64);
+  const text = atob(await load());
   const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
   try {
     return await WebAssembly.compile(bytes);
@@ -38,29 +67,32 @@ async function compile(): Promise<WebAssembly.Module> {
   }
 }
 
-/** Instances that wait for their next job: to make one takes longer than many a job. */
-const idle: Core[] = [];
-
-/** As many as one job uses at a time (a walk beside a fold), and no more memory than that. */
-const MAX_IDLE = 2;
-const MAX_IDLE_BYTES = 8 << 20;
+const core = new CoreModule<CoreExports>(async () => (await import('./wasm.ts')).CORE_WASM_BASE64);
+const strategies = new CoreModule<StrategyExports>(
+  async () => (await import('./strategies-wasm.ts')).STRATEGIES_WASM_BASE64,
+);
 
 /**
  * One instance of the core with its arena: a job (one aggregation, one walk) owns one for its whole life, so nothing of
  * another job can come between, also across awaits. The memory grows in `openCore` only; views stay valid after that.
  */
-export class Core {
-  readonly exports: CoreExports;
+export class Core<E extends FoldExports = CoreExports> {
+  readonly exports: E;
   readonly #memory: ArrayBufferLike;
   readonly #base: number;
   #top: number;
   /** End of what was ever taken. */
   #reached: number;
   #isOpen = true;
+  readonly #keep: () => void;
 
-  /** @param arenaBytes how much `take` must be able to give in all */
-  constructor(exports: CoreExports, arenaBytes: number) {
+  /**
+   * @param arenaBytes how much `take` must be able to give in all
+   * @param keep takes the instance back when its job has ended
+   */
+  constructor(exports: E, arenaBytes: number, keep: (core: Core<E>) => void) {
     this.exports = exports;
+    this.#keep = () => keep(this);
     this.#base = align(exports.arenaBase() >>> 0);
     this.#top = this.#base;
     this.#reached = this.#base;
@@ -111,20 +143,21 @@ export class Core {
   close(): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
-    if (idle.length >= MAX_IDLE || this.#memory.byteLength > MAX_IDLE_BYTES) return;
     this.bytes(this.#base, this.#reached - this.#base).fill(0);
     this.#top = this.#base;
     this.#reached = this.#base;
-    idle.push(this);
+    this.#keep();
   }
 
-  /** Takes an idle instance that can give `arenaBytes`. */
-  static reuse(arenaBytes: number): Core | undefined {
-    const position = idle.findIndex((core) => core.free >= arenaBytes);
-    if (position < 0) return undefined;
-    const [core] = idle.splice(position, 1) as [Core]; // found
-    core.#isOpen = true;
-    return core;
+  /** Takes a closed instance for another job. */
+  reopen(): this {
+    this.#isOpen = true;
+    return this;
+  }
+
+  /** Bytes of the instance's memory. */
+  get byteLength(): number {
+    return this.#memory.byteLength;
   }
 
   /** The bytes at an address of the arena. */
@@ -143,23 +176,16 @@ function align(address: number): number {
 }
 
 /**
- * Opens an instance of the core; the caller closes it.
+ * Opens an instance of the core's first module, codecs and the mean; the caller closes it.
  *
  * @param arenaBytes what the job will take in all, in bytes
  * @throws UnavailableError when the host has no WebAssembly with SIMD, or no memory
  */
-export async function openCore(arenaBytes = 1 << 20): Promise<Core> {
-  const kept = Core.reuse(arenaBytes);
-  if (kept !== undefined) return kept;
-  const module = await compileCore();
-  const { exports } = await instantiate(module);
-  const core = new Core(exports as unknown as CoreExports, arenaBytes); // typed by hand in exports.ts
-  const version = core.exports.abiVersion();
-  if (version !== ABI_VERSION) {
-    throw new UnavailableError(
-      'unavailable-abi',
-      `the core speaks ABI ${version}, this library needs ${ABI_VERSION}`,
-    );
-  }
-  return core;
+export function openCore(arenaBytes = 1 << 20): Promise<Core> {
+  return core.open(arenaBytes);
+}
+
+/** The same for the second module, the mean and every other rule. It is loaded when it is first asked for. */
+export function openStrategies(arenaBytes = 1 << 20): Promise<Core<StrategyExports>> {
+  return strategies.open(arenaBytes);
 }

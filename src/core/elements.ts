@@ -1,4 +1,5 @@
 import type { Core } from './core.ts';
+import type { FoldExports } from './exports.ts';
 
 /**
  * Finds the first NaN or infinity at or after `from` (for complex elements: in either component).
@@ -8,7 +9,7 @@ import type { Core } from './core.ts';
  * @returns its index, or -1
  */
 export function findNonFinite(
-  core: Core,
+  core: Core<FoldExports>,
   dtype: number,
   address: number,
   count: number,
@@ -22,6 +23,6 @@ export function findNonFinite(
  *
  * @param size bytes of one number: 1, 2, 4 or 8; a complex element is two numbers
  */
-export function swapBytes(core: Core, address: number, count: number, size: number): void {
+export function swapBytes(core: Core<FoldExports>, address: number, count: number, size: number): void {
   core.exports.swapBytes(address, count, size);
 }

@@ -1,8 +1,10 @@
 /**
- * The exports of the core, as `assembly/index.ts` lists them. Addresses and counts are unsigned 32-bit numbers that
- * arrive as signed ones above 2^31: pass results that are addresses through `>>> 0`.
+ * The exports of the core's modules, as `assembly/index.ts` and `assembly/strategies.ts` list them. Addresses and counts
+ * are unsigned 32-bit numbers that arrive as signed ones above 2^31: pass results that are addresses through `>>> 0`.
  */
-export interface CoreExports {
+
+/** What both modules have: themselves, elements, and the exact mean. */
+export interface FoldExports {
   readonly memory: WebAssembly.Memory;
   /** ABI_VERSION of the module. */
   abiVersion(): number;
@@ -25,7 +27,13 @@ export interface CoreExports {
   findNonFinite(dtype: number, address: number, n: number, from: number): number;
   /** Reverses the bytes of n items of `size` (2, 4 or 8) bytes in place. */
   swapBytes(address: number, n: number, size: number): void;
+}
 
+/** The second module: aggregation rules beyond the mean. */
+export interface StrategyExports extends FoldExports {}
+
+/** The first module: codecs and the mean. */
+export interface CoreExports extends FoldExports {
   /** Reads the header of a .npy file; `out` takes an answer and a tensor record. A READ_ or NPY_ status. */
   readNpyHeader(bytes: number, length: number, fileLength: number, out: number): number;
   /** Writes the header of a .npy file; `shape` is binary64 each, dtype 0 an object array. The bytes written. */

@@ -12,6 +12,7 @@ import {
 } from '../../assembly/abi.ts';
 import { AggregationError, InternalError } from '../errors.ts';
 import type { Core } from './core.ts';
+import type { FoldExports } from './exports.ts';
 
 /** Bytes that `Core.take` may add for alignment. */
 const SLACK = 16;
@@ -40,7 +41,7 @@ export function meanArenaBytes(k: number): number {
  * @throws AggregationError `average-nan-weight`, `average-inf-weight`, `average-negative-weight`,
  *   `average-weight-range` (outside [2^-64, 2^53]), `average-sum-overflow` (total above 2^53 - 1), `average-no-input`
  */
-export function planMean(core: Core, weightings: readonly number[]): MeanPlan {
+export function planMean(core: Core<FoldExports>, weightings: readonly number[]): MeanPlan {
   const k = weightings.length;
   const address = core.take(core.exports.meanPlanBytes(k));
   const status = core.scope(() => {
@@ -64,7 +65,7 @@ export function planMean(core: Core, weightings: readonly number[]): MeanPlan {
  * @throws AggregationError `aggregate-dtype-unsupported`
  */
 export function meanInto(
-  core: Core,
+  core: Core<FoldExports>,
   plan: MeanPlan,
   dtype: number,
   table: number,

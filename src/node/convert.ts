@@ -6,7 +6,7 @@
  */
 import { dirname } from 'node:path';
 import { Aggregation, type RunOptions } from '../aggregate/aggregation.ts';
-import { copy } from '../aggregate/copy.ts';
+import { copy } from '../aggregate/strategies/copy.ts';
 import { FormatError } from '../errors.ts';
 import { encodeWeights } from '../formats/encode.ts';
 import type { Encoding, WeightsSpec } from '../formats/encoding.ts';

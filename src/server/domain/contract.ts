@@ -5,7 +5,7 @@
  * The first accepted update of a run fixes the contract: names, shapes and element types of the tensors. It is kept with
  * the run, because the update itself is removed while the run goes on.
  */
-import { strategies } from '../../aggregate/strategies.ts';
+import { strategies } from '../../aggregate/strategies/index.ts';
 import { MAX_TOTAL_WEIGHTING, MAX_WEIGHTING, MIN_WEIGHTING } from '../../aggregate/weightings.ts';
 import type { Examination } from '../../node/jobs.ts';
 import { DTYPES } from '../../tensor/dtypes.ts';

@@ -1,0 +1,60 @@
+/** Opens what strategies name: kernels over blocks in the arena of one core. */
+import { type Core, openCore } from '../core/core.ts';
+import type { FoldExports } from '../core/exports.ts';
+import { meanArenaBytes, meanInto, planMean } from '../core/mean.ts';
+import { dtypeOfCode, itemSize } from '../tensor/dtypes.ts';
+import type { CombineSpec } from './strategies/strategy.ts';
+
+/** A core of the module that has the kernels of a strategy. */
+export function openKernelCore(_combine: CombineSpec, arenaBytes: number): Promise<Core<FoldExports>> {
+  return openCore(arenaBytes);
+}
+
+/** Makes one element out of K elements, prepared for the weightings of one aggregation. */
+export interface Combine {
+  /**
+   * Combines `count` elements of each input.
+   *
+   * @param dtype code of the element type
+   * @param table address of K addresses (uint32) of little-endian elements, in the order of the weightings
+   * @param out address of the result, which overlaps no input
+   * @returns false when NaN or infinity was met and `nonFinite` is `reject`: the result is undefined then
+   */
+  fold(dtype: number, table: number, count: number, out: number, nonFinite: 'reject' | 'propagate'): boolean;
+}
+
+/** Bytes of the arena that `openCombine` takes for k inputs. */
+export function combineArenaBytes({ kind }: CombineSpec, k: number): number {
+  switch (kind) {
+    case 'mean':
+      return meanArenaBytes(k);
+    case 'copy':
+      return 0;
+  }
+}
+
+/** @throws AggregationError when the weightings cannot be used, `average-sum-overflow` among others */
+export function openCombine(
+  { kind }: CombineSpec,
+  core: Core<FoldExports>,
+  weightings: readonly number[],
+): Combine {
+  switch (kind) {
+    case 'mean': {
+      const plan = planMean(core, weightings);
+      return {
+        fold: (dtype, table, count, out, nonFinite) =>
+          meanInto(core, plan, dtype, table, count, out, nonFinite === 'propagate'),
+      };
+    }
+    case 'copy':
+      return {
+        fold(dtype, table, count, out) {
+          const from = core.view(table, 4).getUint32(0, true);
+          const byteLength = count * itemSize(dtypeOfCode(dtype));
+          core.bytes(out, byteLength).set(core.bytes(from, byteLength));
+          return true;
+        },
+      };
+  }
+}

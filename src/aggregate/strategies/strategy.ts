@@ -1,0 +1,72 @@
+/**
+ * The contract of aggregation rules.
+ *
+ *     inputs ─► settle: measure passes ─► weightings ─► combine K elements to one ─► step with global model and state
+ *
+ * A rule is data: it names kernels and their parameters, so that it travels to worker threads as it is. What needs a look
+ * at whole models (`settle`) runs on one thread in plain arithmetic over sums whose bits do not depend on ranges or threads.
+ */
+import type { TensorSpec } from '../../formats/encoding.ts';
+
+/** How K elements become one. `kernels.ts` opens it. */
+export type CombineSpec =
+  /** Σ wᵢ·xᵢ / Σ wᵢ, exact, rounded once. */
+  | { readonly kind: 'mean' }
+  /** The elements of the only input as they are, NaN and all. */
+  | { readonly kind: 'copy' };
+
+/** A pass over all elements that only measures. Each gives `width` binary64 sums for the whole model. */
+export type MeasureSpec = {
+  readonly kind: never;
+  /** Weightings that the pass works with, of the inputs in canonical order. */
+  readonly weightings: readonly number[];
+};
+
+/** What becomes of the combined elements when there is a global model. */
+export type StepSpec = { readonly kind: never };
+
+/** What a rule knows before it looks at elements. */
+export interface SettleContext {
+  /** Ids of the inputs that count, in canonical order: a tie goes to the first. */
+  readonly leaves: readonly string[];
+  /** Theirs; none is zero. */
+  readonly weightings: readonly number[];
+  readonly tensors: readonly TensorSpec[];
+}
+
+/** What a rule has decided. */
+export interface Settled {
+  /** Of the inputs in canonical order, for `combine`; an input of weighting 0 is not read again. */
+  readonly weightings: readonly number[];
+  /** For the step: how far to go from the global model to what was combined, 1 unless given. */
+  readonly rate?: number | undefined;
+}
+
+/** An aggregation rule with its parameters. */
+export interface Strategy {
+  /** As commands and policies name it, kebab-case. */
+  readonly name: string;
+  readonly combine: CombineSpec;
+  readonly step?: StepSpec | undefined;
+  /** Whether the rule refers to the global model. */
+  readonly needsModel?: boolean | undefined;
+  /** Fewest inputs (with a weighting above zero) that it is defined for, 1 unless given. */
+  readonly minimumInputs?: number | undefined;
+  /** Whether the rule is defined for the dtype with this code. */
+  supports(dtype: number): boolean;
+  /**
+   * Decides weightings. Each `yield` is a pass over all elements, and is answered with its sums.
+   *
+   * @throws AggregationError `strategy-too-few-inputs` and what the rule finds wrong
+   */
+  settle?(context: SettleContext): Generator<MeasureSpec, Settled, Float64Array>;
+}
+
+/** A rule by name, for commands, policies and documentation. */
+export interface StrategyDefinition {
+  readonly name: string;
+  /** Parameters with their defaults; null has to be given. */
+  readonly parameters: Readonly<Record<string, number | null>>;
+  /** @throws AggregationError `strategy-parameter` */
+  make(parameters: Readonly<Record<string, number>>): Strategy;
+}
