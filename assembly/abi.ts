@@ -178,3 +178,8 @@ export const REASON_TORCH_GLOBAL = 29;
 export const REASON_TORCH_TENSOR = 30;
 export const REASON_STATE_DICT = 31;
 export const REASON_STATE_ENTRY = 32;
+
+// --- reductions ------------------------------------------------------------------------------------------------------
+
+/** Elements that are summed in one go; the sums of a tensor's chunks are added in their order. */
+export const CHUNK = 4_096;

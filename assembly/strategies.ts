@@ -1,7 +1,9 @@
 // The export list of the second module, for aggregation rules beyond the mean: what folds, and no codecs. It is loaded when
 // such a rule is used, so that whoever only averages holds the small one.
 
+export { squaredDifferences, squaredNorms, squaredToCentre } from './distances';
 export { findNonFinite, swapBytes } from './elements';
 export { mean } from './mean';
 export { meanPlan, meanPlanBytes, meanTotal } from './mean-plan';
 export { abiVersion, arenaBase } from './module';
+export { pairwiseDistances } from './pairwise';

@@ -30,7 +30,26 @@ export interface FoldExports {
 }
 
 /** The second module: aggregation rules beyond the mean. */
-export interface StrategyExports extends FoldExports {}
+export interface StrategyExports extends FoldExports {
+  // Measures of n elements of k inputs: `inputs` is the address of k addresses (uint32) of blocks that begin at the border
+  // of a chunk, `out` takes binary64 sums chunk by chunk. False for an unknown dtype.
+
+  /** Squared norms: k sums a chunk. */
+  squaredNorms(dtype: number, inputs: number, k: number, n: number, out: number): number;
+  /** Squared norms of the differences to the block at `model`: k sums a chunk. */
+  squaredDifferences(dtype: number, inputs: number, k: number, n: number, model: number, out: number): number;
+  /** Squared distances to the mean by k weightings (binary64, 8-byte aligned): k sums a chunk. */
+  squaredToCentre(
+    dtype: number,
+    inputs: number,
+    k: number,
+    n: number,
+    weightings: number,
+    out: number,
+  ): number;
+  /** Squared distances of all pairs, (0,1) (0,2) … (1,2) …: k(k - 1)/2 sums a chunk. */
+  pairwiseDistances(dtype: number, inputs: number, k: number, n: number, out: number): number;
+}
 
 /** The first module: codecs and the mean. */
 export interface CoreExports extends FoldExports {
