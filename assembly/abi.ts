@@ -99,11 +99,11 @@ export const ANSWER_BYTES = 64;
 // A tensor record: 8-byte aligned, TENSOR_SHAPE + 8 * dimensions bytes.
 /** f64: absolute offset of the first element. */
 export const TENSOR_OFFSET = 0;
-/** f64: bytes of all elements. */
+/** f64: bytes of all elements; with TENSOR_ENCODED, of the text that they are. */
 export const TENSOR_LENGTH = 8;
 /** u32: DTYPE_, 0 for an object array. */
 export const TENSOR_DTYPE = 16;
-/** u32: TENSOR_FORTRAN, TENSOR_BIG_ENDIAN. */
+/** u32: TENSOR_FORTRAN, TENSOR_BIG_ENDIAN, TENSOR_ENCODED. */
 export const TENSOR_FLAGS = 20;
 /** u32: number of dimensions. */
 export const TENSOR_DIMENSIONS = 24;
@@ -122,6 +122,8 @@ export const TENSOR_KEY_BYTES = 8;
 
 export const TENSOR_FORTRAN = 1;
 export const TENSOR_BIG_ENDIAN = 2;
+/** The elements stand in the file as text, each byte as the UTF-8 of the character of that number: one byte or two. */
+export const TENSOR_ENCODED = 4;
 
 /** No NumPy has arrays of more dimensions. */
 export const MAX_DIMENSIONS = 64;
@@ -156,7 +158,6 @@ export const REASON_NOT_BUILT = 7;
 export const REASON_SHAPE = 8;
 export const REASON_DTYPE_STATE = 9;
 export const REASON_ARRAY_STATE = 10;
-export const REASON_TEXT_PAYLOAD = 11;
 export const REASON_STACK = 12;
 export const REASON_MARKS = 13;
 export const REASON_OPCODES = 14;

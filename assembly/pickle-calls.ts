@@ -12,7 +12,6 @@ import {
   NPY_SHAPE_OVERFLOW,
   PICKLE_GLOBAL,
   PICKLE_MISMATCH,
-  PICKLE_PROTOCOL,
   PICKLE_STRUCTURE,
   REASON_ARRAY_STATE,
   REASON_DTYPE_STATE,
@@ -22,10 +21,10 @@ import {
   REASON_SHAPE,
   REASON_STACK_EMPTY,
   REASON_STRUCTURED,
-  REASON_TEXT_PAYLOAD,
   REASON_TORCH_GLOBAL,
   REASON_TORCH_TENSOR,
   TENSOR_BIG_ENDIAN,
+  TENSOR_ENCODED,
   WEIGHTS_FORM,
 } from './abi';
 import {
@@ -47,7 +46,6 @@ import {
   FLAGS,
   flagOf,
   GO_ON,
-  IS_ENCODED,
   isInt,
   isKept,
   isKeptText,
@@ -83,6 +81,7 @@ import {
   T_TENSOR,
   T_TEXT,
   T_TUPLE,
+  TEXT_LENGTH,
   TORCH,
   take,
   tellText,
@@ -216,11 +215,14 @@ function newScalar(dtype: usize, bytes: usize): u32 {
   return push(node);
 }
 
-/** encode(text, 'latin1'): how protocol 2 of Python 3 spells bytes. */
+/**
+ * encode(text, 'latin1'): how protocol 2 of Python 3 spells bytes. The length of what is kept becomes that of the bytes; of
+ * what is not, nobody knows it before all is read, and it stays that of the text.
+ */
 function encode(text: usize): u32 {
   const length = load<u64>(text, LENGTH);
   const node = newSpan(T_BYTES, load<u64>(text, OFFSET), length);
-  store<u32>(node, 1, IS_ENCODED);
+  store<u32>(node, <u32>length, TEXT_LENGTH); // the opcodes of texts have lengths of 32 bits
   const from = copyOf(text);
   if (from !== 0) {
     const copy = take(max<u32>(8, <u32>length));
@@ -228,7 +230,7 @@ function encode(text: usize): u32 {
     for (let i: u32 = 0; i < <u32>length; i++) {
       let byte = <u32>load<u8>(from + i);
       if (byte >= 0x80) {
-        const low = <u32>load<u8>(from + ++i);
+        const low: u32 = ++i < <u32>length ? load<u8>(from + i) : 0;
         if ((byte & 0xfe) !== 0xc2 || (low & 0xc0) !== 0x80) return refuse(PICKLE_STRUCTURE, REASON_OPERANDS);
         byte = ((byte & 3) << 6) | (low & 0x3f);
       }
@@ -329,12 +331,14 @@ function fill(array: usize, shape: usize, dtype: usize, order: u32, payload: usi
     if (total > MAX_SAFE) return refuseAt(NPY_SHAPE_OVERFLOW, REASON_OPERANDS, positionOf(item));
   }
   if (isEmpty) total = 0;
-  if (total > 0 && load<u32>(payload, IS_ENCODED) !== 0)
-    return refuseAt(PICKLE_PROTOCOL, REASON_TEXT_PAYLOAD, positionOf(payload));
   const length = load<u64>(payload, LENGTH);
-  if (length !== total) return refuseNumber(PICKLE_MISMATCH, REASON_OPERANDS, <f64>length, <f64>total);
+  const isText = load<u32>(payload, TEXT_LENGTH) !== 0;
+  // Text that is not kept has one or two bytes for each byte; whoever decodes it compares them.
+  const least = isText && copyOf(payload) === 0 ? (length + 1) >> 1 : length;
+  if (total < least || total > length)
+    return refuseNumber(PICKLE_MISMATCH, REASON_OPERANDS, <f64>length, <f64>total);
   store<u32>(array, code, DTYPE);
-  store<u32>(array, load<u32>(dtype, FLAGS) | order, FLAGS); // TENSOR_FORTRAN is 1
+  store<u32>(array, load<u32>(dtype, FLAGS) | order | (isText ? TENSOR_ENCODED : 0), FLAGS); // TENSOR_FORTRAN is 1
   store<u32>(array, <u32>shape, SHAPE);
   store<u32>(array, <u32>payload, PAYLOAD);
   store<u32>(array, 1, BUILT);

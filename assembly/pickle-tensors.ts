@@ -87,6 +87,7 @@ import {
   T_TENSOR,
   T_TUPLE,
   TENSORS,
+  TEXT_LENGTH,
   TORCH,
   typeOf,
   VIEW_OFFSET,
@@ -293,7 +294,8 @@ function writeRecord(out: usize, array: usize, name: usize): usize {
   }
   const payload = <usize>load<u32>(array, PAYLOAD);
   store<f64>(out, <f64>load<u64>(payload, OFFSET), TENSOR_OFFSET);
-  store<f64>(out, <f64>load<u64>(payload, LENGTH), TENSOR_LENGTH);
+  const text = load<u32>(payload, TEXT_LENGTH);
+  store<f64>(out, text === 0 ? <f64>load<u64>(payload, LENGTH) : <f64>text, TENSOR_LENGTH);
   store<u32>(out, load<u32>(array, DTYPE), TENSOR_DTYPE);
   store<u32>(out, load<u32>(array, FLAGS), TENSOR_FLAGS);
   return end;

@@ -68,7 +68,7 @@ export const OFFSET: usize = NODE + 0; // u64
 export const LENGTH: usize = NODE + 8; // u64
 export const COPY: usize = NODE + 16; // u32: where its bytes are kept, 0 when they are not
 export const IS_STRING: usize = NODE + 20; // u32: 1 for the str of Python 2, which is text or bytes
-export const IS_ENCODED: usize = NODE + 24; // u32: 1 when the file holds it as text in UTF-8: not contiguous
+export const TEXT_LENGTH: usize = NODE + 24; // u32: bytes that it takes in the file as text in UTF-8, 0 when it stands as it is
 
 // Items: chunks of u32 count, u32 next, u32[count]
 export const COUNT: usize = NODE + 0; // u32

@@ -10,6 +10,7 @@ import {
   TENSOR_BIG_ENDIAN,
   TENSOR_DIMENSIONS,
   TENSOR_DTYPE,
+  TENSOR_ENCODED,
   TENSOR_FLAGS,
   TENSOR_FORTRAN,
   TENSOR_KEY_BYTES,
@@ -32,6 +33,8 @@ export interface TensorRecord {
   readonly shape: readonly number[];
   readonly isFortran: boolean;
   readonly isBigEndian: boolean;
+  /** Whether the elements stand in the file as text: the offset and the length are those of the text. */
+  readonly isEncoded: boolean;
   readonly byteOffset: number;
   readonly byteLength: number;
 }
@@ -93,6 +96,7 @@ export function readRecord(core: Core, address: number): { record: TensorRecord;
       shape: Array.from({ length: dimensions }, (_, i) => shape.getFloat64(8 * i, true)),
       isFortran: (flags & TENSOR_FORTRAN) !== 0,
       isBigEndian: (flags & TENSOR_BIG_ENDIAN) !== 0,
+      isEncoded: (flags & TENSOR_ENCODED) !== 0,
       byteOffset: fixed.getFloat64(TENSOR_OFFSET, true),
       byteLength: fixed.getFloat64(TENSOR_LENGTH, true),
     },

@@ -12,7 +12,7 @@
  *
  * so that the elements stand contiguously, and behind everything that explains them. Protocol 5, which np.save never
  * writes, has them before shape and dtype. Protocol 2 of Python 2 has them as a byte string; that of Python 3 as text,
- * where bytes above 7f take two: those files are refused by name.
+ * where bytes above 7f take two: those have no place in the file and are unpacked (latin1.ts).
  *
  * The weighting is an int, a float, a NumPy scalar or an array of one element. The list may be a tuple, may hold lists,
  * and may hold [name, array] pairs. Readers must not rely on numbers of the memo, on the alignment of elements, or on
@@ -24,23 +24,25 @@
 import type { Core } from '../core/core.ts';
 import type { TensorRecord } from '../core/records.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
-import type { Layout } from '../tensor/layout.ts';
+import { itemSize } from '../tensor/dtypes.ts';
+import { elementCount, type Layout, type TensorLayout } from '../tensor/layout.ts';
 import { type ReadOptions, tensorLayout } from './npy.ts';
 import { decodeNames, walkPickle } from './pickle.ts';
 import { formatError, refusalError } from './refusals.ts';
+import type { UnpackOptions, Weights } from './weights.ts';
 
 /**
- * The layout of a weight file.
+ * Opens a weight file.
  *
  * @param core an instance that is used for this alone: its whole arena is taken. It stays the caller's
  * @param header what the .npy header says
  */
-export async function readObjectLayout(
+export async function openNpyObject(
   source: ByteSource,
   core: Core,
   header: TensorRecord,
   options: ReadOptions,
-): Promise<Layout> {
+): Promise<Weights> {
   const { name: file, byteLength } = source;
   if (header.shape.length !== 1 || header.shape[0] !== 2) {
     throw formatError(
@@ -53,12 +55,32 @@ export async function readObjectLayout(
   const { walk, weighting } = await walkPickle(source, core, place);
   const taken = walk.takeTensors();
   if (taken.kind === 'refused') throw refusalError(taken, file, taken.tensor);
-  const names = decodeNames(taken.records, file);
-  return {
+  const { records } = taken;
+  const names = decodeNames(records, file);
+  const layout: Layout = {
     format: 'npy-object',
     weighting: weighting.weighting,
     weightingType: weighting.isFloat ? 'float' : 'int',
-    tensors: taken.records.map((record, i) => tensorLayout(record, names[i] ?? null, options)),
+    tensors: records.map((record, i) => {
+      const tensor = tensorLayout(record, names[i] ?? null, options);
+      return record.isEncoded ? withoutPlace(tensor) : tensor;
+    }),
     byteLength,
+  };
+  const unpack = records.some(({ isEncoded }) => isEncoded)
+    ? async (unpacking: UnpackOptions): Promise<Weights> => {
+        const { decodeTexts } = await import('./latin1.ts');
+        return decodeTexts(source, layout, records, unpacking);
+      }
+    : null;
+  return { source, layout, unpack };
+}
+
+/** Elements that are text have a length of their own: that of the file is the text's. */
+function withoutPlace(tensor: TensorLayout): TensorLayout {
+  return {
+    ...tensor,
+    byteOffset: null,
+    byteLength: elementCount(tensor.shape) * itemSize(tensor.dtype),
   };
 }

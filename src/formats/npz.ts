@@ -18,14 +18,16 @@
 import { type Core, openCore } from '../core/core.ts';
 import { readNpyHeader } from '../core/npy.ts';
 import type { TensorRecord } from '../core/records.ts';
-import { type ByteSource, joinSources, type Scratch } from '../tensor/bytes.ts';
+import type { ByteSource, Scratch } from '../tensor/bytes.ts';
 import { dtypeOfCode } from '../tensor/dtypes.ts';
 import { decodeFloat16 } from '../tensor/float16.ts';
-import { elementCount, type Layout, type TensorLayout } from '../tensor/layout.ts';
+import { elementCount, type Layout } from '../tensor/layout.ts';
 import { crc32 } from './crc32.ts';
+import { readExactly } from './exact.ts';
 import { type Inflate, inflate } from './inflate.ts';
 import { type ReadOptions, tensorLayout } from './npy.ts';
 import { formatError, refusalError } from './refusals.ts';
+import { unpackBehind } from './unpack.ts';
 import type { UnpackOptions, VerifyOptions, Weights } from './weights.ts';
 import type { ZipMember } from './zip.ts';
 
@@ -46,12 +48,6 @@ const USUAL_HEADER = 128;
 
 /** Members that are inflated at the same time. */
 const PARALLEL = 4;
-
-/** What all elements of an archive may take when they are unpacked, unless the caller says otherwise. */
-const MAX_UNPACKED = 64 * 2 ** 30;
-
-/** Elements begin at multiples of this in scratch room. */
-const ALIGNMENT = 64;
 
 /** The layout of an archive whose directory was read. */
 export async function openNpz(
@@ -184,52 +180,16 @@ class NpzArchive {
   }
 
   /** Puts the elements of deflated members into scratch room. */
-  async unpack(
+  unpack(
     members: readonly Member[],
     layout: Layout,
     options: UnpackOptions,
   ): Promise<{ source: ByteSource; layout: Layout }> {
-    const base = this.#source.byteLength;
-    const places: number[] = [];
-    let room = 0;
-    for (const { zip, record } of members) {
-      places.push(room);
-      if (zip.method === 'deflated') room += Math.ceil(record.byteLength / ALIGNMENT) * ALIGNMENT;
-    }
-    const most = options.maxByteLength ?? MAX_UNPACKED;
-    if (room > most) {
-      throw formatError(
-        'zip-limit',
-        `its elements take ${room} bytes when they are unpacked; ${most} are allowed`,
-        {
-          file: this.#source.name,
-          offset: 0,
-        },
-      );
-    }
-    const scratch = await options.scratch(room);
-    try {
-      const waiting = members.map((member, i) => ({ member, place: places[i]! })).values();
-      const work = async () => {
-        for (const { member, place } of waiting) {
-          if (member.zip.method === 'deflated') await this.#inflateInto(scratch, place, member, options);
-        }
-      };
-      const done = await Promise.allSettled(Array.from({ length: PARALLEL }, work));
-      for (const outcome of done) if (outcome.status === 'rejected') throw outcome.reason;
-    } catch (error) {
-      await scratch.close();
-      throw error;
-    }
-    return {
-      source: joinSources(this.#source, scratch),
-      layout: {
-        ...layout,
-        tensors: layout.tensors.map(
-          (tensor, i): TensorLayout => ({ ...tensor, byteOffset: tensor.byteOffset ?? base + places[i]! }),
-        ),
-      },
-    };
+    return unpackBehind(this.#source, layout, options, {
+      code: 'zip-limit',
+      parallel: PARALLEL,
+      fill: (tensor, scratch, place) => this.#inflateInto(scratch, place, members[tensor]!, options),
+    });
   }
 
   /** Inflates one member and keeps what is behind its header. */
@@ -336,13 +296,8 @@ class NpzArchive {
     }
   }
 
-  async #read(offset: number, target: Uint8Array): Promise<void> {
-    const read = await this.#source.readInto(offset, target);
-    if (read === target.byteLength) return;
-    throw formatError('zip-truncated', 'the file became shorter while it was read', {
-      file: this.#source.name,
-      offset: offset + read,
-    });
+  #read(offset: number, target: Uint8Array): Promise<void> {
+    return readExactly(this.#source, offset, target, 'zip-truncated');
   }
 
   #checksumError(zip: ZipMember): Error {

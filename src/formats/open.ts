@@ -6,8 +6,9 @@ import { type Core, openCore } from '../core/core.ts';
 import { readNpyHeader } from '../core/npy.ts';
 import type { TensorRecord } from '../core/records.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
+import { readExactly } from './exact.ts';
 import { npyLayout, type ReadOptions } from './npy.ts';
-import { readObjectLayout } from './npy-object.ts';
+import { openNpyObject } from './npy-object.ts';
 import { formatError, refusalError } from './refusals.ts';
 import { SNIFF_BYTES, type Sniffed, sniff } from './sniff.ts';
 import type { Weights } from './weights.ts';
@@ -59,11 +60,8 @@ export async function openWeights(source: ByteSource, options: ReadOptions = {})
   const core = await openCore();
   try {
     const header = await readHeader(source, core, head);
-    const layout =
-      header.dtype === 0
-        ? await readObjectLayout(source, core, header, options)
-        : npyLayout(header, source.name, source.byteLength, options);
-    return { source, layout, unpack: null };
+    if (header.dtype === 0) return await openNpyObject(source, core, header, options);
+    return { source, layout: npyLayout(header, source.name, source.byteLength, options), unpack: null };
   } finally {
     core.close();
   }
@@ -98,12 +96,6 @@ async function readHeader(source: ByteSource, core: Core, head: Uint8Array): Pro
 /** The first bytes of a source, fewer when it is shorter. */
 async function readHead(source: ByteSource, length: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(Math.min(length, source.byteLength));
-  const read = await source.readInto(0, bytes);
-  if (read < bytes.byteLength) {
-    throw formatError('npy-truncated', 'the file became shorter while it was read', {
-      file: source.name,
-      offset: read,
-    });
-  }
+  await readExactly(source, 0, bytes, 'npy-truncated');
   return bytes;
 }

@@ -2,6 +2,7 @@ import { type Core, openCore } from '../core/core.ts';
 import { PICKLE_ARENA_BYTES, PICKLE_WINDOW_BYTES, PickleWalk, type WalkedWeighting } from '../core/pickle.ts';
 import { InternalError } from '../errors.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
+import { readExactly } from './exact.ts';
 import { formatError, refusalError } from './refusals.ts';
 
 /** Opcodes between two payloads rarely take more, and a model of 200 tensors is read with 200 such windows. */
@@ -58,14 +59,7 @@ async function walkThrough(
     const left = pickleEnd - need.offset;
     const length = Math.min(Math.max(size, need.byteLength), left);
     end = need.offset + length;
-    const reading = source.readInto(need.offset, walk.window(length));
-    const read = typeof reading === 'number' ? reading : await reading;
-    if (read < length) {
-      throw formatError('pickle-truncated', 'the file became shorter while it was read', {
-        file: source.name,
-        offset: need.offset + read,
-      });
-    }
+    await readExactly(source, need.offset, walk.window(length), 'pickle-truncated');
     const step = walk.walk(length, need.offset);
     if (step.kind === 'done') return step;
     if (step.kind === 'memory') return null;

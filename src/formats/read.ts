@@ -2,9 +2,9 @@ import { type ByteSource, memoryScratch } from '../tensor/bytes.ts';
 import { type DType, itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts';
 import type { ModelUpdate, Tensor } from '../tensor/tensor.ts';
+import { readExactly } from './exact.ts';
 import type { ReadOptions } from './npy.ts';
 import { openWeights } from './open.ts';
-import { formatError } from './refusals.ts';
 import { unpackWeights } from './weights.ts';
 
 /**
@@ -46,14 +46,7 @@ async function readTensor(source: ByteSource, tensor: TensorLayout, position: nu
     throw new RangeError(`${source.name}: ${tensorLabel(tensor, position)} is not contiguous in the file`);
   }
   const stored = new Uint8Array(byteLength);
-  const read = await source.readInto(byteOffset, stored);
-  if (read < byteLength) {
-    throw formatError('npy-data-truncated', 'the file became shorter while it was read', {
-      file: source.name,
-      tensor: position,
-      offset: byteOffset + read,
-    });
-  }
+  await readExactly(source, byteOffset, stored, 'npy-data-truncated', position);
   if (tensor.byteOrder === 'big') swapElements(stored, dtype);
   return {
     name,

@@ -44,7 +44,6 @@ import {
   REASON_STATE_ENTRY,
   REASON_STRUCTURED,
   REASON_TENSORS,
-  REASON_TEXT_PAYLOAD,
   REASON_TORCH_GLOBAL,
   REASON_TORCH_TENSOR,
   REASON_WEIGHTING,
@@ -202,9 +201,6 @@ function describeTruncated(refusal: ReadRefusal): string {
 }
 
 function describeProtocol(refusal: ReadRefusal): string {
-  if (refusal.reason === REASON_TEXT_PAYLOAD) {
-    return 'NumPy 1.16 or older under Python 3 wrote this file with pickle protocol 2, which spells the elements as text; save it again with NumPy 1.17 or later';
-  }
   return refusal.value === 0
     ? 'no pickle of protocol 2 to 5 follows the header (protocols 0 and 1, and pickles without PROTO, are not read)'
     : `pickle protocol ${refusal.value}; 2 to 5 are read`;

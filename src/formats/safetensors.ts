@@ -25,6 +25,7 @@ import { type DType, itemSize } from '../tensor/dtypes.ts';
 import type { Layout, TensorLayout } from '../tensor/layout.ts';
 import { compareUtf8 } from '../tensor/text.ts';
 import type { Encoding, TensorSpec, WeightsSpec } from './encoding.ts';
+import { readExactly } from './exact.ts';
 import { JsonReader } from './json.ts';
 import { formatError } from './refusals.ts';
 import { parseWeighting, spellWeighting } from './weighting.ts';
@@ -145,15 +146,14 @@ async function readHeader(source: ByteSource): Promise<Uint8Array> {
   }
   const prefix = new Uint8Array(8);
   const view = new DataView(prefix.buffer);
-  if ((await source.readInto(0, prefix)) < 8) throw refuse('the file became shorter while it was read', 0);
+  await readExactly(source, 0, prefix, 'st-header-size');
   const length = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32;
   if (length > MAX_HEADER) throw refuse(`a header of ${length} bytes; at most ${MAX_HEADER} can be`, 0);
   if (length > byteLength - 8) {
     throw refuse(`a header of ${length} bytes, but ${byteLength - 8} bytes follow its length`, 0);
   }
   const header = new Uint8Array(length);
-  const read = await source.readInto(8, header);
-  if (read < length) throw refuse('the file became shorter while it was read', 8 + read);
+  await readExactly(source, 8, header, 'st-header-size');
   return header;
 }
 

@@ -25,17 +25,11 @@ import { dtypeOfCode, itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout, type TensorLayout } from '../tensor/layout.ts';
 import { decodeNames, walkPickle } from './pickle.ts';
 import { formatError, refusalError } from './refusals.ts';
+import { maxExpanded } from './unpack.ts';
 import { gatherViews, type View } from './views.ts';
 import { parseWeighting } from './weighting.ts';
 import type { UnpackOptions, Weights } from './weights.ts';
 import type { ZipMember } from './zip.ts';
-
-/**
- * Views that are to be gathered may take so many times the bytes of their file, or this many bytes where that is more:
- * an expanded tensor of a few bytes could mean any number of them.
- */
-const MAX_EXPANSION = 16;
-const FREE_EXPANSION = 16 << 20;
 
 /** Longer than any text that a member may be. */
 const MAX_MEMBER_TEXT = 400;
@@ -68,7 +62,7 @@ export async function openTorch(source: ByteSource, directory: readonly ZipMembe
   const scattered = views.filter(({ order }) => order === null);
   if (scattered.length === 0) return { source, layout, unpack: null };
   const room = scattered.reduce((sum, { byteLength }) => sum + byteLength, 0);
-  const most = Math.max(MAX_EXPANSION * source.byteLength, FREE_EXPANSION);
+  const most = maxExpanded(source); // an expanded tensor of a few bytes could mean any number of them
   if (room > most) {
     throw archive.error(
       'torch-storage',

@@ -6,10 +6,11 @@
  * it, so a view whose fastest axis has by far the largest stride costs many reads; torch makes such views by permuting
  * the axes of tensors that are larger than a buffer, which state dicts hardly contain.
  */
-import { type ByteSource, joinSources, type Scratch } from '../tensor/bytes.ts';
+import type { ByteSource, Scratch } from '../tensor/bytes.ts';
 import { type DType, itemSize } from '../tensor/dtypes.ts';
-import { elementCount, type Layout, type TensorLayout } from '../tensor/layout.ts';
-import { formatError } from './refusals.ts';
+import { elementCount, type Layout } from '../tensor/layout.ts';
+import { readExactly } from './exact.ts';
+import { unpackBehind } from './unpack.ts';
 import type { UnpackOptions } from './weights.ts';
 
 /** A view that lies within its source. */
@@ -28,9 +29,6 @@ export interface View {
 /** Bytes of a span, and of what is made of it. */
 const BUFFER = 8 << 20;
 
-/** Gathered tensors begin at multiples of this. */
-const ALIGNMENT = 64;
-
 /**
  * Gives the scattered ones among `views`, the tensors of `layout`, a place behind the source.
  *
@@ -44,32 +42,10 @@ export async function gatherViews(
   options: UnpackOptions,
   bufferBytes = BUFFER,
 ): Promise<{ source: ByteSource; layout: Layout }> {
-  let room = 0;
-  const places = views.map(({ order, byteLength }) => {
-    const place = room;
-    if (order === null) room += Math.ceil(byteLength / ALIGNMENT) * ALIGNMENT;
-    return place;
+  return unpackBehind(source, layout, options, {
+    code: 'torch-storage',
+    fill: (tensor, scratch, place) => gather(source, views[tensor]!, scratch, place, options, bufferBytes),
   });
-  const scratch = await options.scratch(room);
-  try {
-    for (const [i, view] of views.entries()) {
-      if (view.order === null) await gather(source, view, scratch, places[i]!, options, bufferBytes);
-    }
-  } catch (error) {
-    await scratch.close();
-    throw error;
-  }
-  const base = source.byteLength;
-  return {
-    source: joinSources(source, scratch),
-    layout: {
-      ...layout,
-      byteLength: base + room,
-      tensors: layout.tensors.map(
-        (tensor, i): TensorLayout => ({ ...tensor, byteOffset: tensor.byteOffset ?? base + places[i]! }),
-      ),
-    },
-  };
 }
 
 /** Writes the elements of a view to `scratch` from `place` on. */
@@ -114,14 +90,7 @@ async function gather(
       const pieceStrides = [stride, ...restStrides];
       const bytes = span.subarray(0, spanOf(pieceShape, pieceStrides) * size);
       const offset = view.byteOffset + (first + i * stride) * size;
-      const reading = source.readInto(offset, bytes);
-      const read = typeof reading === 'number' ? reading : await reading;
-      if (read < bytes.byteLength) {
-        throw formatError('torch-storage', 'the file became shorter while it was read', {
-          file: source.name,
-          offset: offset + read,
-        });
-      }
+      await readExactly(source, offset, bytes, 'torch-storage');
       const made = out.subarray(0, elementCount(pieceShape) * size);
       pick(bytes, pieceShape, pieceStrides, size, made);
       const writing = scratch.write(at, made);

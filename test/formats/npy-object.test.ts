@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { openWeights } from '../../src/formats/open.ts';
 import { memorySource } from '../../src/tensor/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';
-import { arrayOpcodes, dtypeOpcodes, u32, weightFile } from '../helpers/pickles.ts';
+import { arrayOpcodes, dtypeOpcodes, encodedText, u32, weightFile } from '../helpers/pickles.ts';
 
 const test = suite('formats/npy-object');
 
@@ -122,10 +122,9 @@ test('a weighting may not be anything else', async () => {
   }
 });
 
-test('protocol 2 of Python 2, and what of Python 3 has no elements as text', async () => {
-  const bytes = 'U\x0812345678';
+test('protocol 2 of Python 2, and of Python 3', async () => {
   const python2 = array
-    .replace('C\x0812345678', bytes)
+    .replace('C\x0812345678', 'U\x0812345678')
     .replace('C\x01b', 'U\x01b')
     .replace('\x89\x88\x87', 'K\0K\x01\x87');
   const { tensors } = await layoutOf(`](${python2}e`, undefined, 2);
@@ -133,17 +132,24 @@ test('protocol 2 of Python 2, and what of Python 3 has no elements as text', asy
     tensors.map(({ dtype, shape }) => [dtype, shape]),
     [['float32', [2]]],
   );
-  const encoded = (value: string) => `c_codecs\nencode\n${text(value)}${text('latin1')}\x86R`;
   const empty = array
     .replace('C\x0812345678', 'c__builtin__\nbytes\n)R')
     .replace('K\x02\x85', 'K\0\x85')
-    .replace('C\x01b', encoded('b'));
+    .replace('C\x01b', encodedText('b'));
   assert.is((await layoutOf(`](${empty}e`, undefined, 2)).tensors[0]!.byteLength, 0);
-  const error = await failsWith('pickle-protocol', () =>
-    layoutOf(`](${array.replace('C\x0812345678', encoded('12345678'))}e`, undefined, 2),
+  const python3 = array.replace('C\x0812345678', encodedText('12345678'));
+  const { layout, unpack } = await openWeights(
+    memorySource(weightFile(`](${array}${python3}e`, undefined, 2)),
   );
-  assert.match(error.message, /protocol 2/);
-  const weighting = scalar('f8', '', '<').replace('C\0', encoded('\0\0\0\0\0\0\xc3\xb8?'));
+  assert.equal(
+    layout.tensors.map(({ byteOffset, byteLength }) => [byteOffset === null, byteLength]),
+    [
+      [false, 8],
+      [true, 8],
+    ],
+  );
+  assert.is.not(unpack, null);
+  const weighting = scalar('f8', '', '<').replace('C\0', encodedText('\0\0\0\0\0\0\xc3\xb8?'));
   assert.is((await layoutOf(`](${array}e`, weighting, 2)).weighting, 1.5);
 });
 

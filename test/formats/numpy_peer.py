@@ -104,7 +104,7 @@ def write(folder, seed, count):
         if rng.random() < 0.2:
             parameters = [parameters]
         weighting, kind, value = random_weighting(rng)
-        protocol = rng.choice([3, 3, 3, 4, 5])
+        protocol = rng.choice([2, 3, 3, 3, 4, 5])
         if protocol == 3:
             np.save(path, outer(weighting, parameters))
         else:

@@ -1,7 +1,7 @@
 // What is fuzzed: for each reader the inputs to begin with, the words of its format, and a repair that keeps changed
 // inputs from all ending at the same check.
 import { fixtureBytes, fixtures } from '../helpers/fixtures.ts';
-import { arrayOpcodes, bytesOf, dtypeOpcodes, u32, weightFile } from '../helpers/pickles.ts';
+import { arrayOpcodes, bytesOf, dtypeOpcodes, encodedText, u32, weightFile } from '../helpers/pickles.ts';
 
 export interface Target {
   readonly name: string;
@@ -72,7 +72,11 @@ const npy: Target = {
 
 const pickle: Target = {
   name: 'pickle',
-  seeds: () => [...fixturesOf('weights', 'bad-pickle', 'bad-weights'), weightFile(`](${array}e`)],
+  seeds: () => [
+    ...fixturesOf('weights', 'bad-pickle', 'bad-weights'),
+    weightFile(`](${array}e`),
+    weightFile(`](${array.replace('C\x0812345678', encodedText('1234567\xc3\xbf'))}e`, 'K\x05', 2),
+  ],
   prefix: 128,
   words: [
     ...'().012aberst]}NRQ\x81\x85\x86\x87\x88\x89\x90\x93\x94',

@@ -49,6 +49,16 @@ export function arrayOpcodes(shape: string, payload: string, code = 'f4'): strin
   return `${RECONSTRUCT}(K\x01${shape}${dtypeOpcodes(code)}\x89${payload}tb`;
 }
 
+/** A payload as protocol 2 of Python 3 spells it: encode(text, 'latin1'), the text in UTF-8. */
+export function textOpcodes(payload: Uint8Array): string {
+  return encodedText(Buffer.from(Buffer.from(payload).toString('latin1'), 'utf8').toString('latin1'));
+}
+
+/** The same for the bytes of any text. */
+export function encodedText(text: string): string {
+  return `c_codecs\nencode\nX${u32(text.length)}${text}X\x06\0\0\0latin1\x86R`;
+}
+
 /** A whole weight file around the opcodes of its weighting and of its parameters. */
 export function weightFile(parameters: string, weighting = 'K\x05', protocol = 3): Uint8Array {
   const outer = `${RECONSTRUCT}(K\x01K\x02\x85${dtypeOpcodes('O8', '|')}\x89](${weighting}${parameters}etb.`;
