@@ -44,6 +44,7 @@ export default [
       index: 'src/index.ts',
       cli: 'src/cli.ts',
       worker: 'src/node/worker.ts',
+      lane: 'src/node/lane.ts',
       'demo-leaf': 'src/cli/demo/leaf.ts',
     },
     output: {

@@ -1,14 +1,24 @@
 /** Opens what strategies name: kernels over blocks in the arena of one core. */
-import { type Core, openCore } from '../core/core.ts';
+import { type Core, openCore, openStrategies } from '../core/core.ts';
 import type { FoldExports } from '../core/exports.ts';
 import { meanArenaBytes, meanInto, planMean } from '../core/mean.ts';
 import { dtypeOfCode, itemSize } from '../tensor/dtypes.ts';
-import type { CombineSpec } from './strategies/strategy.ts';
+import type { CombineSpec, MeasureSpec } from './strategies/strategy.ts';
 
-/** A core of the module that has the kernels of a strategy. */
-export function openKernelCore(_combine: CombineSpec, arenaBytes: number): Promise<Core<FoldExports>> {
-  return openCore(arenaBytes);
+/** What a stage needs kernels for. */
+type Needs =
+  | { readonly kind: 'fold'; readonly combine: CombineSpec }
+  | { readonly kind: 'measure' }
+  | { readonly kind: 'scan' };
+
+/** A core of the module that has the kernels of a stage. */
+export function openKernelCore(needs: Needs, arenaBytes: number): Promise<Core<FoldExports>> {
+  const isSimple = needs.kind === 'scan' || (needs.kind === 'fold' && IN_CORE.has(needs.combine.kind));
+  return isSimple ? openCore(arenaBytes) : openStrategies(arenaBytes);
 }
+
+/** What the first module can do. */
+const IN_CORE: ReadonlySet<CombineSpec['kind']> = new Set(['mean', 'copy'] as const);
 
 /** Makes one element out of K elements, prepared for the weightings of one aggregation. */
 export interface Combine {
@@ -57,4 +67,37 @@ export function openCombine(
         },
       };
   }
+}
+
+/** Measures chunks of inputs: the sums of what the pass asks for. */
+export interface Measure {
+  /** Sums of a chunk. */
+  readonly width: number;
+  /**
+   * @param dtype code of the element type
+   * @param table address of K addresses (uint32) of little-endian elements
+   * @param count elements, at most a chunk
+   * @param model address of the global model's elements, 0 where there is none
+   * @param out address of `width` binary64 numbers
+   */
+  measure(dtype: number, table: number, count: number, model: number, out: number): void;
+}
+
+/** Sums of a chunk of k inputs. */
+export function measureWidth(spec: MeasureSpec, _k: number): number {
+  return spec.kind;
+}
+
+/** Bytes of the arena that `openMeasure` takes for k inputs. */
+export function measureArenaBytes(spec: MeasureSpec, _k: number): number {
+  return spec.kind;
+}
+
+/** Opens the kernel of a pass for the weightings of its k inputs. */
+export function openMeasure(
+  spec: MeasureSpec,
+  _core: Core<FoldExports>,
+  _weightings: readonly number[],
+): Measure {
+  return spec.kind;
 }

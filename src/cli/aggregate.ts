@@ -1,4 +1,6 @@
+import { openStrategy } from '../aggregate/strategies/index.ts';
 import { aggregateFiles } from '../node/aggregate-files.ts';
+import type { StrategyRequest } from '../node/jobs.ts';
 import { UsageError } from './exit.ts';
 import { formatOption } from './formats.ts';
 import { formatBytes, openProgress, printJson, printLine, printNote } from './output.ts';
@@ -8,16 +10,18 @@ interface AggregateOptions {
   readonly weights?: string;
   readonly ids?: string;
   readonly strategy: string;
+  readonly model?: string;
+  readonly threads?: string;
   readonly format?: string;
   readonly nonFinite: string;
   readonly json: boolean;
   readonly signal: AbortSignal;
 }
 
-/** `cambium aggregate FILE… -o OUT`: the weighted mean, file to file. */
+/** `cambium aggregate FILE… -o OUT`: the weighted mean or another rule, file to file. */
 export async function aggregate(files: readonly string[], options: AggregateOptions): Promise<void> {
-  if (options.strategy !== 'mean')
-    throw new UsageError(`--strategy ${options.strategy}: the strategy here is mean`);
+  const strategy = strategyOption(options.strategy);
+  const threads = options.threads === undefined ? undefined : countOf(options.threads);
   const { nonFinite } = options;
   if (nonFinite !== 'reject' && nonFinite !== 'propagate') {
     throw new UsageError(`--non-finite ${nonFinite}: reject or propagate`);
@@ -35,6 +39,9 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
       inputs: files.map((path, i) => ({ path, leaf: ids[i], weighting: weights?.[i] })),
       output: options.output,
       format,
+      strategy,
+      model: options.model,
+      threads,
       nonFinite,
     },
     {
@@ -56,6 +63,33 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
     `read ${formatBytes(report.bytesRead)} in ${report.seconds.toFixed(3)} s ` +
       `(${formatBytes(report.bytesRead / report.seconds)}/s), sha256 ${report.sha256}`,
   );
+}
+
+/** `NAME` or `NAME:key=number,…`. */
+function strategyOption(text: string): StrategyRequest {
+  const [name = '', ...rest] = text.split(':');
+  const parameters: Record<string, number> = {};
+  for (const part of rest.join(':').split(',')) {
+    if (part === '') continue;
+    const [, key, value] = /^([a-zA-Z]\w*)=(\S+)$/.exec(part) ?? [];
+    if (key === undefined || Number.isNaN(Number(value))) {
+      throw new UsageError(`--strategy ${text}: give parameters as name:key=number,key=number`);
+    }
+    parameters[key] = Number(value);
+  }
+  openStrategy(name, parameters); // refuses what makes no sense before anything is read
+  return { name, parameters };
+}
+
+/** Threads beyond this help nobody and cost memory each. */
+const MAX_THREADS = 64;
+
+function countOf(text: string): number {
+  const count = Number(text);
+  if (!Number.isInteger(count) || count < 1 || count > MAX_THREADS) {
+    throw new UsageError(`--threads ${text}: a whole number from 1 to ${MAX_THREADS}`);
+  }
+  return count;
 }
 
 function numbersOf(text: string, count: number): number[] {

@@ -27,12 +27,15 @@ export class UsageError extends CambiumError {
   }
 }
 
-/** Settings that the server refuses before it starts, and an output whose format nothing says. */
+/** Settings that the server refuses before it starts, an output whose format nothing says, a rule that is asked for wrongly. */
 const USAGE_CODES: ReadonlySet<string> = new Set([
   'output-format',
   'serve-insecure',
   'serve-public-url',
   'serve-tls',
+  'strategy-model-missing',
+  'strategy-parameter',
+  'strategy-unknown',
 ]);
 
 /** Services and places that are taken. */

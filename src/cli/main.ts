@@ -1,5 +1,6 @@
 /** The commands, their options, and the one place where errors become exit codes. */
 import { Command, CommanderError, Option } from 'commander';
+import { STRATEGY_NAMES } from '../aggregate/strategies/index.ts';
 import { VERSION } from '../wire/version.ts';
 import { aggregate } from './aggregate.ts';
 import { createBranch, listBranches } from './branch.ts';
@@ -81,7 +82,9 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
       'weightings in the order of the files, for example 120,80 (default: from the files)',
     )
     .option('--ids <list>', 'ids in the order of the files (default: their paths)')
-    .option('--strategy <name>', 'the rule', 'mean')
+    .option('--strategy <name[:key=number,…]>', `the rule: ${STRATEGY_NAMES.join(', ')}`, 'mean')
+    .option('--model <file>', 'the global model, for rules that refer to one')
+    .option('--threads <n>', 'threads that share the work (default: all processors)')
     .option(
       '--format <name>',
       'npy, npy-object, npz, safetensors or torch (default: from the name of the output, else as the inputs)',

@@ -46,3 +46,45 @@ export const crc32: Crc32 = (bytes, previous = 0) => {
   for (; at < bytes.length; at++) crc = (crc >>> 8) ^ t[(crc ^ bytes[at]!) & 255]!;
   return ~crc >>> 0;
 };
+
+/**
+ * The CRC-32 of two parts one behind the other, from those of the parts.
+ *
+ * To append n zero bytes is a linear map of the 32 bits over GF(2). The map for one bit is a matrix; squaring it doubles
+ * the number of bits, so the map for any length is a product of some 40 squares.
+ *
+ * @param secondLength bytes of the second part
+ */
+export function combineCrc32(first: number, second: number, secondLength: number): number {
+  let crc = first;
+  let map: readonly number[] = SHIFT_BYTE;
+  for (let rest = secondLength; rest > 0; rest = Math.floor(rest / 2)) {
+    if (rest % 2 === 1) crc = times(map, crc);
+    map = squared(map);
+  }
+  return (crc ^ second) >>> 0;
+}
+
+/** Column i is what becomes of bit i when a zero byte is appended. */
+const SHIFT_BYTE: readonly number[] = Array.from({ length: 32 }, (_, i) => {
+  const crc = (1 << i) >>> 0;
+  return (crc >>> 8) ^ TABLES[crc & 255]!;
+});
+
+function times(map: readonly number[], vector: number): number {
+  let product = 0;
+  for (let i = 0, rest = vector; rest !== 0; i++, rest >>>= 1) if (rest & 1) product ^= map[i]!;
+  return product;
+}
+
+/** Squares are few and the same for every call. */
+const SQUARES = new Map<readonly number[], readonly number[]>();
+
+function squared(map: readonly number[]): readonly number[] {
+  let square = SQUARES.get(map);
+  if (square === undefined) {
+    square = map.map((column) => times(map, column));
+    SQUARES.set(map, square);
+  }
+  return square;
+}

@@ -38,29 +38,47 @@ export async function openFileSource(path: string, name = path): Promise<ByteSou
 /** The same, synchronous; for workers. Throws FileError. */
 export function openFileSourceSync(path: string, name = path): ByteSource {
   const descriptor = guardSync(path, 'read', () => fs.openSync(path, 'r'));
+  const stat = () => guardSync(path, 'read', () => fs.fstatSync(descriptor));
   try {
+    const opened = stat();
+    const byteLength = sizeOf(opened, path);
     return {
-      name,
-      byteLength: sizeOf(
-        guardSync(path, 'read', () => fs.fstatSync(descriptor)),
-        path,
-      ),
-      readInto: (offset, target) =>
-        guardSync(path, 'read', () => {
-          let done = 0;
-          while (done < target.byteLength) {
-            const read = fs.readSync(descriptor, target, done, target.byteLength - done, offset + done);
-            if (read === 0) break;
-            done += read;
-          }
-          return done;
-        }),
+      ...descriptorSource(descriptor, name, byteLength),
+      handle: { kind: 'file', name, byteLength, descriptor },
+      checkUnchanged() {
+        const { size, mtimeMs } = stat();
+        if (size === byteLength && mtimeMs === opened.mtimeMs) return;
+        throw new FileError('file-changed', `${name} was changed while it was read`, path);
+      },
       close: () => fs.closeSync(descriptor),
     };
   } catch (error) {
     fs.closeSync(descriptor);
     throw error;
   }
+}
+
+/**
+ * A source over a file that is open in this process, whoever opened it: its owner closes it.
+ *
+ * @throws FileError when it is read
+ */
+export function descriptorSource(descriptor: number, name: string, byteLength: number): ByteSource {
+  return {
+    name,
+    byteLength,
+    readInto: (offset, target) => guardSync(name, 'read', () => readFullSync(descriptor, offset, target)),
+    close() {},
+  };
+}
+
+/** Writes to a file that is open in this process. Throws FileError. */
+export function writeToDescriptor(descriptor: number, path: string, offset: number, bytes: Uint8Array): void {
+  guardSync(path, 'write', () => {
+    for (let done = 0; done < bytes.byteLength; ) {
+      done += fs.writeSync(descriptor, bytes, done, bytes.byteLength - done, offset + done);
+    }
+  });
 }
 
 /** A sink whose bytes can be read back and checked before they become visible. */
@@ -100,9 +118,9 @@ export async function openFileSink(path: string, options: FileSinkOptions = {}):
 }
 
 /** The same, synchronous; for workers. Throws FileError. */
-export function openFileSinkSync(path: string, options: FileSinkOptions = {}): ByteSink {
+export function openFileSinkSync(path: string, options: FileSinkOptions = {}): CheckedFileSink {
   const part = partPath(path);
-  const descriptor = guardSync(path, 'write', () => fs.openSync(part, 'wx', 0o666));
+  const descriptor = guardSync(path, 'write', () => fs.openSync(part, 'wx+', 0o666));
   let isOpen = true;
   const closeOnce = () => {
     if (!isOpen) return;
@@ -110,12 +128,9 @@ export function openFileSinkSync(path: string, options: FileSinkOptions = {}): B
     fs.closeSync(descriptor);
   };
   return {
-    write: (offset, bytes) =>
-      guardSync(path, 'write', () => {
-        for (let done = 0; done < bytes.byteLength; ) {
-          done += fs.writeSync(descriptor, bytes, done, bytes.byteLength - done, offset + done);
-        }
-      }),
+    handle: { path, descriptor },
+    write: (offset, bytes) => writeToDescriptor(descriptor, path, offset, bytes),
+    readInto: (offset, target) => guardSync(path, 'read', () => readFullSync(descriptor, offset, target)),
     commit: () =>
       guardSync(path, 'write', () => {
         if (options.durable) fs.fsyncSync(descriptor);
@@ -155,6 +170,16 @@ async function readFull(handle: FileHandle, offset: number, target: Uint8Array):
     const { bytesRead } = await handle.read(target, done, target.byteLength - done, offset + done);
     if (bytesRead === 0) break;
     done += bytesRead;
+  }
+  return done;
+}
+
+function readFullSync(descriptor: number, offset: number, target: Uint8Array): number {
+  let done = 0;
+  while (done < target.byteLength) {
+    const read = fs.readSync(descriptor, target, done, target.byteLength - done, offset + done);
+    if (read === 0) break;
+    done += read;
   }
   return done;
 }

@@ -10,6 +10,12 @@ export interface AggregateInput {
   readonly weighting?: number | undefined;
 }
 
+/** A rule by name, as data. */
+export interface StrategyRequest {
+  readonly name: string;
+  readonly parameters?: Readonly<Record<string, number>> | undefined;
+}
+
 export interface AggregateRequest {
   readonly inputs: readonly AggregateInput[];
   /** Appears complete or not at all. */
@@ -19,7 +25,13 @@ export interface AggregateRequest {
    * `npy-object`. `.npy` is `npy` when every input is a plain array, else `npy-object`.
    */
   readonly format?: WeightsFormat | undefined;
-  /** What NaN and infinity in inputs do: refuse the job (default), or follow IEEE 754 into the result. */
+  /** The rule, by default the exact weighted mean. */
+  readonly strategy?: StrategyRequest | undefined;
+  /** Path of the global model, for rules that refer to one. */
+  readonly model?: string | undefined;
+  /** Threads that share the work, by default as many as there are processors. */
+  readonly threads?: number | undefined;
+  /** What NaN and infinity in inputs do: refuse the job (default), or follow the rule into the result. */
   readonly nonFinite?: 'reject' | 'propagate' | undefined;
   /** Compute the SHA-256 of the output (default true). */
   readonly digest?: boolean | undefined;

@@ -26,6 +26,7 @@ export function fileScratch(folder: string): ScratchFactory {
     return {
       name: path,
       byteLength,
+      handle: { kind: 'file', name: path, byteLength, descriptor },
       readInto: (offset, target) =>
         guard(() => fs.readSync(descriptor, target, 0, target.byteLength, offset)),
       write: (offset, bytes) =>

@@ -2,20 +2,24 @@
  * The worker thread: heavy jobs on files, one at a time, with synchronous reads straight into the core's memory.
  * `workers.ts` is the other end.
  */
+import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import { Aggregation, type AggregationInput, type Stop } from '../aggregate/aggregation.ts';
 import { findNonFiniteElements } from '../aggregate/finite.ts';
+import type { LaneOrder } from '../aggregate/lanes.ts';
+import { openStrategy } from '../aggregate/strategies/index.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
 import { encodeWeights } from '../formats/encode.ts';
 import type { Encoding, WeightsSpec } from '../formats/encoding.ts';
 import { openWeights } from '../formats/open.ts';
-import { unpackWeights } from '../formats/weights.ts';
+import { unpackWeights, type Weights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
 import { convert } from './convert.ts';
 import { openFileSourceSync } from './files.ts';
 import type { AggregateReport, AggregateRequest, Examination } from './jobs.ts';
+import { openLanes } from './lanes.ts';
 import { formatOfName } from './output-format.ts';
 import { fileScratch } from './scratch.ts';
 import { unpackingIn } from './unpacking.ts';
@@ -93,17 +97,29 @@ async function aggregate(
   const inputs: AggregationInput[] = [];
   const opened: ByteSource[] = [];
   const formats = new Set<WeightsFormat>();
+  const openInput = async (path: string, leaf: string): Promise<Weights> => {
+    const file = openFileSourceSync(path, leaf);
+    opened.push(file);
+    const weights = await openWeights(file);
+    const unpacked = await unpackWeights(weights, unpackingIn(dirname(request.output), signal));
+    if (unpacked.source !== file) opened.push(unpacked.source);
+    return unpacked;
+  };
   try {
     for (const { path, leaf = path, weighting } of request.inputs) {
-      const file = openFileSourceSync(path, leaf);
-      opened.push(file);
-      const weights = await openWeights(file);
-      const { source, layout } = await unpackWeights(weights, unpackingIn(dirname(request.output), signal));
-      if (source !== file) opened.push(source);
+      const { source, layout } = await openInput(path, leaf);
       formats.add(layout.format);
       inputs.push({ leaf, source, layout, weighting: weighting ?? layout.weighting });
     }
+    let model: AggregationInput | undefined;
+    if (request.model !== undefined) {
+      const { source, layout } = await openInput(request.model, request.model);
+      model = { leaf: request.model, source, layout, weighting: null };
+    }
+    const strategy = openStrategy(request.strategy?.name ?? 'mean', request.strategy?.parameters);
     const aggregation = await Aggregation.open(inputs, {
+      strategy,
+      model,
       nonFinite: request.nonFinite,
       scratch: fileScratch(dirname(request.output)),
     });
@@ -111,11 +127,15 @@ async function aggregate(
       const { tensors, totalWeighting } = aggregation;
       const format = formatOf(request, formats);
       const encoding = await encode({ format, weighting: totalWeighting, tensors });
-      const sha256 = await writeOutput(aggregation, encoding, request, { signal, onProgress });
+      const sha256 = await writeOutput(aggregation, encoding, request, {
+        signal,
+        onProgress,
+        openLanes: lanesFor(request, encoding.byteLength * inputs.length),
+      });
       return {
         output: request.output,
         format,
-        strategy: 'mean',
+        strategy: strategy.name,
         leaves: aggregation.leaves.length,
         totalWeighting,
         tensors: tensors.length,
@@ -131,6 +151,15 @@ async function aggregate(
   } finally {
     for (const source of opened) await source.close();
   }
+}
+
+/** Input below which a second thread costs more than it brings, in bytes. */
+const WORTH_A_THREAD = 16 << 20;
+
+/** Threads besides this one. */
+function lanesFor({ threads = availableParallelism() }: AggregateRequest, bytes: number) {
+  const count = Math.min(threads, Math.ceil(bytes / WORTH_A_THREAD)) - 1;
+  return count < 1 ? undefined : (order: LaneOrder) => openLanes(count, order);
 }
 
 /** What is asked for, else what the name of the output says, else what the inputs have in common. */
@@ -155,7 +184,7 @@ async function encode(spec: WeightsSpec): Promise<Encoding> {
     if (!(cause instanceof RangeError)) throw cause;
     throw new AggregationError(
       'aggregate-format',
-      `the mean as ${spec.format}: ${cause.message}`,
+      `the result as ${spec.format}: ${cause.message}`,
       {},
       { cause },
     );

@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { InternalError } from '../errors.ts';
+import { builtFile } from './built-file.ts';
 import type { AggregateReport, ConvertReport, Examination, JobOptions, Jobs } from './jobs.ts';
 import { unpackError } from './worker-errors.ts';
 import type { FromWorker, JobMessage, JobResult, ToWorker } from './worker-messages.ts';
@@ -18,15 +19,10 @@ interface Job {
   readonly reject: (error: unknown) => void;
 }
 
-/** The worker's file in the built package; every entry and every chunk finds it from its own place. */
-function workerUrl(): URL {
-  return new URL(import.meta.url.includes('/chunks/') ? '../worker.js' : './worker.js', import.meta.url);
-}
-
 /** Starts worker threads for jobs on files, each when it is first needed. */
 export function startJobs(options: WorkersOptions = {}): Jobs {
   const threads = options.threads ?? 2;
-  const url = options.workerUrl ?? workerUrl();
+  const url = options.workerUrl ?? builtFile(import.meta.url, 'worker.js');
   const waiting: Job[] = [];
   const idle: Worker[] = [];
   const busy = new Map<Worker, Job>();

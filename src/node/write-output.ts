@@ -4,6 +4,9 @@ import type { Encoding } from '../formats/encoding.ts';
 import { openFileSinkSync } from './files.ts';
 import { nodeCrc32 } from './inflate.ts';
 
+/** Bytes that are hashed at a time. */
+const HASH_BYTES = 256 << 10;
+
 export interface OutputOptions {
   /** Appears complete or not at all. */
   readonly output: string;
@@ -23,16 +26,22 @@ export async function writeOutput(
   aggregation: Aggregation,
   encoding: Encoding,
   { output, digest = true, durable }: OutputOptions,
-  run: Pick<RunOptions, 'signal' | 'onProgress'>,
+  run: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes'>,
 ): Promise<string | null> {
   const hash = digest ? createHash('sha256') : null;
   const sink = openFileSinkSync(output, { durable });
+  const buffer = new Uint8Array(hash === null ? 0 : HASH_BYTES);
+  let hashed = 0;
+  /** Bytes are hashed in the order of the file, as soon as they are written: they are in the page cache still. */
+  const hashUpTo = async (end: number) => {
+    while (hash !== null && hashed < end) {
+      const read = await sink.readInto(hashed, buffer.subarray(0, Math.min(HASH_BYTES, end - hashed)));
+      hash.update(buffer.subarray(0, read));
+      hashed += read;
+    }
+  };
   try {
-    await aggregation.run(sink, encoding, {
-      ...run,
-      crc32: nodeCrc32,
-      onBlock: (bytes) => hash?.update(bytes),
-    });
+    await aggregation.run(sink, encoding, { ...run, crc32: nodeCrc32, onWritten: hashUpTo });
     await sink.commit();
   } catch (error) {
     await sink.discard();

@@ -16,17 +16,45 @@ export interface ByteSource {
    * the end of the source.
    */
   readInto(offset: number, target: Uint8Array): number | Promise<number>;
+  /** What another thread needs to read the same bytes; absent where only this one can. */
+  readonly handle?: SourceHandle | undefined;
+  /** Throws FileError `file-changed` when the bytes are no longer those of the opening, as far as the host can tell. */
+  checkUnchanged?(): void;
   close(): void | Promise<void>;
 }
+
+/** A source as plain data for another thread of the same host, which knows how to open it. It stays its owner's. */
+export type SourceHandle =
+  | {
+      readonly kind: 'file';
+      readonly name: string;
+      readonly byteLength: number;
+      /** Open in this process, whichever thread opened it. */
+      readonly descriptor: number;
+    }
+  | {
+      readonly kind: 'joined';
+      readonly source: SourceHandle;
+      readonly scratch: SourceHandle;
+    };
 
 /** A file-like target of known length that becomes visible as a whole or not at all. */
 export interface ByteSink {
   /** Writes all of `bytes` at `offset`. The bytes may be reused by the caller as soon as the call (its promise) ends. */
   write(offset: number, bytes: Uint8Array): void | Promise<void>;
+  /** What another thread needs to write there too; absent where only this one can. */
+  readonly handle?: SinkHandle | undefined;
   /** Makes what was written visible under its name (atomically, where the host can). */
   commit(): void | Promise<void>;
   /** Removes what was written. Harmless after `commit`. */
   discard(): void | Promise<void>;
+}
+
+/** A sink as plain data for another thread of the same process. It stays its owner's. */
+export interface SinkHandle {
+  /** What errors call the target. */
+  readonly path: string;
+  readonly descriptor: number;
 }
 
 /** Room for bytes that are needed for a while, a temporary file or memory; `close` removes it. */
@@ -81,9 +109,15 @@ export function memoryScratch(byteLength: number): Scratch {
  */
 export function joinSources(source: ByteSource, scratch: Scratch): ByteSource {
   const border = source.byteLength;
+  const handle =
+    source.handle === undefined || scratch.handle === undefined
+      ? undefined
+      : ({ kind: 'joined', source: source.handle, scratch: scratch.handle } as const);
   return {
     name: source.name,
     byteLength: border + scratch.byteLength,
+    handle,
+    checkUnchanged: () => source.checkUnchanged?.(),
     readInto(offset, target) {
       if (offset >= border) return scratch.readInto(offset - border, target);
       if (offset + target.byteLength <= border) return source.readInto(offset, target);

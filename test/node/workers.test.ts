@@ -136,4 +136,37 @@ test('closing rejects what is under way and what waits', async () => {
   await failsWith('internal-closed', () => jobs.examine(path));
 });
 
+test('threads share an aggregation, with the same bits', async () => {
+  const jobs = startJobs({ threads: 1 });
+  const path = join(folder, 'random.npy');
+  const tensors = [{ name: null, dtype: 'float32' as const, shape: [5_000_000] }];
+  const encoding = await encodeWeights({ format: 'npy-object', weighting: 3, tensors });
+  const paths: string[] = [];
+  for (let k = 0; k < 3; k++) {
+    const bytes = new Uint8Array(encoding.byteLength);
+    const view = new DataView(bytes.buffer);
+    const { offset, byteLength } = encoding.payloads[0]!;
+    for (let at = 0; at < byteLength; at += 4)
+      view.setInt32(offset + at, 0x3d00_0000 + ((at * (k + 3)) % 0xff_ffff), true);
+    for (const { offset, bytes: literal } of encoding.literals) bytes.set(literal, offset);
+    paths.push(`${path}.${k}`);
+    writeFileSync(paths[k]!, bytes);
+  }
+  const inputs = paths.map((path, k) => ({ path, weighting: k + 1 }));
+  for (const format of ['npy-object', 'npz'] as const) {
+    const digests: (string | null)[] = [];
+    for (const threads of [1, 2, 4]) {
+      const output = join(folder, `threads-${threads}.${format}`);
+      const report = await jobs.aggregate({ inputs, output, threads, format });
+      assert.is(report.bytesRead, 3 * 20_000_000);
+      assert.is(report.sha256, createHash('sha256').update(readFileSync(output)).digest('hex'));
+      digests.push(report.sha256);
+    }
+    assert.is(new Set(digests).size, 1, `${digests}`);
+    const { layout } = await jobs.examine(join(folder, `threads-2.${format}`), { checkFinite: true });
+    assert.is(layout.tensors.length, 1);
+  }
+  await jobs.close();
+});
+
 test.run();

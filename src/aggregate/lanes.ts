@@ -1,0 +1,105 @@
+/**
+ * Threads that carry out ranges. The coordinator (`aggregation.ts`) gives each lane spans of ranges, a few ahead, and
+ * takes their results in any order. Lanes share nothing but what hosts share anyway: open files, Blobs. They talk in
+ * messages, so a lane may be this thread, a worker thread of Node or a Web Worker.
+ */
+import type { Crc32 } from '../formats/crc32.ts';
+import type { ByteSink, ByteSource, SinkHandle, SourceHandle } from '../tensor/bytes.ts';
+import type { Plan } from './plan.ts';
+import { type RangeResult, RangeRunner, type Stage } from './runner.ts';
+
+/** Ranges [from, to) of the stage. */
+export interface Span {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** What a span gave, range by range. */
+export interface SpanResult {
+  readonly results: readonly RangeResult[];
+  /** Bytes read for it. */
+  readonly bytesRead: number;
+  /** Where the lane cannot write itself: the bytes of the output, range by range. */
+  readonly blocks?: readonly Uint8Array[] | undefined;
+}
+
+export interface Lane {
+  /** Spans that it is given at a time: one under way, and for a thread elsewhere one to go on with. */
+  readonly depth: number;
+  /** Prepares for a stage. */
+  begin(stage: Stage): Promise<void>;
+  run(span: Span): Promise<SpanResult>;
+  /** Ends the aggregation on this lane. */
+  close(): void;
+}
+
+/** What a lane on another thread works from. Plain data. */
+export interface LaneOrder {
+  readonly plan: Plan;
+  readonly sources: readonly SourceHandle[];
+  /** Null: blocks come back with the results. */
+  readonly sink: SinkHandle | null;
+}
+
+/** Opens lanes on other threads, all of them for one aggregation. */
+export type LaneOpener = (order: LaneOrder) => Promise<readonly Lane[]>;
+
+/** The lane of the thread that calls. */
+export class LocalLane implements Lane {
+  readonly depth = 1;
+  readonly #runner: RangeRunner;
+  readonly #write: ByteSink['write'] | null;
+  readonly #yields: boolean;
+  #stage: Stage | null = null;
+
+  /**
+   * @param write null: blocks are copied into the results
+   * @param yields let the messages of other lanes through between spans
+   */
+  constructor(
+    plan: Plan,
+    sources: readonly ByteSource[],
+    crc32: Crc32,
+    write: ByteSink['write'] | null,
+    yields = false,
+  ) {
+    this.#runner = new RangeRunner(plan, sources, crc32);
+    this.#write = write;
+    this.#yields = yields;
+  }
+
+  async begin(stage: Stage): Promise<void> {
+    this.#stage = stage;
+    await this.#runner.begin(stage);
+  }
+
+  async run({ from, to }: Span): Promise<SpanResult> {
+    const stage = this.#stage;
+    if (stage === null) throw new RangeError('no stage was begun');
+    if (this.#yields) await nextTurn();
+    const before = this.#runner.bytesRead;
+    const results: RangeResult[] = [];
+    const blocks: Uint8Array[] = [];
+    const write = this.#write ?? ((_: number, bytes: Uint8Array) => void blocks.push(bytes.slice()));
+    for (const range of this.#runner.ranges.slice(from, to)) {
+      results.push(await this.#runner.run(range, stage, write));
+    }
+    return {
+      results,
+      bytesRead: this.#runner.bytesRead - before,
+      blocks: this.#write === null ? blocks : undefined,
+    };
+  }
+
+  close(): void {
+    this.#runner.close();
+  }
+}
+
+/** Ends with the next turn of the event loop: what has arrived until then has been heard. */
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    if (typeof setImmediate === 'function') setImmediate(resolve);
+    else setTimeout(resolve, 0);
+  });
+}

@@ -1,0 +1,210 @@
+/**
+ * The plan of an aggregation: what is checked and settled once, before any element is read. A plan is plain data, so that
+ * each thread can work from a copy of it.
+ */
+import { AggregationError } from '../errors.ts';
+import type { TensorSpec } from '../formats/encoding.ts';
+import type { ByteSource, ScratchFactory } from '../tensor/bytes.ts';
+import { DTYPES, itemSize } from '../tensor/dtypes.ts';
+import { type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts';
+import { compareUtf8 } from '../tensor/text.ts';
+import { matchTensors } from './match.ts';
+import { CHUNK } from './ranges.ts';
+import { needsReorder, reorderInto } from './reorder.ts';
+import type { Strategy } from './strategies/strategy.ts';
+import { settleWeightings } from './weightings.ts';
+
+/** Bytes of a block of one input: the measured optimum for reads straight into the core's memory. */
+const BLOCK = 256 << 10;
+
+/** All blocks together, so that hundreds of inputs take smaller blocks instead of more memory. */
+const ARENA = 8 << 20;
+
+/** Smallest block while an arena of `LARGE_ARENA` will do: below, a read costs more than what it brings. */
+const MIN_BLOCK = 16 << 10;
+
+/** All blocks of thousands of inputs together. Beyond, blocks shrink again. */
+const LARGE_ARENA = 24 << 20;
+
+/** Smallest block of all, in bytes: 64 of the widest elements. */
+const LEAST_BLOCK = 1 << 10;
+
+/** One contributor: who, how much, and where its tensors lie. */
+export interface AggregationInput {
+  /** Identity in messages; inputs are folded in the order of these ids (by their UTF-8 bytes). */
+  readonly leaf: string;
+  readonly source: ByteSource;
+  readonly layout: Pick<Layout, 'tensors'>;
+  /** In {0} ∪ [2^-64, 2^53]; null when the input has none. 0 leaves the input out. */
+  readonly weighting: number | null;
+}
+
+/** Where one input's tensors lie, by tensor of the output. Numbers in arrays: thousands of inputs have many. */
+export interface PlannedInput {
+  readonly leaf: string;
+  /** Position of the tensor's source among the plan's sources. */
+  readonly sources: Uint32Array;
+  readonly byteOffsets: Float64Array;
+  /** Bytes to turn around per number, 1 for none. */
+  readonly swaps: Uint8Array;
+}
+
+/** Plain data. */
+export interface Plan {
+  /** The output's tensors, as the first input has them. */
+  readonly tensors: readonly TensorSpec[];
+  /** In canonical order. */
+  readonly inputs: readonly PlannedInput[];
+  /** The global model, for rules that refer to it. */
+  readonly model: PlannedInput | null;
+  readonly nonFinite: 'reject' | 'propagate';
+  /** Bytes of one input's block in a fold. */
+  readonly blockBytes: number;
+  /** The same in a pass that measures: whole chunks. */
+  readonly measureBytes: number;
+}
+
+/** A plan and what it reads from: `sources` are the plan's, `scratch` those among them that its owner closes. */
+export interface Planned {
+  readonly plan: Plan;
+  readonly weightings: readonly number[];
+  readonly sources: readonly ByteSource[];
+  readonly scratch: readonly ByteSource[];
+}
+
+export interface PlanOptions {
+  readonly strategy: Strategy;
+  readonly model?: Omit<AggregationInput, 'weighting'> | undefined;
+  readonly nonFinite: 'reject' | 'propagate';
+  readonly blockBytes: number | undefined;
+  readonly scratch: ScratchFactory;
+}
+
+/** Checks the inputs against each other and finds out where each tensor is read. Throws as `Aggregation.open`. */
+export async function planAggregation(
+  inputs: readonly AggregationInput[],
+  options: PlanOptions,
+): Promise<Planned> {
+  const { strategy, model } = options;
+  if (inputs.length === 0) throw new AggregationError('average-no-input', 'there is nothing to average');
+  const weightings = settleWeightings(inputs);
+  const counting = inputs
+    .map((input, i) => ({ ...input, weighting: weightings[i]! }))
+    .filter((input) => input.weighting !== 0)
+    .sort((a, b) => compareUtf8(a.leaf, b.leaf));
+  for (const [i, { leaf }] of counting.entries()) {
+    if (leaf === counting[i + 1]?.leaf) {
+      throw new AggregationError('average-duplicate-leaf', `${leaf} is given more than once`, { leaf });
+    }
+  }
+  checkCount(strategy, counting.length);
+  const needsModel = strategy.needsModel === true;
+  if (needsModel && model === undefined) {
+    throw new AggregationError(
+      'strategy-model-missing',
+      `"${strategy.name}" refers to a global model: give one`,
+    );
+  }
+  const matched = needsModel ? [...counting, model!] : counting; // checked above
+  const { tensors, sources: positions } = matchTensors(matched);
+  for (const [i, tensor] of tensors.entries()) {
+    if (strategy.supports(DTYPES[tensor.dtype].code)) continue;
+    throw new AggregationError(
+      'aggregate-dtype-unsupported',
+      `${tensorLabel(tensor, i)} is ${tensor.dtype}, which "${strategy.name}" cannot do`,
+      { tensor: tensor.name ?? i },
+    );
+  }
+  const widest = Math.max(1, ...tensors.map(({ dtype }) => itemSize(dtype)));
+  const blockBytes = options.blockBytes ?? blockFor(matched.length);
+  const sources = new Sources();
+  const scratch: ByteSource[] = [];
+  try {
+    const planned: PlannedInput[] = [];
+    for (const [i, input] of matched.entries()) {
+      planned.push(await planInput(input, positions[i]!, options.scratch, sources, scratch));
+    }
+    return {
+      plan: {
+        tensors,
+        inputs: planned.slice(0, counting.length),
+        model: needsModel ? planned[counting.length]! : null,
+        nonFinite: options.nonFinite,
+        blockBytes,
+        measureBytes: Math.max(blockBytes, CHUNK * widest),
+      },
+      weightings: counting.map(({ weighting }) => weighting),
+      sources: sources.list,
+      scratch,
+    };
+  } catch (error) {
+    for (const source of scratch) await source.close();
+    throw error;
+  }
+}
+
+function checkCount({ name, minimumInputs = 1 }: Strategy, count: number): void {
+  if (count >= minimumInputs) return;
+  throw new AggregationError(
+    'strategy-too-few-inputs',
+    `"${name}" needs ${minimumInputs} updates with a weighting above zero, there are ${count}`,
+  );
+}
+
+/** Sources by position, each once. */
+class Sources {
+  readonly list: ByteSource[] = [];
+  readonly #positions = new Map<ByteSource, number>();
+
+  positionOf(source: ByteSource): number {
+    let position = this.#positions.get(source);
+    if (position === undefined) {
+      position = this.list.push(source) - 1;
+      this.#positions.set(source, position);
+    }
+    return position;
+  }
+}
+
+/** Where the fold reads the tensors of an input: in its file, or in scratch room when they have to be put into C order first. */
+async function planInput(
+  { leaf, source, layout }: Omit<AggregationInput, 'weighting'>,
+  positions: readonly number[],
+  openScratch: ScratchFactory,
+  sources: Sources,
+  scratch: ByteSource[],
+): Promise<PlannedInput> {
+  const planned = {
+    leaf,
+    sources: new Uint32Array(positions.length).fill(sources.positionOf(source)),
+    byteOffsets: new Float64Array(positions.length),
+    swaps: new Uint8Array(positions.length).fill(1),
+  };
+  for (const [i, position] of positions.entries()) {
+    const tensor = layout.tensors[position]!;
+    if (tensor.byteOrder === 'big') planned.swaps[i] = numberSize(tensor);
+    if (needsReorder(tensor)) {
+      const room = await openScratch(tensor.byteLength);
+      scratch.push(room);
+      await reorderInto(source, tensor, room);
+      planned.sources[i] = sources.positionOf(room);
+    } else if (tensor.byteOffset === null) {
+      throw new RangeError(`${leaf}: the elements are not contiguous in the file`);
+    } else {
+      planned.byteOffsets[i] = tensor.byteOffset;
+    }
+  }
+  return planned;
+}
+
+/** Bytes of one number: half of a complex element. */
+function numberSize({ dtype }: TensorLayout): number {
+  return dtype.startsWith('complex') ? itemSize(dtype) / 2 : itemSize(dtype);
+}
+
+/** Bytes of a block when there are k of them. */
+function blockFor(k: number): number {
+  const wanted = Math.min(BLOCK, Math.floor(ARENA / k));
+  const least = Math.min(MIN_BLOCK, Math.floor(LARGE_ARENA / k));
+  return Math.max(LEAST_BLOCK, Math.floor(Math.max(wanted, least) / LEAST_BLOCK) * LEAST_BLOCK);
+}

@@ -1,0 +1,15 @@
+import type { LaneOrder, Span, SpanResult } from '../aggregate/lanes.ts';
+import type { Stage } from '../aggregate/runner.ts';
+import type { PackedError } from './worker-errors.ts';
+
+/** What goes to a lane's thread. `id` comes back with the answer. */
+export type ToLane = { readonly id: number } & (
+  | { readonly type: 'open'; readonly order: LaneOrder }
+  | { readonly type: 'begin'; readonly stage: Stage }
+  | { readonly type: 'run'; readonly span: Span }
+  | { readonly type: 'close' }
+);
+
+export type FromLane =
+  | { readonly id: number; readonly type: 'done'; readonly value: SpanResult | null }
+  | { readonly id: number; readonly type: 'failed'; readonly error: PackedError };
