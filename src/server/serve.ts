@@ -7,6 +7,7 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } 
 import { pino } from 'pino';
 import { CambiumError } from '../errors.ts';
 import type { Jobs } from '../node/jobs.ts';
+import { noBroker } from './broker/contract.ts';
 import { Aggregator } from './domain/aggregations.ts';
 import type { Domain } from './domain/domain.ts';
 import { addOperator, hasOperators } from './domain/operators.ts';
@@ -121,6 +122,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const context: RouteContext = {
       domain,
       aggregator,
+      broker: noBroker,
       spool: new Spool(folder.spool, { maxBytes: maxUploadBytes, idleMs: IDLE_MS, timers, ...options.spool }),
       timers,
       work: new Work(),

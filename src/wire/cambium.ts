@@ -64,6 +64,12 @@ export interface CredentialsBody {
   readonly leaf_session_token: string;
   /** Host of the broker, for clients that speak AMQP. */
   readonly response_host: string;
+  /** Address of the broker without credentials, `amqp://host:port` or `amqps:…`; missing without a broker. */
+  readonly broker_url?: string;
+  /** Port of the broker; clients from 2.3 on dial 5672 or 5671 whatever stands here. */
+  readonly port?: number;
+  /** The branch's password at the broker, for clients of 2.0.x. */
+  readonly queue_password?: string;
 }
 
 /**

@@ -81,7 +81,10 @@ export async function listLeaves(domain: Domain, branchId?: string): Promise<Lea
  *
  * @throws Refusal `leaf-unknown`
  */
-export async function revokeLeaf(domain: Domain, id: string): Promise<void> {
+export async function revokeLeaf(
+  domain: Domain,
+  id: string,
+): Promise<Pick<Leaf, 'id' | 'branch_id' | 'tree_id'>> {
   const leaf = await findLeaf(domain.db, id);
   if (leaf === undefined) throw unknown('leaf', id);
   await domain.db
@@ -91,6 +94,7 @@ export async function revokeLeaf(domain: Domain, id: string): Promise<void> {
     .where('revoked_at', 'is', null)
     .execute();
   domain.signals.emit(`notices:${leaf.branch_id}`);
+  return leaf;
 }
 
 /** Whether the leaf's token has been taken back. */

@@ -47,13 +47,17 @@ function jsonRoutes(app: FastifyInstance, context: RouteContext): void {
   });
 
   app.get('/v1/leaf/authenticate', async (request): Promise<Envelope<AuthenticateData>> => {
-    const { id, name, tree_id, branch_id, user_id } = await basicLeafOf(domain.db, request);
+    const leaf = await basicLeafOf(domain.db, request);
+    await context.broker.beginSession(leaf);
+    const { id, name, tree_id, branch_id, user_id } = leaf;
     return { data: { id, name, tree_id, branch_id, user_id } };
   });
 
   app.get('/v1/branch/:id/run', async (request): Promise<Envelope<RunData>> => {
     const leaf = await basicLeafOf(domain.db, request);
-    const { branch_id, run_status, run_number } = await getRun(domain, pathId(request, 'branch'));
+    const branchId = pathId(request, 'branch');
+    if (leaf.branch_id === branchId) await context.broker.hearRun(leaf);
+    const { branch_id, run_status, run_number } = await getRun(domain, branchId);
     if (leaf.branch_id !== branch_id) {
       throw new Refusal('forbidden', 'branch-other', 'the leaf belongs to another branch');
     }

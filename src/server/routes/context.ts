@@ -1,3 +1,4 @@
+import type { Broker } from '../broker/contract.ts';
 import type { Aggregator } from '../domain/aggregations.ts';
 import type { Domain } from '../domain/domain.ts';
 import type { Spool } from '../store/spool.ts';
@@ -8,6 +9,8 @@ import type { Work } from '../work.ts';
 export interface RouteContext {
   readonly domain: Domain;
   readonly aggregator: Aggregator;
+  /** Told of what concerns leaves that listen to a broker. */
+  readonly broker: Broker;
   readonly spool: Spool;
   readonly timers: Timers;
   readonly work: Work;

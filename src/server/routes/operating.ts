@@ -107,6 +107,7 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
   app.post(at('/leaves'), { schema: { body: bodies.leaf } }, async (request, reply) => {
     await operatorOf(db, request);
     const leaf = await createLeaf(domain, request.body as { name: string; branch_id: string });
+    await context.broker.addLeaf(leaf);
     const credentials: CredentialsBody = {
       server: context.baseUrl(),
       id: leaf.id,
@@ -119,13 +120,14 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
       leaf_name: leaf.name,
       leaf_session_token: leaf.token,
       response_host: new URL(context.baseUrl()).hostname,
+      ...context.broker.credentials(leaf.branch_id),
     };
     return reply.status(201).send(credentials);
   });
 
   app.delete(at('/leaves/:id'), async (request, reply) => {
     await operatorOf(db, request);
-    await revokeLeaf(domain, pathId(request, 'leaf'));
+    await context.broker.removeLeaf(await revokeLeaf(domain, pathId(request, 'leaf')));
     return reply.status(204).send();
   });
 }
