@@ -174,7 +174,8 @@ async function readFull(handle: FileHandle, offset: number, target: Uint8Array):
   return done;
 }
 
-function readFullSync(descriptor: number, offset: number, target: Uint8Array): number {
+/** Fills `target` from `offset` on, up to the end of the file. Throws errors of the system. */
+export function readFullSync(descriptor: number, offset: number, target: Uint8Array): number {
   let done = 0;
   while (done < target.byteLength) {
     const read = fs.readSync(descriptor, target, done, target.byteLength - done, offset + done);
@@ -188,7 +189,8 @@ function partPath(path: string): string {
   return join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.part`);
 }
 
-function sizeOf(stat: fs.Stats, path: string): number {
+/** @throws FileError for what has no positions: folders, pipes */
+export function sizeOf(stat: fs.Stats, path: string): number {
   if (stat.isDirectory())
     throw new FileError('file-is-folder', `cannot read ${path}: this is a folder`, path);
   if (!stat.isFile()) {

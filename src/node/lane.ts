@@ -5,6 +5,7 @@ import { type ByteSource, joinSources, type SinkHandle, type SourceHandle } from
 import { descriptorSource, writeToDescriptor } from './files.ts';
 import { nodeCrc32 } from './inflate.ts';
 import type { FromLane, ToLane } from './lane-messages.ts';
+import { KEPT, SourcePool } from './source-pool.ts';
 import { packError } from './worker-errors.ts';
 
 const port = parentPort;
@@ -43,6 +44,7 @@ async function carryOut(message: ToLane) {
     case 'close':
       lane?.close();
       lane = null;
+      pool.close();
       return null;
   }
 }
@@ -52,8 +54,12 @@ function writerOf(sink: SinkHandle | null) {
   return (offset: number, bytes: Uint8Array) => writeToDescriptor(sink.descriptor, sink.path, offset, bytes);
 }
 
+/** Files that this thread opens itself. */
+const pool = new SourcePool(KEPT);
+
 /** The files of the process are those of all its threads: a descriptor is enough to read. */
 function openHandle(handle: SourceHandle): ByteSource {
+  if (handle.kind === 'pooled') return pool.reopen(handle.file);
   if (handle.kind === 'file') return descriptorSource(handle.descriptor, handle.name, handle.byteLength);
   const scratch = openHandle(handle.scratch);
   return joinSources(openHandle(handle.source), { ...scratch, write() {} });

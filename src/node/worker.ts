@@ -22,6 +22,7 @@ import type { AggregateReport, AggregateRequest, Examination } from './jobs.ts';
 import { openLanes } from './lanes.ts';
 import { formatOfName } from './output-format.ts';
 import { fileScratch } from './scratch.ts';
+import { SourcePool } from './source-pool.ts';
 import { unpackingIn } from './unpacking.ts';
 import { packError } from './worker-errors.ts';
 import type { ExamineMessage, FromWorker, ToWorker } from './worker-messages.ts';
@@ -95,10 +96,11 @@ async function aggregate(
 ): Promise<AggregateReport> {
   const startedAt = performance.now();
   const inputs: AggregationInput[] = [];
+  const pool = new SourcePool();
   const opened: ByteSource[] = [];
   const formats = new Set<WeightsFormat>();
   const openInput = async (path: string, leaf: string): Promise<Weights> => {
-    const file = openFileSourceSync(path, leaf);
+    const file = pool.open(path, leaf);
     opened.push(file);
     const weights = await openWeights(file);
     const unpacked = await unpackWeights(weights, unpackingIn(dirname(request.output), signal));
@@ -116,6 +118,7 @@ async function aggregate(
       const { source, layout } = await openInput(request.model, request.model);
       model = { leaf: request.model, source, layout, weighting: null };
     }
+    pool.reserve();
     const strategy = openStrategy(request.strategy?.name ?? 'mean', request.strategy?.parameters);
     const aggregation = await Aggregation.open(inputs, {
       strategy,

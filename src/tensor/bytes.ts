@@ -33,6 +33,17 @@ export type SourceHandle =
       readonly descriptor: number;
     }
   | {
+      /** A file that is opened when it is read, because there are too many to be open at a time. */
+      readonly kind: 'pooled';
+      readonly file: {
+        readonly path: string;
+        readonly name: string;
+        readonly byteLength: number;
+        readonly inode: number;
+        readonly mtimeMs: number;
+      };
+    }
+  | {
       readonly kind: 'joined';
       readonly source: SourceHandle;
       readonly scratch: SourceHandle;

@@ -1,0 +1,152 @@
+/**
+ * Sources over more files than a process may have open at a time. Files stay open while the system lets them; from the
+ * first refusal on, those that were not read for the longest time are closed and opened again when they are needed.
+ */
+import * as fs from 'node:fs';
+import { FileError, isCambiumError } from '../errors.ts';
+import type { ByteSource, SourceHandle } from '../tensor/bytes.ts';
+import { fileError } from './file-errors.ts';
+import { readFullSync, sizeOf } from './files.ts';
+
+/** Descriptors that are left for the output, for scratch room and for the host itself. */
+const RESERVE = 16;
+
+/** Files that each thread keeps open once there are too many of them. */
+export const KEPT = 64;
+
+/** A file with what tells that it has not been replaced or changed. */
+type PooledFile = Extract<SourceHandle, { kind: 'pooled' }>['file'];
+
+export class SourcePool {
+  /** Open files with their descriptors, the longest unread first. */
+  readonly #open = new Map<PooledFile, number>();
+  #capacity: number;
+
+  /** @param capacity files that stay open at a time; as many as the system allows unless given */
+  constructor(capacity = Number.POSITIVE_INFINITY) {
+    this.#capacity = capacity;
+  }
+
+  /** Opens a file for positional reading. Throws FileError. */
+  open(path: string, name = path): ByteSource {
+    const descriptor = this.#descriptorOf(path);
+    try {
+      const stat = fs.fstatSync(descriptor);
+      const { ino: inode, mtimeMs } = stat;
+      const file = { path, name, byteLength: sizeOf(stat, path), inode, mtimeMs };
+      this.#keep(file, descriptor);
+      return this.#sourceOf(file);
+    } catch (error) {
+      fs.closeSync(descriptor);
+      throw fileError(error, path, 'read');
+    }
+  }
+
+  /** A source that a pool on another thread has described. */
+  reopen(file: PooledFile): ByteSource {
+    return this.#sourceOf(file);
+  }
+
+  /** Makes sure that the system has some descriptors left for others. */
+  reserve(): void {
+    const taken: number[] = [];
+    try {
+      for (let i = 0; i < RESERVE; i++) taken.push(fs.openSync(process.execPath, 'r'));
+    } catch {
+      this.#shrink();
+    } finally {
+      for (const descriptor of taken) fs.closeSync(descriptor);
+    }
+  }
+
+  /** Closes all files. */
+  close(): void {
+    for (const descriptor of this.#open.values()) fs.closeSync(descriptor);
+    this.#open.clear();
+  }
+
+  #sourceOf(file: PooledFile): ByteSource {
+    const pool = this;
+    const { name, byteLength } = file;
+    return {
+      name,
+      byteLength,
+      /** The descriptor serves every thread as long as no file has to be closed. */
+      get handle(): SourceHandle {
+        const descriptor = pool.#open.get(file);
+        return descriptor === undefined || pool.#capacity < Number.POSITIVE_INFINITY
+          ? { kind: 'pooled', file }
+          : { kind: 'file', name, byteLength, descriptor };
+      },
+      readInto(offset, target) {
+        try {
+          return readFullSync(pool.#use(file), offset, target);
+        } catch (error) {
+          throw fileError(error, file.path, 'read');
+        }
+      },
+      checkUnchanged: () => checkSame(file, fs.fstatSync(pool.#use(file))),
+      close() {
+        const descriptor = pool.#open.get(file);
+        if (descriptor !== undefined) fs.closeSync(descriptor);
+        pool.#open.delete(file);
+      },
+    };
+  }
+
+  /** The descriptor of a file, opened again where it was closed. */
+  #use(file: PooledFile): number {
+    let descriptor = this.#open.get(file);
+    if (descriptor === undefined) {
+      descriptor = this.#descriptorOf(file.path);
+      try {
+        checkSame(file, fs.fstatSync(descriptor));
+      } catch (error) {
+        fs.closeSync(descriptor);
+        throw error;
+      }
+      this.#keep(file, descriptor);
+    } else if (this.#capacity < Number.POSITIVE_INFINITY) {
+      this.#open.delete(file);
+      this.#open.set(file, descriptor);
+    }
+    return descriptor;
+  }
+
+  #descriptorOf(path: string): number {
+    for (let isSecond = false; ; isSecond = true) {
+      try {
+        return fs.openSync(path, 'r');
+      } catch (cause) {
+        const error = fileError(cause, path, 'read');
+        const isFull = isCambiumError(error) && error.code === 'file-too-many-open';
+        if (isSecond || !isFull || this.#open.size === 0) throw error;
+        this.#shrink();
+      }
+    }
+  }
+
+  #shrink(): void {
+    this.#capacity = Math.min(KEPT, Math.max(1, this.#open.size - 2 * RESERVE));
+    this.#evict();
+  }
+
+  #keep(file: PooledFile, descriptor: number): void {
+    this.#open.set(file, descriptor);
+    this.#evict();
+  }
+
+  #evict(): void {
+    for (const [file, descriptor] of this.#open) {
+      if (this.#open.size <= this.#capacity) return;
+      fs.closeSync(descriptor);
+      this.#open.delete(file);
+    }
+  }
+}
+
+/** @throws FileError `file-changed` */
+function checkSame(file: PooledFile, { size, ino, mtimeMs }: fs.Stats): void {
+  if (size === file.byteLength && ino === file.inode && mtimeMs === file.mtimeMs) return;
+  throw new FileError('file-changed', `${file.name} was changed while it was read`, file.path);
+}
