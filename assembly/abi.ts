@@ -141,7 +141,7 @@ export const PICKLE_TEXT_LIMIT = 1_024;
 /** More arrays than any model has; shared ones count each time. */
 export const MAX_TENSORS = 65_536;
 /** State of the pickle writer in bytes. */
-export const PICKLE_WRITER_BYTES = 128;
+export const PICKLE_WRITER_BYTES = 1_120;
 /** Room for what one call of the pickle writer emits, besides the name. */
 export const PICKLE_WRITER_ROOM = 2_048;
 

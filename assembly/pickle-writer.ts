@@ -7,7 +7,7 @@
 //
 // CPython numbers every new object in the order of its creation (the memo) and refers to it when it comes again: the
 // functions, b'b', the order characters, each dtype and the empty payload. It shares payloads of one byte too, by their
-// value; the writer does not know values, so such a payload is spelled each time: valid, but not NumPy's own bytes.
+// value (b'b' with them). Where the caller cannot tell a value, the payload is spelled: valid, but not NumPy's own bytes.
 //
 // Aligned files put each payload at a multiple of 64 bytes, so that a view of it needs no copy. What fills the gap stores
 // the order flag, which is on top of the stack, under the number 255 again and again: two bytes each, and five bytes
@@ -54,6 +54,7 @@ const EMPTY: usize = 16; // u32: number of the empty payload, 0 before it
 const LITTLE: usize = 20; // u32: number of '<', 0 before it
 const DTYPES: usize = 24; // u32[17]: number of each dtype by code, 0 before it
 const RESERVED: usize = 92; // u32: FILLER in aligned files, else 0
+const BYTES: usize = 96; // u32[256]: number of each payload of one byte, 0 before it
 
 const PENDING_NONE: u32 = 0;
 const PENDING_ARRAY: u32 = 1;
@@ -98,6 +99,7 @@ export function startPickle(
   memory.fill(state, 0, PICKLE_WRITER_BYTES);
   store<u32>(state, count, COUNT);
   if (aligned) store<u32>(state, FILLER, RESERVED);
+  store<u32>(state + BYTES + (0x62 << 2), KIND);
   byte(PROTO);
   byte(protocol);
   text('cnumpy.core.multiarray\n_reconstruct\n');
@@ -143,7 +145,8 @@ export function startPickle(
  * Writes what stands between the payload before (if any) and that of the next tensor.
  *
  * shape: binary64 each. bytes: of the payload, to follow. name: UTF-8, address 0 for none. to: PICKLE_WRITER_ROOM bytes
- * and the name's. offset: where in the file these bytes will stand, modulo 2^32. Answers the bytes written.
+ * and the name's. offset: where in the file these bytes will stand, modulo 2^32. only: the payload's one byte, -1 when it
+ * has more, or nobody knows it; no payload follows where the same one came before. Answers the bytes written.
  */
 export function writeTensor(
   state: usize,
@@ -155,6 +158,7 @@ export function writeTensor(
   name: usize,
   nameLength: u32,
   offset: u32,
+  only: i32,
 ): u32 {
   s = state;
   out = to;
@@ -191,9 +195,11 @@ export function writeTensor(
   writeDtype(dtype);
   byte(NEWFALSE);
   const length = <u64>bytes;
-  const empty = load<u32>(s, EMPTY);
-  if (length === 0 && empty !== 0) {
-    recall(empty);
+  // Where the number of a payload is kept that CPython shares by its value.
+  const slot: usize = length === 0 ? s + EMPTY : only < 0 ? 0 : s + BYTES + ((<usize>only) << 2);
+  const shared: u32 = slot === 0 ? 0 : load<u32>(slot);
+  if (shared !== 0) {
+    recall(shared);
     pending += PENDING_SHARED - PENDING_ARRAY;
   } else {
     const width: u32 = length < 0x100 ? 1 : length < 0x1_0000_0000 ? 4 : 8;
@@ -201,7 +207,7 @@ export function writeTensor(
     byte(width === 1 ? SHORT_BINBYTES : width === 4 ? BINBYTES : BINBYTES8);
     store<u64>(out, length);
     out += width;
-    if (length === 0) store<u32>(s, load<u32>(s, NEXT), EMPTY);
+    if (slot !== 0) store<u32>(slot, load<u32>(s, NEXT));
   }
   store<u32>(s, pending, PENDING);
   return <u32>(out - to);

@@ -1,10 +1,10 @@
 import { MAX_WEIGHTING, MIN_WEIGHTING } from '../aggregate/weightings.ts';
 import { AggregationError } from '../errors.ts';
-import { encodeWeights } from '../formats/encode.ts';
 import { openWeights } from '../formats/open.ts';
+import { writeWeights } from '../formats/write.ts';
 import { type ByteSource, memorySink } from '../tensor/bytes.ts';
 import type { Layout } from '../tensor/layout.ts';
-import { checkTensor, type ModelUpdate } from '../tensor/tensor.ts';
+import type { ModelUpdate } from '../tensor/tensor.ts';
 
 /**
  * Checks that a source is an update that a server can accept, as far as that can be seen without reading the elements:
@@ -41,12 +41,9 @@ function weightingFault(weighting: number | null): readonly [code: string, sente
 
 /** An update as the bytes of an object-array `.npy`. Throws RangeError when a tensor's bytes do not fit its shape. */
 export async function encodeUpdate(update: ModelUpdate): Promise<Uint8Array> {
-  for (const tensor of update.tensors) checkTensor(tensor);
   const fault = weightingFault(update.weighting);
   if (fault !== undefined) throw new AggregationError(fault[0], fault[1]);
-  const { byteLength, literals, payloads } = await encodeWeights({ format: 'npy-object', ...update });
-  const { bytes, write } = memorySink(byteLength);
-  for (const literal of literals) await write(literal.offset, literal.bytes);
-  for (const [i, { offset }] of payloads.entries()) await write(offset, update.tensors[i]!.data);
-  return bytes;
+  let sink = memorySink(0);
+  await writeWeights((byteLength) => (sink = memorySink(byteLength)), update);
+  return sink.bytes;
 }

@@ -86,6 +86,7 @@ export interface CoreExports extends FoldExports {
     name: number,
     nameLength: number,
     offset: number,
+    only: number,
   ): number;
   /** Writes what follows the last payload. The bytes written. */
   endPickle(state: number, to: number): number;

@@ -10,11 +10,16 @@ export interface PickledTensor {
   readonly dtype: number;
   readonly shape: readonly number[];
   readonly byteLength: number;
+  /** The only byte of a payload of one, where it is known. */
+  readonly onlyByte: number | undefined;
 }
+
+/** b'b', which every file has before any payload. */
+const KIND = 0x62;
 
 /**
  * Writes the pickle of a weight file but for the elements: n + 1 pieces for n tensors, with payload i between piece i
- * and piece i + 1.
+ * and piece i + 1. A payload whose only byte another one before it had already has no bytes: it is shared.
  *
  * @param asFloat store the weighting as a float; an integer otherwise
  * @param aligned payloads stand at multiples of 64 bytes, if the pickle does
@@ -25,7 +30,7 @@ export function writePickle(
   asFloat: boolean,
   tensors: readonly PickledTensor[],
   aligned = false,
-): Uint8Array[] {
+): { readonly pieces: Uint8Array[]; readonly payloads: readonly number[] } {
   const { exports } = core;
   // Lengths of 2^32 and more need an opcode of protocol 4. Protocol 3 is what every NumPy and Python 3 reads.
   const protocol = tensors.some(({ byteLength }) => byteLength >= 2 ** 32) ? 4 : 3;
@@ -34,9 +39,11 @@ export function writePickle(
     const room = core.take(PICKLE_WRITER_ROOM);
     const head = exports.startPickle(state, room, tensors.length, weighting, asFloat, protocol, aligned);
     const pieces: Uint8Array[] = [];
+    const payloads: number[] = [];
+    const bytesBefore = new Set([KIND]);
     let carried = core.bytes(room, head).slice();
     let offset = head;
-    for (const { name, dtype, shape, byteLength } of tensors) {
+    for (const { name, dtype, shape, byteLength, onlyByte = -1 } of tensors) {
       const piece = core.scope(() => {
         const nameLength = name?.byteLength ?? 0;
         const text = name === null ? 0 : core.take(nameLength);
@@ -53,16 +60,20 @@ export function writePickle(
           text,
           nameLength,
           offset % 2 ** 32,
+          onlyByte,
         );
         return core.bytes(out, length).slice();
       });
-      offset += piece.byteLength + byteLength;
+      const payload = bytesBefore.has(onlyByte) ? 0 : byteLength;
+      if (onlyByte >= 0) bytesBefore.add(onlyByte);
+      offset += piece.byteLength + payload;
+      payloads.push(payload);
       pieces.push(joined(carried, piece));
       carried = new Uint8Array(0);
     }
     const tail = core.bytes(room, exports.endPickle(state, room)).slice();
     pieces.push(joined(carried, tail));
-    return pieces;
+    return { pieces, payloads };
   });
 }
 

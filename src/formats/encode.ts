@@ -10,8 +10,8 @@ import type { Encoding, TensorSpec, WeightsSpec } from './encoding.ts';
  * Writes a weight file but for its elements: C order, little endian.
  *
  * 'npy' is one plain array, as NumPy from 1.24 on writes it; name and weighting have no place in it. 'npy-object' is
- * the array [weighting, [arrays]], byte for byte as NumPy 1.17 to 1.26 write it, payloads of a single byte excepted
- * (assembly/pickle-writer.ts says why); every NumPy from 1.17 on reads it. A tensor with a name becomes a
+ * the array [weighting, [arrays]], byte for byte as NumPy 1.17 to 1.26 write it (payloads of a single byte
+ * only with their `onlyByte`: assembly/pickle-writer.ts says why); every NumPy from 1.17 on reads it. A tensor with a name becomes a
  * [name, array] pair there, one without a plain array. 'safetensors' has the weighting in its metadata, and calls tensors
  * without a name `layer_0`, `layer_1`, … by their positions. 'npz' calls them so too, and has the weighting in the array
  * `weighting`; its checksums have to be sealed. 'torch', a state dict, is like 'npz' in all that; torch does not see the
@@ -27,13 +27,18 @@ export async function encodeWeights(spec: WeightsSpec): Promise<Encoding> {
   if (spec.format === 'torch') return (await import('./torch-writer.ts')).encodeTorch(spec, lengths);
   const npz = spec.format === 'npz' ? await import('./npz-writer.ts') : undefined;
   const core = await openCore();
-  let pieces: Uint8Array[];
   try {
     if (npz !== undefined) return npz.encodeNpz(core, spec, lengths);
-    pieces = encodePieces(core, spec, lengths);
+    if (spec.format === 'npy') return interleave(encodePlain(core, spec), lengths);
+    if (spec.format === 'npy-object') return encodeObject(core, spec, lengths);
+    throw new RangeError(`nothing can be written in the format ${spec.format}`);
   } finally {
     core.close();
   }
+}
+
+/** A file in which payload i stands behind piece i. */
+function interleave(pieces: readonly Uint8Array[], lengths: readonly number[]): Encoding {
   const literals = [];
   const payloads = [];
   let offset = 0;
@@ -49,17 +54,6 @@ export async function encodeWeights(spec: WeightsSpec): Promise<Encoding> {
   return { byteLength: offset, literals, payloads };
 }
 
-function encodePieces(core: Core, spec: WeightsSpec, lengths: readonly number[]): Uint8Array[] {
-  switch (spec.format) {
-    case 'npy':
-      return encodePlain(core, spec);
-    case 'npy-object':
-      return encodeObject(core, spec, lengths);
-    default:
-      throw new RangeError(`nothing can be written in the format ${spec.format}`);
-  }
-}
-
 function encodePlain(core: Core, { tensors }: WeightsSpec): Uint8Array[] {
   const [tensor] = tensors;
   if (tensor === undefined || tensors.length > 1) {
@@ -68,7 +62,7 @@ function encodePlain(core: Core, { tensors }: WeightsSpec): Uint8Array[] {
   return [writeNpyHeader(core, DTYPES[tensor.dtype].code, tensor.shape)];
 }
 
-function encodeObject(core: Core, spec: WeightsSpec, lengths: readonly number[]): Uint8Array[] {
+function encodeObject(core: Core, spec: WeightsSpec, lengths: readonly number[]): Encoding {
   const { weighting, tensors } = spec;
   if (weighting === null) throw new RangeError('an object array needs a weighting');
   const asFloat = (spec.weightingType ?? (Number.isSafeInteger(weighting) ? 'int' : 'float')) === 'float';
@@ -80,23 +74,26 @@ function encodeObject(core: Core, spec: WeightsSpec, lengths: readonly number[])
   }
   checkNames(tensors);
   const encoder = new TextEncoder();
-  const pieces = writePickle(
+  const isAligned = spec.align !== undefined;
+  const { pieces, payloads } = writePickle(
     core,
     weighting,
     asFloat,
-    tensors.map(({ name, dtype, shape }, i) => ({
+    tensors.map(({ name, dtype, shape, onlyByte }, i) => ({
       name: name === null ? null : encoder.encode(name),
       dtype: DTYPES[dtype].code,
       shape,
       byteLength: lengths[i]!,
+      // A byte that is shared stands where it came first, not where it would be aligned.
+      onlyByte: isAligned ? undefined : onlyByte,
     })),
-    spec.align !== undefined,
+    isAligned,
   );
   const header = writeNpyHeader(core, 0, [2]);
   const first = new Uint8Array(header.byteLength + pieces[0]!.byteLength);
   first.set(header);
   first.set(pieces[0]!, header.byteLength);
-  return [first, ...pieces.slice(1)];
+  return interleave([first, ...pieces.slice(1)], payloads);
 }
 
 /** Names that are read as what they are, and as different ones. */
@@ -119,7 +116,7 @@ function checkAlign({ format, align }: WeightsSpec): void {
 }
 
 /** Bytes of the elements of a tensor that can be written. */
-function checkSpec({ name, dtype, shape }: TensorSpec): number {
+function checkSpec({ name, dtype, shape, onlyByte }: TensorSpec): number {
   if (shape.length > MAX_DIMENSIONS) {
     throw new RangeError(`an array has at most ${MAX_DIMENSIONS} dimensions, not ${shape.length}`);
   }
@@ -130,6 +127,9 @@ function checkSpec({ name, dtype, shape }: TensorSpec): number {
   // Readers, NumPy's too, take no shape that is too large but for a zero in it.
   const span = shape.reduce((product, dimension) => product * Math.max(dimension, 1), itemSize(dtype));
   if (!Number.isSafeInteger(span)) throw new RangeError(`shape (${shape.join(', ')}) is too large`);
+  if (onlyByte !== undefined && (byteLength !== 1 || onlyByte !== (onlyByte & 0xff))) {
+    throw new RangeError(`onlyByte is ${onlyByte}, of a tensor of ${byteLength} bytes`);
+  }
   if (name !== null && new TextEncoder().encode(name).byteLength > PICKLE_TEXT_LIMIT) {
     throw new RangeError(`the name of a tensor has at most ${PICKLE_TEXT_LIMIT} bytes in UTF-8`);
   }

@@ -6,6 +6,11 @@ export interface TensorSpec {
   readonly name: string | null;
   readonly dtype: DType;
   readonly shape: readonly number[];
+  /**
+   * The element of a tensor that takes one byte, where it is known before. NumPy shares such payloads by their value: with
+   * it an 'npy-object' is byte for byte NumPy's, and the payload of a byte that came before has no room of its own.
+   */
+  readonly onlyByte?: number | undefined;
 }
 
 /** A weight file to be written: everything but the elements. */
@@ -31,7 +36,8 @@ export interface Literal {
 
 /**
  * A weight file without its elements: every byte of it that is not a tensor's element stands in `literals`, and
- * `payloads[i]` is the room of the elements of tensor i (little endian, C order). Literals and payloads together cover
+ * `payloads[i]` is the room of the elements of tensor i (little endian, C order; none where its
+ * `onlyByte` is shared). Literals and payloads together cover
  * the file without gap or overlap, so its length is known before the first element is. Literals are ordered by offset;
  * payloads lie in the order that the format wants.
  *

@@ -31,7 +31,11 @@ export async function writeWeights(
   for (const tensor of update.tensors) checkTensor(tensor);
   const { format = 'npy-object', weightingType, align, compress = false } = options;
   if (compress && format !== 'npz') throw new RangeError(`only npz can be compressed, not ${format}`);
-  const { weighting, tensors } = update;
+  const { weighting } = update;
+  const tensors = update.tensors.map((tensor) => ({
+    ...tensor,
+    onlyByte: tensor.data.byteLength === 1 ? tensor.data[0] : undefined,
+  }));
   const encoding = await encodeWeights({ format, weighting, weightingType, tensors, align });
   const pieces = piecesOf(encoding, tensors);
   const file = compress
@@ -50,7 +54,10 @@ export async function writeWeights(
 
 /** All bytes of a file. */
 function piecesOf({ literals, payloads, checksums }: Encoding, tensors: readonly Tensor[]): Literal[] {
-  const elements = payloads.map(({ offset }, i) => ({ offset, bytes: tensors[i]!.data }));
+  const elements = payloads.map(({ offset, byteLength }, i) => ({
+    offset,
+    bytes: tensors[i]!.data.subarray(0, byteLength), // nothing of a byte that is shared
+  }));
   for (const [i, { bytes }] of elements.entries()) {
     checksums?.seal(i, crc32(bytes, checksums.seeds[i]));
   }

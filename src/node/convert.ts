@@ -14,6 +14,7 @@ import { openWeights } from '../formats/open.ts';
 import { unpackWeights } from '../formats/weights.ts';
 import { openFileSourceSync } from './files.ts';
 import type { ConvertReport, ConvertRequest } from './jobs.ts';
+import { withOnlyBytes } from './only-bytes.ts';
 import { formatOfName } from './output-format.ts';
 import { unpackingIn } from './unpacking.ts';
 import { writeOutput } from './write-output.ts';
@@ -47,7 +48,8 @@ export async function convert(
         scratch: unpacking.scratch,
       });
       try {
-        const { tensors, parameters } = aggregation;
+        const { parameters } = aggregation;
+        const tensors = format === 'npy-object' ? await withOnlyBytes(aggregation) : aggregation.tensors;
         const weightingType = request.weighting === undefined ? layout.weightingType : null;
         const encoding = await encode(input, {
           format,

@@ -20,6 +20,7 @@ import { convert } from './convert.ts';
 import { openFileSourceSync } from './files.ts';
 import type { AggregateReport, AggregateRequest, Examination } from './jobs.ts';
 import { openLanes } from './lanes.ts';
+import { withOnlyBytes } from './only-bytes.ts';
 import { formatOfName } from './output-format.ts';
 import { fileScratch } from './scratch.ts';
 import { SourcePool } from './source-pool.ts';
@@ -127,8 +128,11 @@ async function aggregate(
       scratch: fileScratch(dirname(request.output)),
     });
     try {
-      const { tensors, totalWeighting } = aggregation;
+      const { totalWeighting } = aggregation;
       const format = formatOf(request, formats);
+      // A rule that measures would do so twice.
+      const isShared = format === 'npy-object' && strategy.settle === undefined;
+      const tensors = isShared ? await withOnlyBytes(aggregation) : aggregation.tensors;
       const encoding = await encode({ format, weighting: totalWeighting, tensors });
       const sha256 = await writeOutput(aggregation, encoding, request, {
         signal,

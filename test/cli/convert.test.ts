@@ -147,6 +147,15 @@ test('a file may become itself', async () => {
   sameTensors(tensors, (await readTensors(memorySource(new Uint8Array(bytes)))).tensors);
 });
 
+test('what NumPy wrote is written again byte for byte, also where it shares bytes by value', async () => {
+  const input = fixture('weights/np1-mixed.npy');
+  const bytes = new Uint8Array(readFileSync(input));
+  await report('convert', input, 'same.npy');
+  sameBytes(new Uint8Array(readFileSync(join(folder, 'same.npy'))), bytes);
+  await report('aggregate', input, '-o', 'alone.npy');
+  sameBytes(new Uint8Array(readFileSync(join(folder, 'alone.npy'))), bytes);
+});
+
 test('.npy is a plain array for one tensor without a weighting', async () => {
   await report('convert', fixture('safetensors/proto-key.safetensors'), 'one.npy');
   assert.is((await readUpdate('one.npy')).layout.format, 'npy');

@@ -49,18 +49,54 @@ test('the files of NumPy 1 come out byte for byte', async () => {
   ]) {
     const bytes = new Uint8Array(readFileSync(`${FIXTURES}weights/${file}.npy`));
     const { weighting, tensors, layout } = await readTensors(memorySource(bytes, file));
-    if (tensors.some(({ data }) => data.byteLength === 1)) continue; // shared by value: see the writer
     const encoding = await encodeWeights({
       format: 'npy-object',
       weighting,
       weightingType: layout.weightingType ?? undefined,
-      tensors,
+      tensors: tensors.map(({ data, ...rest }) =>
+        data.byteLength === 1 ? { ...rest, onlyByte: data[0] } : rest,
+      ),
     });
     checkCover(encoding);
     const written = new Uint8Array(encoding.byteLength);
     for (const { offset, bytes: literal } of encoding.literals) written.set(literal, offset);
-    for (const [i, { offset }] of encoding.payloads.entries()) written.set(tensors[i]!.data, offset);
+    for (const [i, { offset, byteLength }] of encoding.payloads.entries()) {
+      written.set(tensors[i]!.data.subarray(0, byteLength), offset);
+    }
     sameBytes(written, bytes, file);
+  }
+});
+
+test('a payload of one byte is shared when its value is known, as NumPy does', async () => {
+  const one = { name: null, dtype: 'uint8', shape: [1] } as const;
+  const lengths = async (onlyBytes: (number | undefined)[], align?: 64) => {
+    const tensors = onlyBytes.map((onlyByte) => ({ ...one, onlyByte }));
+    const encoding = await encodeWeights({ format: 'npy-object', weighting: 1, tensors, align });
+    checkCover(encoding);
+    return encoding.payloads.map(({ byteLength }) => byteLength);
+  };
+  assert.equal(await lengths([7, 7, 0, 255, 0, 255, 7]), [1, 0, 1, 1, 0, 0, 0]);
+  assert.equal(await lengths([undefined, 7, undefined, 7]), [1, 1, 1, 0]);
+  assert.equal(await lengths([0x62, 0x62]), [0, 0], "b'b' is in every file");
+  assert.equal(await lengths([7, 7, 0x62], 64), [1, 1, 1], 'aligned: each at its place');
+
+  const data = (...bytes: number[]) => bytes.map((byte) => ({ ...one, data: Uint8Array.of(byte) }));
+  const update = { weighting: 1, tensors: data(7, 0x62, 7, 0, 0x62, 0) };
+  const { tensors } = await readTensors(memorySource(await fileOf(update, { format: 'npy-object' })));
+  assert.equal(tensors, update.tensors);
+
+  for (const [shape, onlyByte] of [
+    [[2], 7],
+    [[0], 0],
+    [[1], 256],
+    [[1], -1],
+    [[1], 0.5],
+  ] as const) {
+    const tensor = { ...one, shape, onlyByte };
+    await encodeWeights({ format: 'npy-object', weighting: 1, tensors: [tensor] }).then(
+      () => assert.unreachable(`${onlyByte} of shape (${shape})`),
+      (error) => assert.instance(error, RangeError),
+    );
   }
 });
 

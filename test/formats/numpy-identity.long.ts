@@ -1,9 +1,8 @@
 // 100,000 random weight files: the bytes that NumPy's own writer emits, read back by NumPy and by us as the same arrays.
 // One Python process checks them, a batch at a time, while the next batch is written.
 //
-// Left out, because NumPy shares objects there by a value or an identity that the writer does not know: payloads of a
-// single byte (assembly/pickle-writer.ts) and names of fewer than two characters, which CPython keeps once.
-// bfloat16 needs ml_dtypes on the other side.
+// Left out, because CPython keeps them once, wherever they come from: names of fewer than two characters. bfloat16 needs
+// ml_dtypes on the other side.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
@@ -44,7 +43,7 @@ function randomTensor(random: Random, name: string | null): Tensor {
     const byteLength = elementCount(shape) * itemSize(dtype);
     // Neither NumPy nor we take a shape that is too large but for a zero in it.
     const isVast = shape.reduce((product, n) => product * Math.max(n, 1), 1) > 2 ** 40;
-    if (byteLength > 4_000 || byteLength === 1 || isVast) continue;
+    if (byteLength > 4_000 || isVast) continue;
     const from = random.integer(0, pool.byteLength - byteLength);
     const data = pool.slice(from, from + byteLength);
     return { name, dtype, shape, data: dtype === 'bool' ? data.map((byte) => byte & 1) : data };

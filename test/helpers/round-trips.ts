@@ -66,7 +66,10 @@ export async function encodingOf(
   update: ModelUpdate,
   options: WriteOptions & { readonly format: WeightsFormat },
 ): Promise<Encoding> {
-  const encoding = await encodeWeights({ ...options, weighting: update.weighting, tensors: update.tensors });
+  const tensors = update.tensors.map((tensor) =>
+    tensor.data.byteLength === 1 ? { ...tensor, onlyByte: tensor.data[0] } : tensor,
+  );
+  const encoding = await encodeWeights({ ...options, weighting: update.weighting, tensors });
   covers(encoding, update.tensors.length);
   return encoding;
 }
