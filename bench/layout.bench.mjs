@@ -92,6 +92,6 @@ const rows = [];
 for (const one of CASES) rows.push(await measure(one));
 printHeader('layouts of huge files', [
   `sparse files, what is read is in the page cache; median of ${ROUNDS} rounds after ${WARM_UP} that warm up`,
-  'blocking: read on the calling thread, as workers do; pooled: by openFileSource, through the thread pool of Node',
+  'blocking: read on the calling thread, as workers and `cambium inspect` do; pooled: by openFileSource, through the thread pool of Node',
 ]);
 printTable(['file', 'tensors', 'reads', 'KiB read', 'blocking ms', 'min', 'pooled ms', 'min'], rows);

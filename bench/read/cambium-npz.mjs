@@ -1,8 +1,9 @@
-// Unpacks into memory that is kept from round to round, by zlib on Node's threads, then reads the elements there.
+// Unpacks into memory that is kept from round to round, by zlib on Node's threads and with its CRC-32, as the command line
+// and the server do (src/node/unpacking.ts), then reads the elements there.
 
 import { writeFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
-import { createInflateRaw } from 'node:zlib';
+import { crc32, createInflateRaw } from 'node:zlib';
 import { openFileSource, openWeights } from '../../dist/index.js';
 import { contend } from '../aggregate/contender.mjs';
 import { addElements, total } from './sum.mjs';
@@ -29,7 +30,7 @@ function scratch(byteLength) {
 await contend(async ({ input, output }) => {
   const source = await openFileSource(input);
   const weights = await openWeights(source);
-  const unpacked = await weights.unpack({ scratch, inflate });
+  const unpacked = await weights.unpack({ scratch, inflate, crc32 });
   const sums = new Float64Array(8);
   const block = new Uint8Array(1 << 20);
   for (const { byteOffset, byteLength } of unpacked.layout.tensors) {
