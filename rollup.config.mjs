@@ -23,15 +23,20 @@ const isExternal = (id) => external.some((pattern) => pattern.test(id));
 const ts = esbuild({ target: 'es2022', tsconfig: 'tsconfig.json' });
 
 /** The bytes of the core's modules are chunks of their own, so that code and core can be weighed (and cached) apart. */
-const coreChunk = (id) => {
+const ownChunk = (id) => {
   if (id.endsWith('/core/wasm.ts')) return 'core-wasm';
   return id.endsWith('/core/strategies-wasm.ts') ? 'strategies-wasm' : undefined;
 };
 
-/** Some bundled libraries are CommonJS and look at `require` while they run. */
-const CLI_BANNER = `#!/usr/bin/env node
-import { createRequire } from 'node:module';
+/** Some of the server's bundled libraries are CommonJS and look at `require` while they run. */
+const REQUIRE = `import { createRequire } from 'node:module';
 const require = createRequire(import.meta.url);`;
+
+/** What stands at the begin of a built file. */
+function bannerOf({ name, moduleIds }) {
+  const shebang = name === 'cli' ? '#!/usr/bin/env node\n' : '';
+  return shebang + (moduleIds.some((id) => id.includes('node_modules')) ? REQUIRE : '');
+}
 
 /** The bundled libraries ask that their notices travel along. */
 const licences = license({ thirdParty: { output: 'dist/THIRD-PARTY-LICENSES.txt' } });
@@ -51,8 +56,8 @@ export default [
       dir: 'dist',
       format: 'esm',
       chunkFileNames: 'chunks/[name]-[hash].js',
-      manualChunks: coreChunk,
-      banner: (chunk) => (chunk.name === 'cli' ? CLI_BANNER : ''),
+      manualChunks: ownChunk,
+      banner: bannerOf,
     },
     external: isExternal,
     plugins: [
@@ -70,7 +75,7 @@ export default [
       dir: 'dist',
       format: 'esm',
       chunkFileNames: 'chunks/browser-[name].js',
-      manualChunks: coreChunk,
+      manualChunks: ownChunk,
     },
     external: isExternal,
     // Pages may load these files as they are.

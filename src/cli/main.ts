@@ -5,7 +5,6 @@ import { VERSION } from '../wire/version.ts';
 import { aggregate } from './aggregate.ts';
 import { createBranch, listBranches } from './branch.ts';
 import { convert } from './convert.ts';
-import { demo } from './demo.ts';
 import { EXIT, exitCodeOf, UsageError } from './exit.ts';
 import { inspect } from './inspect.ts';
 import { createLeaf, listLeaves, revokeLeaf } from './leaf.ts';
@@ -13,7 +12,6 @@ import { listMetrics } from './metrics.ts';
 import { printError } from './output.ts';
 import { discardRound, listRounds, retryRound } from './round.ts';
 import { changeRun, resetModel, showRun, watchRun } from './run.ts';
-import { serve } from './serve.ts';
 import { createTree, listTrees } from './tree.ts';
 
 /**
@@ -113,7 +111,8 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .option('--cors-origin <list>', 'origins of pages that may call (default none)')
     .option('--max-upload <bytes>', 'largest upload (default 2147483648)')
     .option('--keep-updates <rounds>', 'rounds whose updates are kept (default 1)')
-    .action((options) => serve({ ...options, signal }));
+    // The server and its libraries are loaded when they are needed: they take longer to load than many a command to run.
+    .action(async (options) => (await import('./serve.ts')).serve({ ...options, signal }));
 
   const remote = (parent: Command, usage: string, description: string) =>
     command(parent, usage, description)
@@ -193,7 +192,10 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .option('--seed <number>', 'seed of shards and weights', '1')
     .option('--data <dir>', 'where to keep the files (default: a new temporary folder)')
     .option('--serve', 'keep the server running at the end', false)
-    .action(async (options) => setExitCode(await demo({ ...options, signal })));
+    .action(async (options) => {
+      const { demo } = await import('./demo.ts');
+      setExitCode(await demo({ ...options, signal }));
+    });
 
   return program;
 }
