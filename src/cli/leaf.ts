@@ -13,7 +13,24 @@ interface CreateOptions extends OperatorOptions {
 
 /** The credentials that each generation of the BranchKey client reads, by their keys. */
 const GENERATIONS = {
+  'branchkey-2.0': [
+    'leaf_name',
+    'leaf_password',
+    'tree_id',
+    'branch_id',
+    'queue_password',
+    'response_host',
+    'port',
+  ],
   'branchkey-2.3': ['leaf_name', 'leaf_id', 'leaf_session_token', 'response_host'],
+  'branchkey-2.4': [
+    'leaf_name',
+    'leaf_id',
+    'leaf_session_token',
+    'performance_analyser_username',
+    'performance_analyser_password',
+    'response_host',
+  ],
   'branchkey-2.7': ['name', 'id', 'session_token', 'tree_id', 'branch_id', 'owner_id'],
 } as const satisfies Record<string, readonly (keyof CredentialsBody)[]>;
 

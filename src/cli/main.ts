@@ -142,7 +142,9 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .option('--out <file>', 'where to write the credentials (0600, never overwritten)')
     .addOption(
       new Option('--for <client>', 'print only what a client of that generation reads').choices([
+        'branchkey-2.0',
         'branchkey-2.3',
+        'branchkey-2.4',
         'branchkey-2.7',
       ]),
     )

@@ -37,7 +37,7 @@ export async function convert(
     const unpacking = unpackingIn(dirname(output), run.signal);
     const { source, layout } = await unpackWeights(weights, unpacking);
     try {
-      const given = request.weighting ?? layout.weighting;
+      const given = request.weighting === undefined ? layout.weighting : request.weighting;
       const isPlain = layout.tensors.length === 1 && given === null;
       const format = request.format ?? formatOfName(output, isPlain);
       if (format === undefined) throw new RangeError(`the name ${output} says no format`);
@@ -49,7 +49,8 @@ export async function convert(
       });
       try {
         const { parameters } = aggregation;
-        const tensors = format === 'npy-object' ? await withOnlyBytes(aggregation) : aggregation.tensors;
+        const found = format === 'npy-object' ? await withOnlyBytes(aggregation) : aggregation.tensors;
+        const tensors = request.names === 'drop' ? found.map((tensor) => ({ ...tensor, name: null })) : found;
         const weightingType = request.weighting === undefined ? layout.weightingType : null;
         const encoding = await encode(input, {
           format,

@@ -67,8 +67,10 @@ export interface ConvertRequest {
    * `npy-object`.
    */
   readonly format?: WeightsFormat | undefined;
-  /** Overrides the weighting of the file. */
-  readonly weighting?: number | undefined;
+  /** Overrides the weighting of the file; null leaves it out. */
+  readonly weighting?: number | null | undefined;
+  /** What becomes of the names of tensors: kept (default), or dropped, so that positions remain. */
+  readonly names?: 'keep' | 'drop' | undefined;
   /** Take anonymous two-byte elements for bfloat16. */
   readonly void16?: 'bfloat16' | undefined;
 }

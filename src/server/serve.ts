@@ -11,6 +11,7 @@ import { noBroker } from './broker/contract.ts';
 import { Aggregator } from './domain/aggregations.ts';
 import type { Domain } from './domain/domain.ts';
 import { addOperator, hasOperators } from './domain/operators.ts';
+import { Representations } from './domain/representations.ts';
 import { Signals } from './domain/signals.ts';
 import { sweepBlobs } from './domain/sweep.ts';
 import { branchkeyRoutes } from './routes/branchkey.ts';
@@ -119,11 +120,18 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     await sweepBlobs(domain);
     const aggregator = new Aggregator(domain);
     let url = '';
+    const spool = new Spool(folder.spool, {
+      maxBytes: maxUploadBytes,
+      idleMs: IDLE_MS,
+      timers,
+      ...options.spool,
+    });
     const context: RouteContext = {
       domain,
       aggregator,
       broker: noBroker,
-      spool: new Spool(folder.spool, { maxBytes: maxUploadBytes, idleMs: IDLE_MS, timers, ...options.spool }),
+      representations: new Representations(domain, (bytes) => spool.checkRoom(bytes), closing.signal),
+      spool,
       timers,
       work: new Work(),
       linkKey: await linkKey(folder),

@@ -12,6 +12,16 @@ export type RunStatus = 'start' | 'pause' | 'stop';
 export type RoundStatus = 'open' | 'aggregating' | 'done' | 'failed' | 'discarded';
 export type MetricsMode = 'train' | 'test' | 'non-federated';
 
+/** What an aggregation can be had as: `[weighting, [arrays]]` in a `.npy`, an `.npz`, or safetensors. */
+export type FileFormat = 'npy' | 'npz' | 'safetensors';
+
+/** Names of the formats in `Accept` and `Content-Type`. Nobody has registered any; whoever asks for none gets `npy`. */
+export const MEDIA_TYPES = {
+  npy: 'application/x-npy',
+  npz: 'application/x-npz',
+  safetensors: 'application/x-safetensors',
+} as const satisfies Readonly<Record<FileFormat, string>>;
+
 /** Body of every answer with a status of 400 and above; the BranchKey generations read `error` or `message`. */
 export interface ErrorBody {
   readonly error: string;
@@ -62,6 +72,11 @@ export interface CredentialsBody {
   readonly leaf_id: string;
   readonly leaf_name: string;
   readonly leaf_session_token: string;
+  /** What clients of BranchKey up to 2.2 log in with. */
+  readonly leaf_password: string;
+  /** What clients of BranchKey from 2.4 to 2.5 send metrics with, and 2.5.1 and 2.5.2 ask for the run. */
+  readonly performance_analyser_username: string;
+  readonly performance_analyser_password: string;
   /** Host of the broker, for clients that speak AMQP. */
   readonly response_host: string;
   /** Address of the broker without credentials, `amqp://host:port` or `amqps:…`; missing without a broker. */
@@ -162,6 +177,7 @@ export interface AggregationBody {
   readonly round: number;
   readonly leaves: number;
   readonly total_weighting: number;
+  /** Of the file that the link gives. */
   readonly byte_length: number;
   readonly sha256: string;
   readonly created_at: number;
@@ -245,11 +261,11 @@ export const paths = {
   updates: (leafId: string) => `${API_PREFIX}/leaves/${seg(leafId)}/updates`,
   /** GET, server-sent events, `Last-Event-ID` resumes; the leaf itself. */
   notices: (leafId: string) => `${API_PREFIX}/leaves/${seg(leafId)}/notices`,
-  /** GET AggregationBody; operators and leaves of the branch. */
+  /** GET AggregationBody, `?format=` one of FileFormat for the link; operators and leaves of the branch. */
   aggregation: (id: string) => `${API_PREFIX}/aggregations/${seg(id)}`,
   /** POST MetricsChange, answers 201 MetricsBody; leaves of the branch. */
   metrics: (aggregationId: string) => `${API_PREFIX}/aggregations/${seg(aggregationId)}/metrics`,
-  /** GET the file by signed query; ranges and `Repr-Digest`. */
+  /** GET the file by signed query, in the format of the link or of `Accept`; ranges and `Repr-Digest`. */
   file: (id: string) => `${API_PREFIX}/files/${seg(id)}`,
 } as const;
 

@@ -51,13 +51,13 @@ export async function createLeaf(
         name,
         branch_id: fields.branch_id,
         token_hash: hashToken(token),
+        access_hash: null,
         created_at: domain.now(),
         revoked_at: null,
       })
       .execute();
   });
-  const { token_hash: _, revoked_at: __, ...leaf } = (await findLeaf(domain.db, id))!; // inserted above
-  return { ...leaf, token };
+  return { ...leafOfRow((await findLeaf(domain.db, id))!), token }; // inserted above
 }
 
 export async function listLeaves(domain: Domain, branchId?: string): Promise<LeafBody[]> {
@@ -107,19 +107,81 @@ export async function isRevoked(db: Database, id: string): Promise<boolean> {
 export async function authenticateLeaf(db: Database, id: string, token: string): Promise<Leaf> {
   const row = await findLeaf(db, id);
   if (row === undefined) throw unknown('leaf', id);
-  if (!isToken(token, row.token_hash)) {
-    throw new Refusal('unauthenticated', 'token-invalid', `this is not the session token of leaf ${id}`);
-  }
-  if (row.revoked_at !== null) {
-    throw revoked(id);
-  }
-  return {
-    id: row.id,
-    name: row.name,
-    branch_id: row.branch_id,
-    tree_id: row.tree_id,
-    user_id: row.user_id,
-  };
+  if (!isToken(token, row.token_hash)) throw invalid(id);
+  return unrevoked(row);
+}
+
+/** Which token a leaf came with: its own for good, or the one that a login gave it for a while. */
+export type TokenKind = 'session' | 'access';
+
+/**
+ * The same where both tokens are taken.
+ *
+ * @throws Refusal `leaf-unknown`, `token-invalid`, `token-revoked`
+ */
+export async function identifyLeaf(
+  db: Database,
+  id: string,
+  token: string,
+): Promise<{ readonly leaf: Leaf; readonly kind: TokenKind }> {
+  const row = await findLeaf(db, id);
+  if (row === undefined) throw unknown('leaf', id);
+  const kind = kindOf(token, row);
+  if (kind === undefined) throw invalid(id);
+  return { leaf: unrevoked(row), kind };
+}
+
+/**
+ * Gives a leaf an access token, which takes the place of the one before: a leaf is one process, and one that ended
+ * without a word must not leave a working token behind.
+ *
+ * @param password the leaf's session token
+ * @returns the leaf, the token, and what is kept of it
+ * @throws Refusal `branch-unknown`, `leaf-unknown`, `token-invalid`, `token-revoked`
+ */
+export async function logIn(
+  domain: Domain,
+  place: { readonly tree_id: string; readonly branch_id: string },
+  name: string,
+  password: string,
+): Promise<{ readonly leaf: Leaf; readonly accessToken: string; readonly accessHash: string }> {
+  return domain.db.transaction().execute(async (tx) => {
+    const branch = await lockBranch(tx, place.branch_id);
+    if (branch.tree_id !== place.tree_id) throw unknown('branch', place.branch_id);
+    const row = await leafRows(tx)
+      .where('leaves.branch_id', '=', branch.id)
+      .where('leaves.name', '=', name)
+      .executeTakeFirst();
+    if (row === undefined) throw unknownName(name);
+    if (!isToken(password, row.token_hash)) throw invalid(row.id);
+    const leaf = unrevoked(row);
+    const accessToken = newToken();
+    const accessHash = hashToken(accessToken);
+    await tx.updateTable('leaves').set({ access_hash: accessHash }).where('id', '=', leaf.id).execute();
+    return { leaf, accessToken, accessHash };
+  });
+}
+
+/**
+ * Takes the access token of a leaf back. Without one nothing changes.
+ *
+ * @param user id or name of the leaf, as the versions of the client have it; a name may stand in several branches, and
+ *   the token tells which one is meant
+ * @param token either of its tokens
+ * @throws Refusal `leaf-unknown`, `token-invalid`, `token-revoked`
+ */
+export async function logOut(domain: Domain, user: string, token: string): Promise<Leaf> {
+  return domain.db.transaction().execute(async (tx) => {
+    const rows = await leafRows(tx)
+      .where(({ or, eb }) => or([eb('leaves.id', '=', user), eb('leaves.name', '=', user)]))
+      .execute();
+    if (rows.length === 0) throw unknownName(user);
+    const row = rows.find((candidate) => kindOf(token, candidate) !== undefined);
+    if (row === undefined) throw invalid(user);
+    const leaf = unrevoked(row);
+    await tx.updateTable('leaves').set({ access_hash: null }).where('id', '=', leaf.id).execute();
+    return leaf;
+  });
 }
 
 /** The refusal for a leaf whose token has been taken back. */
@@ -127,7 +189,41 @@ export function revoked(id: string): Refusal {
   return new Refusal('unauthenticated', 'token-revoked', `the session token of leaf ${id} was revoked`);
 }
 
+function invalid(user: string): Refusal {
+  return new Refusal('unauthenticated', 'token-invalid', `this is not the token of leaf ${quoted(user)}`);
+}
+
+function unknownName(name: string): Refusal {
+  return new Refusal('missing', 'leaf-unknown', `there is no leaf with the name ${quoted(name)}`);
+}
+
+/** A name from a request, as it may stand in a message. */
+function quoted(name: string): string {
+  return JSON.stringify(name.slice(0, 64));
+}
+
+type LeafRow = NonNullable<Awaited<ReturnType<typeof findLeaf>>>;
+
+function kindOf(token: string, row: LeafRow): TokenKind | undefined {
+  if (isToken(token, row.token_hash)) return 'session';
+  return row.access_hash !== null && isToken(token, row.access_hash) ? 'access' : undefined;
+}
+
+/** @throws Refusal `token-revoked` */
+function unrevoked(row: LeafRow): Leaf {
+  if (row.revoked_at !== null) throw revoked(row.id);
+  return leafOfRow(row);
+}
+
+function leafOfRow({ id, name, branch_id, tree_id, user_id }: LeafRow): Leaf {
+  return { id, name, branch_id, tree_id, user_id };
+}
+
 function findLeaf(db: Database, id: string) {
+  return leafRows(db).where('leaves.id', '=', id).executeTakeFirst();
+}
+
+function leafRows(db: Database) {
   return db
     .selectFrom('leaves')
     .innerJoin('branches', 'branches.id', 'leaves.branch_id')
@@ -139,8 +235,7 @@ function findLeaf(db: Database, id: string) {
       'branches.tree_id',
       'trees.user_id',
       'leaves.token_hash',
+      'leaves.access_hash',
       'leaves.revoked_at',
-    ])
-    .where('leaves.id', '=', id)
-    .executeTakeFirst();
+    ]);
 }

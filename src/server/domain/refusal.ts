@@ -6,6 +6,7 @@ export type RefusalReason =
   | 'unauthenticated' // nobody, or with a wrong token
   | 'forbidden' // known, but not allowed
   | 'missing' // there is no such thing
+  | 'unacceptable' // it cannot be given in the form that was asked for
   | 'conflict' // possible, but not in the present state
   | 'unprocessable' // understood, but the content is not acceptable
   | 'too-large'

@@ -1,6 +1,7 @@
 import type { Broker } from '../broker/contract.ts';
 import type { Aggregator } from '../domain/aggregations.ts';
 import type { Domain } from '../domain/domain.ts';
+import type { Representations } from '../domain/representations.ts';
 import type { Spool } from '../store/spool.ts';
 import type { Timers } from '../timers.ts';
 import type { Work } from '../work.ts';
@@ -11,6 +12,7 @@ export interface RouteContext {
   readonly aggregator: Aggregator;
   /** Told of what concerns leaves that listen to a broker. */
   readonly broker: Broker;
+  readonly representations: Representations;
   readonly spool: Spool;
   readonly timers: Timers;
   readonly work: Work;

@@ -1,5 +1,6 @@
+import { isUtf8 } from 'node:buffer';
 import type { FastifyRequest } from 'fastify';
-import { authenticateLeaf, type Leaf } from '../domain/leaves.ts';
+import { authenticateLeaf, identifyLeaf, type Leaf, type TokenKind } from '../domain/leaves.ts';
 import { authenticateOperator, type Operator } from '../domain/operators.ts';
 import { Refusal, unknown } from '../domain/refusal.ts';
 import type { Database } from '../store/database.ts';
@@ -73,13 +74,30 @@ export async function anyoneOf(
 }
 
 /**
- * The leaf that asks, by `Basic base64(<leaf id>:<session token>)`.
+ * The leaf that asks, by `Basic base64(<leaf id>:<token>)`, and which of its tokens it has sent.
  *
  * @throws Refusal `credentials-missing`, `leaf-unknown`, `token-…`
  */
-export async function basicLeafOf(db: Database, request: FastifyRequest): Promise<Leaf> {
-  const credentials = Buffer.from(scheme(request, 'Basic'), 'base64').toString('utf8');
-  return leafByPair(db, credentials);
+export async function basicLeafOf(
+  db: Database,
+  request: FastifyRequest,
+): Promise<{ readonly leaf: Leaf; readonly kind: TokenKind }> {
+  const { user, password } = basicPair(request);
+  if (!isId(user)) throw unknown('leaf', JSON.stringify(user.slice(0, 64)));
+  return identifyLeaf(db, user, password);
+}
+
+/**
+ * User and password as they were sent. The last colon parts them: our tokens have none, names of leaves may.
+ *
+ * @throws Refusal `credentials-missing`
+ */
+export function basicPair(request: FastifyRequest): { readonly user: string; readonly password: string } {
+  const bytes = Buffer.from(scheme(request, 'Basic'), 'base64');
+  // Python's requests sends names in Latin-1.
+  const credentials = isUtf8(bytes) ? bytes.toString('utf8') : bytes.toString('latin1');
+  const colon = credentials.lastIndexOf(':');
+  return { user: credentials.slice(0, Math.max(0, colon)), password: credentials.slice(colon + 1) };
 }
 
 function leafByPair(db: Database, credentials: string): Promise<Leaf> {

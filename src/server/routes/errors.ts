@@ -13,6 +13,7 @@ const STATUS: Readonly<Record<RefusalReason, number>> = {
   unauthenticated: 401,
   forbidden: 403,
   missing: 404,
+  unacceptable: 406,
   'too-slow': 408,
   conflict: 409,
   'too-large': 413,
@@ -54,7 +55,9 @@ export function sendError(reply: FastifyReply, status: number, body: ErrorBody):
 /** Turns whatever a handler threw into an answer. */
 export function handleError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   if (error instanceof Refusal) {
-    if (error.reason === 'unauthenticated') reply.header('www-authenticate', 'Bearer realm="cambium"');
+    if (error.reason === 'unauthenticated' && !reply.hasHeader('www-authenticate')) {
+      reply.header('www-authenticate', 'Bearer realm="cambium"');
+    }
     // Nothing more is going to come, or too late: the connection cannot be used for another request.
     if (error.reason === 'too-slow') reply.header('connection', 'close');
     return sendError(reply, STATUS[error.reason], errorBody(error.code, error.message, error.details));

@@ -1,8 +1,9 @@
 /** Aggregations on their way out: what they are, and their bytes by signed link. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { type AggregationBody, API_PREFIX, paths } from '../../wire/cambium.ts';
+import { type AggregationBody, API_PREFIX, type FileFormat, MEDIA_TYPES, paths } from '../../wire/cambium.ts';
 import { isRevoked } from '../domain/leaves.ts';
 import { Refusal } from '../domain/refusal.ts';
+import type { HeldFile, Representation } from '../domain/representations.ts';
 import { getResult, getResultFor, markFetched, type Result } from '../domain/results.ts';
 import { isSignature, signLink } from '../tokens.ts';
 import type { RouteContext } from './context.ts';
@@ -11,6 +12,18 @@ import { anyoneOf, pathId } from './credentials.ts';
 /** How long a link works. */
 const LINK_MS = 5 * 60_000;
 
+/** What each representation is, and the end of its file's name. */
+const FORMAT_OF: Readonly<Record<Representation, FileFormat>> = {
+  npy: 'npy',
+  npz: 'npz',
+  safetensors: 'safetensors',
+  'branchkey-npy': 'npy',
+  'branchkey-npz': 'npz',
+};
+
+const REPRESENTATIONS = Object.keys(FORMAT_OF) as readonly Representation[];
+const FILE_FORMATS = Object.keys(MEDIA_TYPES) as readonly FileFormat[];
+
 export function fileRoutes(app: FastifyInstance, context: RouteContext): void {
   const { domain } = context;
 
@@ -18,7 +31,11 @@ export function fileRoutes(app: FastifyInstance, context: RouteContext): void {
     const { leaf } = await anyoneOf(domain.db, request);
     const id = pathId(request, 'aggregation');
     const result = leaf ? await getResultFor(domain.db, id, leaf) : await getResult(domain.db, id);
-    return { ...result, download_url: downloadLink(context, id, leaf?.id ?? '') };
+    const format = queryFormat(request, FILE_FORMATS);
+    if (format === undefined) return { ...result, download_url: downloadLink(context, id, leaf?.id ?? '') };
+    const { byteLength, sha256 } = await prepare(context, result, format);
+    const download_url = downloadLink(context, id, leaf?.id ?? '', format);
+    return { ...result, byte_length: byteLength, sha256, download_url };
   });
 
   app.route({
@@ -27,20 +44,47 @@ export function fileRoutes(app: FastifyInstance, context: RouteContext): void {
     handler: async (request, reply) => {
       const id = pathId(request, 'file');
       const leafId = await checkLink(context, request, id);
-      return sendFile(context, request, reply, await getResult(domain.db, id), leafId);
+      const asked = queryFormat(request, REPRESENTATIONS);
+      if (asked === undefined)
+        reply.header('vary', [reply.getHeader('vary') ?? [], 'Accept'].flat().join(', '));
+      const representation = asked ?? acceptedFormat(request.headers.accept) ?? 'npy';
+      return sendFile(context, request, reply, await getResult(domain.db, id), representation, leafId);
     },
   });
 }
 
-/** An absolute link to a file that works without credentials for five minutes; `leafId` is empty for operators. */
-export function downloadLink(context: RouteContext, id: string, leafId: string): string {
+/**
+ * An absolute link to a file that works without credentials for five minutes; `leafId` is empty for operators. Signed is
+ * who may fetch what until when; in which format is the reader's own affair.
+ */
+export function downloadLink(
+  context: RouteContext,
+  id: string,
+  leafId: string,
+  representation?: Representation,
+): string {
   const expires = context.domain.now() + LINK_MS;
   const query = new URLSearchParams({
     leaf: leafId,
     expires: String(expires),
     signature: signLink(context.linkKey, id, leafId, expires),
+    ...(representation === undefined ? {} : { format: representation }),
   });
   return `${context.baseUrl()}${paths.file(id)}?${query}`;
+}
+
+/**
+ * Has the file of a link made before the link is given: a failure is told where it is looked for, and the reader of the
+ * link finds bytes.
+ */
+export async function prepare(
+  context: RouteContext,
+  result: Result,
+  representation: Representation,
+): Promise<Pick<HeldFile, 'byteLength' | 'sha256'>> {
+  const file = await context.representations.hold(result, representation);
+  file.release();
+  return file;
 }
 
 async function checkLink(context: RouteContext, request: FastifyRequest, id: string): Promise<string> {
@@ -59,22 +103,34 @@ async function checkLink(context: RouteContext, request: FastifyRequest, id: str
   return leaf;
 }
 
-function sendFile(
+/** Sends the file of an aggregation, or the part of it that was asked for. Throws Refusal. */
+export async function sendFile(
   context: RouteContext,
   request: FastifyRequest,
   reply: FastifyReply,
   result: Result,
+  representation: Representation,
   leafId: string,
-): FastifyReply {
-  const { aggregation_id: id, byte_length: size, sha256 } = result;
-  const etag = `"${sha256}"`;
+): Promise<FastifyReply> {
+  const id = result.aggregation_id;
+  const file = await context.representations.hold(result, representation);
+  reply.raw.once('close', file.release);
+  if (reply.raw.destroyed) file.release();
+  const size = file.byteLength;
+  const etag = `"${file.sha256}"`;
+  const format = FORMAT_OF[representation];
   reply
-    .header('content-type', 'application/octet-stream')
-    .header('content-disposition', `attachment; filename="${id}.npy"`)
+    .header(
+      'content-type',
+      representation === format && representation !== 'npy'
+        ? MEDIA_TYPES[format]
+        : 'application/octet-stream',
+    )
+    .header('content-disposition', `attachment; filename="${id}.${format}"`)
     .header('cache-control', 'private, no-store')
     .header('accept-ranges', 'bytes')
     .header('etag', etag)
-    .header('repr-digest', `sha-256=:${Buffer.from(sha256, 'hex').toString('base64')}:`);
+    .header('repr-digest', `sha-256=:${Buffer.from(file.sha256, 'hex').toString('base64')}:`);
 
   // A range of another version of the file would be a range of something else.
   const isSame = request.headers['if-range'] === undefined || request.headers['if-range'] === etag;
@@ -102,7 +158,35 @@ function sendFile(
       );
     });
   }
-  return reply.send(context.domain.blobs.read(id, { start, end }));
+  return reply.send(context.domain.blobs.read(file.id, { start, end }));
+}
+
+/** What `format` in the query says; undefined when it is not there. Throws Refusal `query-invalid`. */
+function queryFormat<T extends string>(request: FastifyRequest, known: readonly T[]): T | undefined {
+  const { format } = request.query as Readonly<Record<string, unknown>>;
+  if (format === undefined) return undefined;
+  const found = known.find((name) => name === format);
+  if (found !== undefined) return found;
+  throw new Refusal('malformed', 'query-invalid', `"format" in the query is one of ${known.join(', ')}`);
+}
+
+/**
+ * The format that `Accept` (RFC 9110) likes best among ours; undefined when it names none of them, whatever else it
+ * says: some clients have a slip in theirs, and all of them mean weights.
+ */
+export function acceptedFormat(header: string | undefined): FileFormat | undefined {
+  let best: FileFormat | undefined;
+  let bestQuality = 0;
+  for (const entry of (header ?? '').split(',')) {
+    const [type = '', ...parameters] = entry.split(';').map((part) => part.trim().toLowerCase());
+    const format = FILE_FORMATS.find((name) => MEDIA_TYPES[name] === type);
+    const weight = parameters.find((parameter) => parameter.startsWith('q='))?.slice(2) ?? '1';
+    const quality = /^(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)$/.test(weight) ? Number(weight) : 0;
+    if (format === undefined || quality <= bestQuality) continue;
+    best = format;
+    bestQuality = quality;
+  }
+  return best;
 }
 
 /**

@@ -119,6 +119,9 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
       leaf_id: leaf.id,
       leaf_name: leaf.name,
       leaf_session_token: leaf.token,
+      leaf_password: leaf.token,
+      performance_analyser_username: leaf.id,
+      performance_analyser_password: leaf.token,
       response_host: new URL(context.baseUrl()).hostname,
       ...context.broker.credentials(leaf.branch_id),
     };

@@ -55,6 +55,7 @@ const MIGRATIONS: readonly (readonly string[])[] = [
       idempotency_key text, received_at bigint not null, unique (leaf_id, idempotency_key))`,
     `create index metrics_by_aggregation on metrics (aggregation_id)`,
   ],
+  [`alter table leaves add column access_hash text`, `create index leaves_by_name on leaves (name)`],
 ];
 
 /** The schema that this program writes. */

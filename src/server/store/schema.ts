@@ -43,6 +43,8 @@ interface LeavesTable {
   name: string;
   branch_id: string;
   token_hash: string;
+  /** Of the token that the last login gave; null before the first and after a logout. */
+  access_hash: string | null;
   created_at: number;
   revoked_at: number | null;
 }

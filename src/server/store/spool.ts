@@ -48,13 +48,14 @@ export class Spool {
   async check(expected: number | undefined): Promise<void> {
     const { maxBytes } = this.#options;
     if (expected !== undefined && expected > maxBytes) throw tooLarge(maxBytes);
+    await this.checkRoom(expected ?? 0);
+  }
+
+  /** @throws Refusal `disk-full` when so many bytes more would leave too little of the disk free */
+  async checkRoom(byteLength: number): Promise<void> {
     const { total, free } = await (this.#options.disk ?? diskOf)(this.#folder);
-    if (free - (expected ?? 0) < total * RESERVE) {
-      throw new Refusal(
-        'disk-full',
-        'disk-full',
-        'the server has too little free disk space for this upload',
-      );
+    if (free - byteLength < total * RESERVE) {
+      throw new Refusal('disk-full', 'disk-full', 'the server has too little free disk space for this file');
     }
   }
 
@@ -81,7 +82,7 @@ export class Spool {
           unchecked += chunk.byteLength;
           if (unchecked >= DISK_CHECK_BYTES) {
             unchecked = 0;
-            await this.check(0);
+            await this.checkRoom(0);
           }
           hash.update(chunk);
           for (let done = 0; done < chunk.byteLength; ) {
