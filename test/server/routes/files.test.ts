@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { parseRange } from '../../../src/server/routes/files.ts';
+import { acceptedFormat, parseRange } from '../../../src/server/routes/files.ts';
 import {
   type AggregationBody,
   type CredentialsBody,
@@ -154,5 +154,21 @@ test('what an update is never leaks by a revoked leaf’s link', async () => {
   await harness.operate('DELETE', paths.leaf(leaf.id));
   assert.is((await fetch(aggregation.download_url)).status, 403);
 });
+
+for (const [header, format] of [
+  [undefined, undefined],
+  ['*/*', undefined],
+  ['*/*S', undefined],
+  ['application/octet-stream, application/x-npz', 'npz'],
+  ['Application/X-NPZ ; q=0.5, application/x-safetensors;q=0.51', 'safetensors'],
+  ['application/x-npz;q=0, application/x-npy;q=0.001', 'npy'],
+  ['application/x-npz;q=2', undefined],
+  ['application/x-npz;q=', undefined],
+  ['application/x-npz;q=0.5;q=1, application/x-npy;q=0.5', 'npz'],
+] as const) {
+  test(`Accept ${header}: ${format}`, () => {
+    assert.is(acceptedFormat(header), format);
+  });
+}
 
 test.run();
