@@ -15,15 +15,27 @@ export type CombineSpec =
   /** The elements of the only input as they are, NaN and all. */
   | { readonly kind: 'copy' };
 
-/** A pass over all elements that only measures. Each gives `width` binary64 sums for the whole model. */
-export type MeasureSpec = {
-  readonly kind: never;
-  /** Weightings that the pass works with, of the inputs in canonical order. */
+/**
+ * A pass over all elements that only measures: binary64 sums for the whole model, in the order of the inputs. A sum that
+ * NaN or infinity had a part in, or that overflowed, is not finite. `measures.ts` opens it.
+ */
+export interface MeasureSpec {
+  readonly kind: /** ‖xᵢ‖², k sums. */
+    | 'squared-norms'
+    /** ‖xᵢ − x‖² with the global model x, k sums. */
+    | 'squared-differences'
+    /** ‖xᵢ − z‖² with the centre z = Σ wᵢ·xᵢ / Σ wᵢ, k sums. */
+    | 'squared-to-centre'
+    /** ‖xᵢ − xⱼ‖² of all pairs, (0,1) (0,2) … (0,k-1) (1,2) …: k(k - 1)/2 sums. */
+    | 'pairwise-distances';
+  /** Weightings that the pass works with, of the inputs in canonical order; one of weighting 0 has no sum. */
   readonly weightings: readonly number[];
-};
+}
 
 /** What becomes of the combined elements when there is a global model. */
-export type StepSpec = { readonly kind: never };
+export type StepSpec =
+  /** x + rate·(combined − x) with the rate that was settled; at the rate 1 what was combined, as it is. */
+  { readonly kind: 'rate' };
 
 /** What a rule knows before it looks at elements. */
 export interface SettleContext {
