@@ -182,5 +182,5 @@ export const REASON_STATE_ENTRY = 32;
 
 // --- reductions ------------------------------------------------------------------------------------------------------
 
-/** Elements that are summed in one go; the sums of a tensor's chunks are added in their order. */
+/** Elements that are summed in one go, so ranges begin on their borders; the sums of chunks are added in their order. */
 export const CHUNK = 4_096;

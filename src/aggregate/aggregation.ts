@@ -6,6 +6,7 @@
  * This is the coordinator. What is settled once stands in `plan.ts`, what is done with a range in `runner.ts`; ranges are
  * carried out by this thread and by what other lanes it is given (`lanes.ts`), with the same bits whoever does which.
  */
+import { CHUNK } from '../../assembly/abi.ts';
 import { openCore } from '../core/core.ts';
 import { meanArenaBytes, planMean } from '../core/mean.ts';
 import { AggregationError, type NonFiniteElement } from '../errors.ts';
@@ -14,11 +15,11 @@ import type { Encoding, TensorSpec } from '../formats/encoding.ts';
 import { type ByteSink, memoryScratch, type ScratchFactory } from '../tensor/bytes.ts';
 import { itemSize } from '../tensor/dtypes.ts';
 import { elementCount, tensorLabel } from '../tensor/layout.ts';
-import { measureWidth } from './kernels.ts';
 import { type Lane, type LaneOpener, LocalLane } from './lanes.ts';
+import { measureWidth } from './measures.ts';
 import { type PassOptions, runPass } from './passes.ts';
 import { type AggregationInput, type Plan, type Planned, planAggregation } from './plan.ts';
-import { CHUNK, planRanges, type Range } from './ranges.ts';
+import { planRanges, type Range } from './ranges.ts';
 import { bareOutput, REPORTED_NON_FINITE, type Stage } from './runner.ts';
 import { mean } from './strategies/mean.ts';
 import type { MeasureSpec, Settled, Strategy } from './strategies/strategy.ts';

@@ -3,7 +3,7 @@ import { type Core, openCore, openStrategies } from '../core/core.ts';
 import type { FoldExports } from '../core/exports.ts';
 import { meanArenaBytes, meanInto, planMean } from '../core/mean.ts';
 import { dtypeOfCode, itemSize } from '../tensor/dtypes.ts';
-import type { CombineSpec, MeasureSpec } from './strategies/strategy.ts';
+import type { CombineSpec } from './strategies/strategy.ts';
 
 /** What a stage needs kernels for. */
 type Needs =
@@ -67,37 +67,4 @@ export function openCombine(
         },
       };
   }
-}
-
-/** Measures chunks of inputs: the sums of what the pass asks for. */
-export interface Measure {
-  /** Sums of a chunk. */
-  readonly width: number;
-  /**
-   * @param dtype code of the element type
-   * @param table address of K addresses (uint32) of little-endian elements
-   * @param count elements, at most a chunk
-   * @param model address of the global model's elements, 0 where there is none
-   * @param out address of `width` binary64 numbers
-   */
-  measure(dtype: number, table: number, count: number, model: number, out: number): void;
-}
-
-/** Sums of a chunk of k inputs. */
-export function measureWidth(spec: MeasureSpec, _k: number): number {
-  return spec.kind;
-}
-
-/** Bytes of the arena that `openMeasure` takes for k inputs. */
-export function measureArenaBytes(spec: MeasureSpec, _k: number): number {
-  return spec.kind;
-}
-
-/** Opens the kernel of a pass for the weightings of its k inputs. */
-export function openMeasure(
-  spec: MeasureSpec,
-  _core: Core<FoldExports>,
-  _weightings: readonly number[],
-): Measure {
-  return spec.kind;
 }

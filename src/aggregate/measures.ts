@@ -6,7 +6,7 @@ import {
   squaredNormsInto,
   squaredToCentreInto,
 } from '../core/distances.ts';
-import type { StrategyExports } from '../core/exports.ts';
+import type { FoldExports, StrategyExports } from '../core/exports.ts';
 import type { MeasureSpec } from './strategies/strategy.ts';
 
 /** Measures chunks of inputs: the sums of what the pass asks for. */
@@ -36,9 +36,10 @@ export function measureArenaBytes({ kind }: MeasureSpec, k: number): number {
 /** Opens the kernel of a pass for the inputs with these weightings, none of them zero. */
 export function openMeasure(
   spec: MeasureSpec,
-  core: Core<StrategyExports>,
+  ofStage: Core<FoldExports>,
   weightings: readonly number[],
 ): Measure {
+  const core = ofStage as Core<StrategyExports>; // openKernelCore gives this module where a stage measures
   const k = weightings.length;
   const width = measureWidth(spec, k);
   switch (spec.kind) {

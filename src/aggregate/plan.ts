@@ -2,6 +2,7 @@
  * The plan of an aggregation: what is checked and settled once, before any element is read. A plan is plain data, so that
  * each thread can work from a copy of it.
  */
+import { CHUNK } from '../../assembly/abi.ts';
 import { AggregationError } from '../errors.ts';
 import type { TensorSpec } from '../formats/encoding.ts';
 import type { ByteSource, ScratchFactory } from '../tensor/bytes.ts';
@@ -9,7 +10,6 @@ import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts';
 import { compareUtf8 } from '../tensor/text.ts';
 import { matchTensors } from './match.ts';
-import { CHUNK } from './ranges.ts';
 import { needsReorder, reorderInto } from './reorder.ts';
 import type { Strategy } from './strategies/strategy.ts';
 import { settleWeightings } from './weightings.ts';

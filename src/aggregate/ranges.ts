@@ -8,10 +8,8 @@
  *     output file   | header |  tensor 0 ............................ | pickle | tensor 1 | pickle | tensor 2 ...
  *     ranges        |---------------- 0 ----|---------- 1 ----------|--------------------- 2 --------------|---
  */
+import { CHUNK } from '../../assembly/abi.ts';
 import type { Encoding } from '../formats/encoding.ts';
-
-/** Elements that stay together: reductions sum chunks of this many, so ranges begin on their borders. */
-export const CHUNK = 4096;
 
 /** A run of elements of one tensor. */
 interface Segment {

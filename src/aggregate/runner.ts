@@ -6,6 +6,7 @@
  * What differs between inputs (container, header lengths, byte order, memory order) ends where their blocks enter the
  * arena; a kernel sees K addresses of little-endian elements in C order.
  */
+import { CHUNK } from '../../assembly/abi.ts';
 import type { Core } from '../core/core.ts';
 import { findNonFinite, swapBytes } from '../core/elements.ts';
 import type { FoldExports } from '../core/exports.ts';
@@ -15,18 +16,10 @@ import type { Encoding } from '../formats/encoding.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { elementCount } from '../tensor/layout.ts';
-import {
-  type Combine,
-  combineArenaBytes,
-  type Measure,
-  measureArenaBytes,
-  measureWidth,
-  openCombine,
-  openKernelCore,
-  openMeasure,
-} from './kernels.ts';
+import { type Combine, combineArenaBytes, openCombine, openKernelCore } from './kernels.ts';
+import { type Measure, measureArenaBytes, measureWidth, openMeasure } from './measures.ts';
 import type { Plan, PlannedInput } from './plan.ts';
-import { CHUNK, planRanges, type Range } from './ranges.ts';
+import { planRanges, type Range } from './ranges.ts';
 import { planReads } from './reads.ts';
 import { changed } from './reorder.ts';
 import type { CombineSpec, MeasureSpec } from './strategies/strategy.ts';

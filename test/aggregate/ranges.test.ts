@@ -1,6 +1,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { CHUNK, planRanges } from '../../src/aggregate/ranges.ts';
+import { CHUNK } from '../../assembly/abi.ts';
+import { planRanges } from '../../src/aggregate/ranges.ts';
 import type { Encoding } from '../../src/formats/encoding.ts';
 import { Random, testSeed } from '../helpers/random.ts';
 

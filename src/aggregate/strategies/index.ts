@@ -1,14 +1,25 @@
 import { AggregationError } from '../../errors.ts';
+import { GEOMETRIC_MEDIAN_DEFAULTS, geometricMedian } from './geometric-median.ts';
+import { krum, multiKrum } from './krum.ts';
 import { mean } from './mean.ts';
 import type { Strategy, StrategyDefinition } from './strategy.ts';
 
 export type { Strategy } from './strategy.ts';
 
 /** The aggregation rules. */
-export const strategies = { mean } as const;
+export const strategies = { mean, krum, multiKrum, geometricMedian } as const;
 
 /** The same by the names that commands and policies use. */
-const DEFINITIONS: readonly StrategyDefinition[] = [{ name: 'mean', parameters: {}, make: () => mean }];
+const DEFINITIONS: readonly StrategyDefinition[] = [
+  { name: 'mean', parameters: {}, make: () => mean },
+  { name: 'krum', parameters: { byzantine: null }, make: ({ byzantine }) => krum({ byzantine: byzantine! }) },
+  {
+    name: 'multi-krum',
+    parameters: { byzantine: null, select: null },
+    make: ({ byzantine, select }) => multiKrum({ byzantine: byzantine!, select: select! }),
+  },
+  { name: 'geometric-median', parameters: GEOMETRIC_MEDIAN_DEFAULTS, make: geometricMedian },
+];
 
 /** Names of the rules, in the order of the documentation. */
 export const STRATEGY_NAMES: readonly string[] = DEFINITIONS.map(({ name }) => name);
