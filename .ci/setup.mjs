@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** Debian packages by a command that fails when they are missing. */
-const PEERS = ['numpy', 'torch'].map((name) => ({
+const PEERS = ['numpy', 'requests', 'torch'].map((name) => ({
   package: `python3-${name}`,
   check: ['/usr/bin/python3', '-c', `import ${name}`],
 }));
