@@ -6,4 +6,6 @@ export { findNonFinite, swapBytes } from './elements';
 export { mean } from './mean';
 export { meanPlan, meanPlanBytes, meanTotal } from './mean-plan';
 export { abiVersion, arenaBase } from './module';
+export { trimmed, trimmedPlan, trimmedPlanBytes } from './order-trimmed';
+export { weightedMedian, weightedMedianPlan, weightedMedianPlanBytes } from './order-weighted';
 export { pairwiseDistances } from './pairwise';
