@@ -43,6 +43,11 @@ export const MEAN_NON_FINITE = 7;
 /** No inputs at all. */
 export const MEAN_NO_INPUT = 8;
 
+// --- order statistics -------------------------------------------------------------------------------------------------
+
+/** Most inputs of a median or trimmed mean: rows have 15 bits in comparators, whose list would take 8 MB here. */
+export const ORDER_MAX_INPUTS = 32_768;
+
 // --- readers of headers and pickles: what readNpyHeader, walkPickle and takeTensors answer ---------------------------
 
 /** All is read. */

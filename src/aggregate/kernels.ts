@@ -1,9 +1,17 @@
 /** Opens what strategies name: kernels over blocks in the arena of one core. */
 import { type Core, openCore, openStrategies } from '../core/core.ts';
-import type { FoldExports } from '../core/exports.ts';
+import type { FoldExports, StrategyExports } from '../core/exports.ts';
 import { meanArenaBytes, meanInto, planMean } from '../core/mean.ts';
+import {
+  type OrderPlan,
+  orderArenaBytes,
+  orderInto,
+  planTrimmed,
+  planWeightedMedian,
+} from '../core/order.ts';
 import { dtypeOfCode, itemSize } from '../tensor/dtypes.ts';
 import type { CombineSpec } from './strategies/strategy.ts';
+import { trimmedInputs } from './strategies/trimmed-mean.ts';
 
 /** What a stage needs kernels for. */
 type Needs =
@@ -38,6 +46,10 @@ export function combineArenaBytes({ kind }: CombineSpec, k: number): number {
   switch (kind) {
     case 'mean':
       return meanArenaBytes(k);
+    case 'median':
+    case 'weighted-median':
+    case 'trimmed-mean':
+      return orderArenaBytes(k);
     case 'copy':
       return 0;
   }
@@ -45,11 +57,12 @@ export function combineArenaBytes({ kind }: CombineSpec, k: number): number {
 
 /** @throws AggregationError when the weightings cannot be used, `average-sum-overflow` among others */
 export function openCombine(
-  { kind }: CombineSpec,
+  combine: CombineSpec,
   core: Core<FoldExports>,
   weightings: readonly number[],
 ): Combine {
-  switch (kind) {
+  const k = weightings.length;
+  switch (combine.kind) {
     case 'mean': {
       const plan = planMean(core, weightings);
       return {
@@ -57,6 +70,12 @@ export function openCombine(
           meanInto(core, plan, dtype, table, count, out, nonFinite === 'propagate'),
       };
     }
+    case 'median':
+      return openOrder(core, (strategies) => planTrimmed(strategies, k, (k - 1) >> 1));
+    case 'weighted-median':
+      return openOrder(core, (strategies) => planWeightedMedian(strategies, weightings));
+    case 'trimmed-mean':
+      return openOrder(core, (strategies) => planTrimmed(strategies, k, trimmedInputs(combine.trim, k)));
     case 'copy':
       return {
         fold(dtype, table, count, out) {
@@ -67,4 +86,13 @@ export function openCombine(
         },
       };
   }
+}
+
+function openOrder(core: Core<FoldExports>, prepare: (core: Core<StrategyExports>) => OrderPlan): Combine {
+  const strategies = core as Core<StrategyExports>; // openKernelCore gave the second module
+  const plan = prepare(strategies);
+  return {
+    fold: (dtype, table, count, out, nonFinite) =>
+      orderInto(strategies, plan, dtype, table, count, out, nonFinite === 'propagate'),
+  };
 }

@@ -49,6 +49,27 @@ export interface StrategyExports extends FoldExports {
   ): number;
   /** Squared distances of all pairs, (0,1) (0,2) … (1,2) …: k(k - 1)/2 sums a chunk. */
   pairwiseDistances(dtype: number, inputs: number, k: number, n: number, out: number): number;
+
+  /** Bytes of a plan of `trimmed` for k inputs. */
+  trimmedPlanBytes(k: number): number;
+  /** Prepares a plan, 16-byte aligned, that leaves out `cut` of k inputs at each end. */
+  trimmedPlan(k: number, cut: number, plan: number): void;
+  /** The mean of what is left of n elements; arguments and statuses as those of `mean`. */
+  trimmed(dtype: number, plan: number, inputs: number, n: number, out: number, propagate: boolean): number;
+
+  /** Bytes of a plan of `weightedMedian` for k inputs. */
+  weightedMedianPlanBytes(k: number): number;
+  /** Prepares k weightings as a plan, arguments and statuses as those of `meanPlan`. */
+  weightedMedianPlan(weightings: number, k: number, plan: number): number;
+  /** The weighted median of n elements; arguments and statuses as those of `mean`. */
+  weightedMedian(
+    dtype: number,
+    plan: number,
+    inputs: number,
+    n: number,
+    out: number,
+    propagate: boolean,
+  ): number;
 }
 
 /** The first module: codecs and the mean. */

@@ -44,14 +44,24 @@ export function meanArenaBytes(k: number): number {
 export function planMean(core: Core<FoldExports>, weightings: readonly number[]): MeanPlan {
   const k = weightings.length;
   const address = core.take(core.exports.meanPlanBytes(k));
-  const status = core.scope(() => {
-    const given = core.take(8 * k);
-    const view = core.view(given, 8 * k);
-    for (const [i, weighting] of weightings.entries()) view.setFloat64(8 * i, weighting, true);
-    return core.exports.meanPlan(given, k, address);
-  });
-  if (status !== MEAN_OK) refuse(status, weightings, core.view(address, 4).getUint32(0, true));
+  withWeightings(core, weightings, address, (given) => core.exports.meanPlan(given, k, address));
   return { address, total: core.exports.meanTotal(address) };
+}
+
+/** Hands weightings to a kernel that makes a plan of them, and turns its refusal into an error. */
+export function withWeightings(
+  core: Core<FoldExports>,
+  weightings: readonly number[],
+  plan: number,
+  prepare: (address: number) => number,
+): void {
+  const status = core.scope(() => {
+    const given = core.take(8 * weightings.length);
+    const view = core.view(given, 8 * weightings.length);
+    for (const [i, weighting] of weightings.entries()) view.setFloat64(8 * i, weighting, true);
+    return prepare(given);
+  });
+  if (status !== MEAN_OK) refuse(status, weightings, core.view(plan, 4).getUint32(0, true));
 }
 
 /**
@@ -73,7 +83,11 @@ export function meanInto(
   out: number,
   propagate: boolean,
 ): boolean {
-  const status = core.exports.mean(dtype, plan.address, table, count, out, propagate);
+  return wasFinite(core.exports.mean(dtype, plan.address, table, count, out, propagate));
+}
+
+/** What a kernel that folds answered: false for NaN or infinity; whatever else is wrong becomes an error. */
+export function wasFinite(status: number): boolean {
   if (status === MEAN_NON_FINITE) return false;
   if (status !== MEAN_OK) refuse(status, [], 0);
   return true;
@@ -100,13 +114,13 @@ const REFUSALS: Readonly<Record<number, { code: string; says: (weighting: number
   },
   [MEAN_DTYPE_UNSUPPORTED]: {
     code: 'aggregate-dtype-unsupported',
-    says: () => 'the mean is not there for this dtype',
+    says: () => 'the rule is not there for this dtype',
   },
   [MEAN_NO_INPUT]: { code: 'average-no-input', says: () => 'there is nothing to average' },
 };
 
 function refuse(status: number, weightings: readonly number[], position: number): never {
   const refusal = REFUSALS[status];
-  if (refusal === undefined) throw new InternalError('internal-status', `the mean answered ${status}`);
+  if (refusal === undefined) throw new InternalError('internal-status', `a fold answered ${status}`);
   throw new AggregationError(refusal.code, refusal.says(weightings[position] ?? Number.NaN));
 }

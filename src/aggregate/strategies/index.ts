@@ -2,16 +2,29 @@ import { AggregationError } from '../../errors.ts';
 import { GEOMETRIC_MEDIAN_DEFAULTS, geometricMedian } from './geometric-median.ts';
 import { krum, multiKrum } from './krum.ts';
 import { mean } from './mean.ts';
+import { median, weightedMedian } from './median.ts';
 import type { Strategy, StrategyDefinition } from './strategy.ts';
+import { trimmedMean } from './trimmed-mean.ts';
 
 export type { Strategy } from './strategy.ts';
 
 /** The aggregation rules. */
-export const strategies = { mean, krum, multiKrum, geometricMedian } as const;
+export const strategies = {
+  mean,
+  median,
+  weightedMedian,
+  trimmedMean,
+  krum,
+  multiKrum,
+  geometricMedian,
+} as const;
 
 /** The same by the names that commands and policies use. */
 const DEFINITIONS: readonly StrategyDefinition[] = [
   { name: 'mean', parameters: {}, make: () => mean },
+  { name: 'median', parameters: {}, make: () => median },
+  { name: 'weighted-median', parameters: {}, make: () => weightedMedian },
+  { name: 'trimmed-mean', parameters: { trim: null }, make: ({ trim }) => trimmedMean({ trim: trim! }) }, // settled
   { name: 'krum', parameters: { byzantine: null }, make: ({ byzantine }) => krum({ byzantine: byzantine! }) },
   {
     name: 'multi-krum',

@@ -12,6 +12,12 @@ import type { TensorSpec } from '../../formats/encoding.ts';
 export type CombineSpec =
   /** Σ wᵢ·xᵢ / Σ wᵢ, exact, rounded once. */
   | { readonly kind: 'mean' }
+  /** The middle value, or the mean of the two middle ones; weightings count for nothing. */
+  | { readonly kind: 'median' }
+  /** The value at half of the total weighting. */
+  | { readonly kind: 'weighted-median' }
+  /** The mean without ⌊trim·K⌋ values at each end; weightings count for nothing. */
+  | { readonly kind: 'trimmed-mean'; readonly trim: number }
   /** The elements of the only input as they are, NaN and all. */
   | { readonly kind: 'copy' };
 
