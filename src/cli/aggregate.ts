@@ -14,6 +14,8 @@ interface AggregateOptions {
   readonly threads?: string;
   readonly format?: string;
   readonly nonFinite: string;
+  readonly compress: boolean;
+  readonly align: boolean;
   readonly json: boolean;
   readonly signal: AbortSignal;
 }
@@ -43,6 +45,8 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
       model: options.model,
       threads,
       nonFinite,
+      compress: options.compress,
+      align: options.align,
     },
     {
       signal: options.signal,

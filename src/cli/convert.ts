@@ -8,6 +8,8 @@ interface ConvertOptions {
   readonly format?: string;
   readonly weighting?: string;
   readonly void16?: string;
+  readonly compress: boolean;
+  readonly align: boolean;
   readonly json: boolean;
   readonly signal: AbortSignal;
 }
@@ -18,11 +20,11 @@ export async function convert(input: string, output: string, options: ConvertOpt
   if (format === undefined && formatOfName(output, true) === undefined) {
     throw new UsageError(`${output}: its name says no format; give --format`);
   }
-  const { void16 } = options;
+  const { void16, compress, align } = options;
   if (void16 !== undefined && void16 !== 'bfloat16') throw new UsageError(`--void16 ${void16}: bfloat16`);
   const progress = openProgress('converting');
   const report = await convertFile(
-    { input, output, format, weighting: weightingOf(options.weighting), void16 },
+    { input, output, format, weighting: weightingOf(options.weighting), void16, compress, align },
     {
       signal: options.signal,
       onProgress: ({ bytesDone, bytesTotal }) => progress.update(bytesDone, bytesTotal),

@@ -88,6 +88,8 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
       'npy, npy-object, npz, safetensors or torch (default: from the name of the output, else as the inputs)',
     )
     .option('--non-finite <policy>', 'NaN and infinity: reject or propagate', 'reject')
+    .option('--compress', 'deflate the arrays of an .npz', false)
+    .option('--align', 'put the elements of an object array at multiples of 64 bytes', false)
     .action((files, options) => aggregate(files, { ...options, signal }));
 
   command(program, 'convert <input> <output>', 'write a weight file in another format')
@@ -97,6 +99,8 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     )
     .option('--weighting <number>', 'the weighting of the output (default: that of the input)')
     .option('--void16 <dtype>', 'take anonymous two-byte elements for bfloat16')
+    .option('--compress', 'deflate the arrays of an .npz', false)
+    .option('--align', 'put the elements of an object array at multiples of 64 bytes', false)
     .action((input, output, options) => convert(input, output, { ...options, signal }));
 
   command(program, 'serve', 'run the aggregation server')

@@ -15,7 +15,7 @@ import { unpackWeights } from '../formats/weights.ts';
 import { openFileSourceSync } from './files.ts';
 import type { ConvertReport, ConvertRequest } from './jobs.ts';
 import { withOnlyBytes } from './only-bytes.ts';
-import { formatOfName } from './output-format.ts';
+import { checkForm, formatOfName } from './output-format.ts';
 import { unpackingIn } from './unpacking.ts';
 import { writeOutput } from './write-output.ts';
 
@@ -41,6 +41,7 @@ export async function convert(
       const isPlain = layout.tensors.length === 1 && given === null;
       const format = request.format ?? formatOfName(output, isPlain);
       if (format === undefined) throw new RangeError(`the name ${output} says no format`);
+      checkForm(output, format, request);
       const weighting = format === 'npy' ? null : given;
       const aggregation = await Aggregation.open([{ leaf: input, source, layout, weighting: 1 }], {
         strategy: copy,
@@ -57,6 +58,7 @@ export async function convert(
           weighting,
           weightingType: weightingType ?? undefined,
           tensors,
+          align: request.align ? 64 : undefined,
         });
         const sha256 = await writeOutput(aggregation, encoding, request, run);
         return {

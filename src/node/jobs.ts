@@ -1,5 +1,6 @@
 import type { NonFiniteElement } from '../errors.ts';
 import type { Layout, WeightsFormat } from '../tensor/layout.ts';
+import type { OutputForm } from './output-format.ts';
 
 /** One input of an aggregation over files. */
 export interface AggregateInput {
@@ -16,7 +17,7 @@ export interface StrategyRequest {
   readonly parameters?: Readonly<Record<string, number>> | undefined;
 }
 
-export interface AggregateRequest {
+export interface AggregateRequest extends OutputForm {
   readonly inputs: readonly AggregateInput[];
   /** Appears complete or not at all. */
   readonly output: string;
@@ -58,7 +59,7 @@ export interface AggregateReport {
   readonly countsEqually: boolean;
 }
 
-export interface ConvertRequest {
+export interface ConvertRequest extends OutputForm {
   readonly input: string;
   /** Appears complete or not at all. */
   readonly output: string;

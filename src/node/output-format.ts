@@ -1,4 +1,5 @@
 import { extname } from 'node:path';
+import { CambiumError } from '../errors.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
 
 /** Formats by the ends of names; `.npy` is told apart by what the file is to hold. */
@@ -18,4 +19,20 @@ export function formatOfName(path: string, isPlain: boolean): WeightsFormat | un
   const extension = extname(path).toLowerCase();
   if (extension === '.npy') return isPlain ? 'npy' : 'npy-object';
   return EXTENSIONS.get(extension);
+}
+
+/** Ways to write that only one format has. */
+export interface OutputForm {
+  /** Deflate the arrays of an `npz`. Weights shrink by little (default false). */
+  readonly compress?: boolean | undefined;
+  /** Put the elements of an `npy-object` at multiples of 64 bytes, so that views of the file need no copy (default false). */
+  readonly align?: boolean | undefined;
+}
+
+/** Throws CambiumError `output-format` when the format has no such form. */
+export function checkForm(output: string, format: WeightsFormat, { compress, align }: OutputForm): void {
+  const refuse = (what: string) =>
+    new CambiumError('output-format', `${output}: ${what}, and this is to be ${format}`);
+  if (compress && format !== 'npz') throw refuse('only npz can be compressed');
+  if (align && format !== 'npy-object') throw refuse('only npy-object can be aligned');
 }

@@ -21,7 +21,7 @@ import { openFileSourceSync } from './files.ts';
 import type { AggregateReport, AggregateRequest, Examination } from './jobs.ts';
 import { openLanes } from './lanes.ts';
 import { withOnlyBytes } from './only-bytes.ts';
-import { formatOfName } from './output-format.ts';
+import { checkForm, formatOfName } from './output-format.ts';
 import { fileScratch } from './scratch.ts';
 import { SourcePool } from './source-pool.ts';
 import { unpackingIn } from './unpacking.ts';
@@ -130,10 +130,16 @@ async function aggregate(
     try {
       const { totalWeighting } = aggregation;
       const format = formatOf(request, formats);
+      checkForm(request.output, format, request);
       // A rule that measures would do so twice.
       const isShared = format === 'npy-object' && strategy.settle === undefined;
       const tensors = isShared ? await withOnlyBytes(aggregation) : aggregation.tensors;
-      const encoding = await encode({ format, weighting: totalWeighting, tensors });
+      const encoding = await encode({
+        format,
+        weighting: totalWeighting,
+        tensors,
+        align: request.align ? 64 : undefined,
+      });
       const sha256 = await writeOutput(aggregation, encoding, request, {
         signal,
         onProgress,

@@ -1,13 +1,18 @@
 import { createHash } from 'node:crypto';
+import { dirname } from 'node:path';
 import type { Aggregation, RunOptions } from '../aggregate/aggregation.ts';
 import type { Encoding } from '../formats/encoding.ts';
+import type { ByteSink, Scratch } from '../tensor/bytes.ts';
+import { deflateMembers, writeDeflated } from './deflate.ts';
 import { openFileSinkSync } from './files.ts';
 import { nodeCrc32 } from './inflate.ts';
+import type { OutputForm } from './output-format.ts';
+import { fileScratch } from './scratch.ts';
 
 /** Bytes that are hashed at a time. */
 const HASH_BYTES = 256 << 10;
 
-export interface OutputOptions {
+export interface OutputOptions extends Pick<OutputForm, 'compress'> {
   /** Appears complete or not at all. */
   readonly output: string;
   /** Compute the SHA-256 of the output (default true). */
@@ -25,9 +30,10 @@ export interface OutputOptions {
 export async function writeOutput(
   aggregation: Aggregation,
   encoding: Encoding,
-  { output, digest = true, durable }: OutputOptions,
+  options: OutputOptions,
   run: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes'>,
 ): Promise<string | null> {
+  const { output, digest = true, durable, compress } = options;
   const hash = digest ? createHash('sha256') : null;
   const sink = openFileSinkSync(output, { durable });
   const buffer = new Uint8Array(hash === null ? 0 : HASH_BYTES);
@@ -41,11 +47,56 @@ export async function writeOutput(
     }
   };
   try {
-    await aggregation.run(sink, encoding, { ...run, crc32: nodeCrc32, onWritten: hashUpTo });
+    if (compress) await hashUpTo(await runDeflated(aggregation, encoding, output, sink, run));
+    else await aggregation.run(sink, encoding, { ...run, crc32: nodeCrc32, onWritten: hashUpTo });
     await sink.commit();
   } catch (error) {
     await sink.discard();
     throw error;
   }
   return hash === null ? null : hash.digest('hex');
+}
+
+/** The same into a deflated archive, by way of the stored one. Progress counts both. Answers the length of the file. */
+async function runDeflated(
+  aggregation: Aggregation,
+  encoding: Encoding,
+  output: string,
+  sink: ByteSink,
+  { onProgress, ...run }: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes'>,
+): Promise<number> {
+  const room = fileScratch(dirname(output));
+  const { byteLength } = encoding;
+  const progressFrom =
+    (before: number): RunOptions['onProgress'] =>
+    ({ bytesDone }) =>
+      onProgress?.({ bytesDone: before + bytesDone, bytesTotal: 2 * byteLength });
+  const stored = await room(byteLength);
+  try {
+    await aggregation.run(scratchSink(stored), encoding, {
+      ...run,
+      crc32: nodeCrc32,
+      onProgress: progressFrom(0),
+    });
+    const deflated = await deflateMembers(stored, room, { ...run, onProgress: progressFrom(byteLength) });
+    try {
+      await writeDeflated(deflated, sink, run);
+    } finally {
+      await deflated.packed.close();
+    }
+    onProgress?.({ bytesDone: 2 * byteLength, bytesTotal: 2 * byteLength });
+    return deflated.encoding.byteLength;
+  } finally {
+    await stored.close();
+  }
+}
+
+/** Scratch room as the target of an aggregation, also for other threads. */
+function scratchSink({ name, handle, write }: Scratch): ByteSink {
+  return {
+    write,
+    handle: handle?.kind === 'file' ? { path: name, descriptor: handle.descriptor } : undefined,
+    commit() {},
+    discard() {},
+  };
 }

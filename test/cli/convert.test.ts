@@ -22,6 +22,7 @@ import { memorySource } from '../../src/tensor/bytes.ts';
 import type { Tensor } from '../../src/tensor/tensor.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { Random, testSeed } from '../helpers/random.ts';
+import { fileOf } from '../helpers/round-trips.ts';
 
 const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url));
@@ -154,6 +155,56 @@ test('what NumPy wrote is written again byte for byte, also where it shares byte
   sameBytes(new Uint8Array(readFileSync(join(folder, 'same.npy'))), bytes);
   await report('aggregate', input, '-o', 'alone.npy');
   sameBytes(new Uint8Array(readFileSync(join(folder, 'alone.npy'))), bytes);
+});
+
+test('archives are deflated and object arrays aligned on request', async () => {
+  const input = fixture('weights/np1-mixed.npy');
+  const original = await readTensors(memorySource(new Uint8Array(readFileSync(input))));
+  const stored = await report('convert', input, 'stored.npz');
+  const packed = await report('convert', input, 'packed.npz', '--compress');
+  const file = readFileSync(join(folder, 'packed.npz'));
+  assert.is(packed.sha256, createHash('sha256').update(file).digest('hex'));
+  assert.is.not(packed.sha256, stored.sha256);
+  const { weighting, tensors, layout } = await readUpdate('packed.npz');
+  assert.is(weighting, original.weighting);
+  sameTensors(tensors, original.tensors);
+  assert.ok(layout.tensors.every(({ byteOffset }) => byteOffset === null));
+
+  await report('aggregate', 'packed.npz', 'stored.npz', '-o', 'mean.npz', '--compress');
+  sameTensors((await readUpdate('mean.npz')).tensors, original.tensors);
+
+  await report('convert', 'packed.npz', 'aligned.npy', '--align');
+  const aligned = await readUpdate('aligned.npy');
+  sameTensors(aligned.tensors, original.tensors);
+  for (const { byteOffset, byteLength } of aligned.layout.tensors) {
+    if (byteLength > 0) assert.is(byteOffset! % 64, 0);
+  }
+
+  await failsWith(2, 'output-format', 'convert', input, 'no.npy', '--compress');
+  await failsWith(2, 'output-format', 'aggregate', input, '-o', 'no.npz', '--align');
+  assert.equal(
+    readdirSync(folder).filter((name) => /^no|scratch|part/.test(name)),
+    [],
+  );
+});
+
+test('what compresses well, and what not at all, over many blocks', async () => {
+  const zeros = { name: 'zeros', dtype: 'float32', shape: [400_000] } as const;
+  const noise = { name: 'noise', dtype: 'uint8', shape: [700_001] } as const;
+  const update = {
+    weighting: 3,
+    tensors: [
+      { ...zeros, data: new Uint8Array(1_600_000) },
+      { ...noise, data: Uint8Array.from({ length: 700_001 }, () => random.bits() & 255) },
+    ],
+  };
+  writeFileSync(join(folder, 'many.npz'), await fileOf(update, { format: 'npz' }));
+  await report('convert', 'many.npz', 'small.npz', '--compress');
+  const { byteLength } = readFileSync(join(folder, 'small.npz'));
+  assert.ok(byteLength > 700_001 && byteLength < 710_000, `${byteLength} bytes`);
+  const read = await readUpdate('small.npz');
+  assert.is(read.weighting, 3);
+  sameTensors(read.tensors, update.tensors);
 });
 
 test('.npy is a plain array for one tensor without a weighting', async () => {
