@@ -1,13 +1,13 @@
-import { type CambiumError, ProtocolError, UnavailableError } from '../errors.ts';
+import { type CambiumError, FormatError, ProtocolError, UnavailableError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
 import { memorySink, memorySource } from '../tensor/bytes.ts';
 import type { Layout } from '../tensor/layout.ts';
-import type { Http } from '../transport/http.ts';
+import { type Http, type HttpAnswer, readJson } from '../transport/http.ts';
 import { TransientFailure, withRetries } from '../transport/retry.ts';
 import { type AggregationBody, paths } from '../wire/cambium.ts';
 import { readAggregation } from './answers.ts';
-import { digestOfBytes, readReprDigest } from './digest.ts';
-import type { CheckedSink, FileAccess } from './file-access.ts';
+import { digestOfBytes, readBlocks, readReprDigest } from './digest.ts';
+import type { FileAccess, PartialSink, Sha256 } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
 
 /** An aggregation that arrived whole: length and digest are right, and it parses. */
@@ -41,11 +41,11 @@ export async function downloadBytes(
   options: TransferOptions,
 ): Promise<DownloadedBytes> {
   let bytes: Uint8Array = new Uint8Array(0);
-  const open = (byteLength: number): CheckedSink => {
+  const open = ({ byte_length: byteLength }: AggregationBody): PartialSink => {
     try {
       const sink = memorySink(byteLength);
       bytes = sink.bytes;
-      return { ...sink, readInto: memorySource(bytes).readInto };
+      return { ...sink, readInto: memorySource(bytes).readInto, bytesThere: 0, keep() {} };
     } catch (cause) {
       throw new UnavailableError('unavailable-memory', `no memory for a download of ${byteLength} bytes`, {
         cause,
@@ -56,7 +56,10 @@ export async function downloadBytes(
   return { ...download, bytes };
 }
 
-/** Downloads into a file, which appears complete and checked or not at all. Throws as `downloadInto`; FileError. */
+/**
+ * Downloads into a file, which appears complete and checked or not at all. What an attempt of this or an earlier process
+ * left is gone on with. Throws as `downloadInto`; FileError.
+ */
 export async function downloadFile(
   http: Http,
   aggregationId: string,
@@ -64,35 +67,43 @@ export async function downloadFile(
   files: FileAccess,
   options: TransferOptions,
 ): Promise<DownloadedFile> {
-  const download = await downloadInto(http, aggregationId, () => files.openSink(path), files, options);
-  return { ...download, path };
+  const open = ({ sha256 }: AggregationBody) => files.openPartialSink(path, sha256);
+  return { ...(await downloadInto(http, aggregationId, open, files, options)), path };
 }
 
 /**
  * @throws RefusedError; UnavailableError; ProtocolError `protocol-digest`, `protocol-length`; FormatError when the bytes
- *   are no weights. Nothing is left behind then.
+ *   are no weights. The old file is untouched then, and of a large download what arrived is kept for the next call.
  */
 async function downloadInto(
   http: Http,
   aggregationId: string,
-  openSink: (byteLength: number) => CheckedSink | Promise<CheckedSink>,
+  openSink: (aggregation: AggregationBody) => PartialSink | Promise<PartialSink>,
   files: FileAccess | undefined,
   options: TransferOptions,
   digestAtEnd?: () => Promise<string>,
 ): Promise<Download> {
   const { signal } = options;
-  let sink: CheckedSink | undefined;
+  let receiver: Receiver | undefined;
   try {
-    const aggregation = await withRetries(http.policy, signal, async () => {
-      // Asked for again with each attempt: the link in it lives for minutes only.
-      const body = readAggregation(
-        await http.json({ method: 'GET', target: paths.aggregation(aggregationId), signal }),
-      );
-      sink ??= await openSink(body.byte_length);
-      await receive(http, body, sink, files, options, digestAtEnd);
-      return body;
-    });
-    if (sink === undefined) throw new TypeError('no sink');
+    const aggregation = await withRetries(
+      http.policy,
+      signal,
+      async () => {
+        // Asked for again with each attempt: the link in it lives for minutes only.
+        const body = readAggregation(
+          await readJson(
+            await http.open({ method: 'GET', target: paths.aggregation(aggregationId), signal }),
+          ),
+        );
+        receiver ??= await Receiver.open(await openSink(body), body.byte_length, files, options);
+        await receive(http, body, receiver, options, digestAtEnd);
+        return body;
+      },
+      () => receiver?.reached ?? 0,
+    );
+    if (receiver === undefined) throw new TypeError('nothing was received');
+    const { sink } = receiver;
     const { layout } = await openWeights({
       name: `aggregation ${aggregationId}`,
       byteLength: aggregation.byte_length,
@@ -112,52 +123,159 @@ async function downloadInto(
       layout,
     };
   } catch (error) {
-    await sink?.discard();
+    // What is wrong, or not worth a file that lies about, goes; what is merely not all stays.
+    const isWorthIt = receiver !== undefined && receiver.bytesDone >= MIN_KEPT_BYTES && !isSpoiled(error);
+    if (isWorthIt) await receiver?.sink.keep(receiver.bytesDone);
+    else await receiver?.sink.discard();
     throw error;
   }
 }
 
-/** One attempt: the whole body into the sink, counted and digested on the way. */
+/** Less than this is not kept between calls: it comes again in no time. */
+const MIN_KEPT_BYTES = 1 << 20;
+
+function isSpoiled(error: unknown): boolean {
+  return error instanceof ProtocolError || error instanceof FormatError;
+}
+
+/** What has arrived: bytes in a sink, counted, and digested on the way where the host can. */
+class Receiver {
+  readonly sink: PartialSink;
+  bytesDone = 0;
+  /** The most that was ever there. */
+  reached = 0;
+  /** Whole downloads that had another digest than they should. */
+  spoiled = 0;
+  readonly #byteLength: number;
+  readonly #files: FileAccess | undefined;
+  readonly #onProgress: TransferOptions['onProgress'];
+  #hash: Sha256 | undefined;
+
+  private constructor(
+    sink: PartialSink,
+    byteLength: number,
+    files: FileAccess | undefined,
+    { onProgress }: TransferOptions,
+  ) {
+    this.sink = sink;
+    this.#byteLength = byteLength;
+    this.#files = files;
+    this.#onProgress = onProgress;
+    this.restart();
+  }
+
+  /** @param sink whose bytes, if it has any, are taken to be the beginning; the digest of the whole tells */
+  static async open(
+    sink: PartialSink,
+    byteLength: number,
+    files: FileAccess | undefined,
+    options: TransferOptions,
+  ): Promise<Receiver> {
+    const receiver = new Receiver(sink, byteLength, files, options);
+    const there = sink.bytesThere;
+    if (there === 0 || there > byteLength || receiver.#hash === undefined) return receiver;
+    const { readInto } = sink;
+    for await (const block of readBlocks({ name: 'partial', byteLength: there, readInto, close() {} })) {
+      options.signal?.throwIfAborted();
+      receiver.#hash.update(block);
+    }
+    receiver.bytesDone = there;
+    receiver.reached = there;
+    return receiver;
+  }
+
+  restart(): void {
+    this.bytesDone = 0;
+    this.#hash = this.#files?.sha256();
+  }
+
+  async add(bytes: Uint8Array): Promise<void> {
+    await this.sink.write(this.bytesDone, bytes);
+    this.#hash?.update(bytes);
+    this.bytesDone += bytes.byteLength;
+    this.reached = Math.max(this.reached, this.bytesDone);
+    this.report();
+  }
+
+  report(): void {
+    this.#onProgress?.({ bytesDone: this.bytesDone, bytesTotal: this.#byteLength });
+  }
+
+  /** Of all bytes; undefined where the host digests only wholes. */
+  digest(): string | undefined {
+    return this.#hash?.digest();
+  }
+}
+
+/** One attempt: what is missing, counted and digested on the way. */
 async function receive(
   http: Http,
   { byte_length: byteLength, sha256, download_url: url }: AggregationBody,
-  sink: CheckedSink,
-  files: FileAccess | undefined,
-  { signal, onProgress }: TransferOptions,
+  receiver: Receiver,
+  { signal }: TransferOptions,
   digestAtEnd: (() => Promise<string>) | undefined,
 ): Promise<void> {
   if (!/^https?:\/\//i.test(url)) {
     throw new ProtocolError('protocol-shape', 'the link to the aggregation is no absolute http(s) URL');
   }
-  const hash = files?.sha256();
-  const answer = await http.open({ method: 'GET', target: url, headers: { accept: '*/*' }, signal });
-  let bytesDone = 0;
-  try {
-    const announced = answer.headers.get('content-length');
-    // A length that fetch has already turned into another by decompressing says nothing.
-    if (announced !== null && !answer.headers.has('content-encoding') && Number(announced) !== byteLength) {
-      throw wrongLength(answer.where, announced, byteLength);
+  receiver.report();
+  let where = 'what was received';
+  let header: string | undefined;
+  if (receiver.bytesDone < byteLength) {
+    const from = receiver.bytesDone;
+    const answer = await http.open({
+      method: 'GET',
+      target: url,
+      headers: {
+        accept: '*/*',
+        // Only of the very same file: of another one, the whole is sent.
+        ...(from > 0 && { range: `bytes=${from}-`, 'if-range': `"${sha256}"` }),
+      },
+      signal,
+    });
+    where = answer.where;
+    header = readReprDigest(answer.headers.get('repr-digest'));
+    try {
+      await receiveBody(answer, receiver, byteLength);
+    } finally {
+      answer.close();
     }
-    onProgress?.({ bytesDone, bytesTotal: byteLength });
-    for await (const chunk of answer.chunks()) {
-      if (bytesDone + chunk.byteLength > byteLength) throw wrongLength(answer.where, 'more', byteLength);
-      await sink.write(bytesDone, chunk);
-      hash?.update(chunk);
-      bytesDone += chunk.byteLength;
-      onProgress?.({ bytesDone, bytesTotal: byteLength });
-    }
-    // Something between cut the body in a clean way; the next attempt may get it whole.
-    if (bytesDone < byteLength) throw new TransientFailure(wrongLength(answer.where, bytesDone, byteLength));
-  } finally {
-    answer.close();
   }
-  const actual = hash ? hash.digest() : await digestAtEnd?.();
-  const header = readReprDigest(answer.headers.get('repr-digest'));
-  if (actual !== sha256 || (header !== undefined && header !== sha256)) {
-    throw new ProtocolError(
-      'protocol-digest',
-      `${answer.where}: the bytes have the SHA-256 ${actual}, the aggregation ${sha256}${header === undefined || header === sha256 ? '' : `, its file ${header}`}`,
-    );
+  const actual = receiver.digest() ?? (await digestAtEnd?.());
+  if (actual === sha256 && (header === undefined || header === sha256)) return;
+  receiver.restart();
+  const mismatch = new ProtocolError(
+    'protocol-digest',
+    `${where}: the bytes have the SHA-256 ${actual}, the aggregation ${sha256}${header === undefined || header === sha256 ? '' : `, its file ${header}`}`,
+  );
+  // A line that changes bytes may leave them alone the next time; a server that has others will have them again.
+  if (receiver.spoiled++ === 0) throw new TransientFailure(mismatch);
+  throw mismatch;
+}
+
+async function receiveBody(answer: HttpAnswer, receiver: Receiver, byteLength: number): Promise<void> {
+  const from = receiver.bytesDone;
+  if (answer.status !== 206) receiver.restart();
+  else if (!answer.headers.get('content-range')?.startsWith(`bytes ${from}-`)) {
+    throw new ProtocolError('protocol-range', `${answer.where}: sent another range than from byte ${from}`);
+  }
+  const announced = answer.headers.get('content-length');
+  // A length that fetch has already turned into another by decompressing says nothing.
+  if (
+    announced !== null &&
+    !answer.headers.has('content-encoding') &&
+    Number(announced) !== byteLength - receiver.bytesDone
+  ) {
+    throw wrongLength(answer.where, announced, byteLength - receiver.bytesDone);
+  }
+  for await (const chunk of answer.chunks()) {
+    if (receiver.bytesDone + chunk.byteLength > byteLength)
+      throw wrongLength(answer.where, 'more', byteLength);
+    await receiver.add(chunk);
+  }
+  // Something between cut the body in a clean way; the next attempt gets the rest.
+  if (receiver.bytesDone < byteLength) {
+    throw new TransientFailure(wrongLength(answer.where, receiver.bytesDone, byteLength));
   }
 }
 

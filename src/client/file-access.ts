@@ -5,8 +5,16 @@ export interface CheckedSink extends ByteSink {
   readInto(offset: number, target: Uint8Array): number | Promise<number>;
 }
 
+/** A sink of an interrupted download that can be gone on with. */
+export interface PartialSink extends CheckedSink {
+  /** Bytes that are there from an earlier attempt, counted from the beginning. */
+  readonly bytesThere: number;
+  /** Closes it and leaves its first `byteLength` bytes for the next sink with the same key. Harmless after the end. */
+  keep(byteLength: number): void | Promise<void>;
+}
+
 /** SHA-256 over bytes that come in pieces. */
-interface Sha256 {
+export interface Sha256 {
   update(bytes: Uint8Array): void;
   /** Lower-case hexadecimal. */
   digest(): string;
@@ -18,5 +26,7 @@ export interface FileAccess {
   openSource(path: string): Promise<ByteSource>;
   /** Becomes the file at `path` on commit, and then survives a power cut. Throws FileError. */
   openSink(path: string): Promise<CheckedSink>;
+  /** The same, going on with what was left under this key (lower-case hexadecimal) at this path. Throws FileError. */
+  openPartialSink(path: string, key: string): Promise<PartialSink>;
   sha256(): Sha256;
 }

@@ -32,7 +32,7 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** How far a transfer is. After a broken connection it begins again at 0. */
+/** How far a transfer is. After a broken connection it goes on from what the other side has safely. */
 export interface TransferProgress {
   readonly bytesDone: number;
   readonly bytesTotal: number;

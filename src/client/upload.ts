@@ -2,11 +2,11 @@ import { ProtocolError } from '../errors.ts';
 import { blobSource } from '../tensor/blob.ts';
 import { type ByteSource, memorySource } from '../tensor/bytes.ts';
 import type { ModelUpdate } from '../tensor/tensor.ts';
-import { type Http, type RequestBody, readJson } from '../transport/http.ts';
+import { type Http, readJson } from '../transport/http.ts';
 import { withRetries } from '../transport/retry.ts';
-import { paths } from '../wire/cambium.ts';
+import { MAX_BLOCK_BYTES, paths, type UploadBody } from '../wire/cambium.ts';
 import { readUpload } from './answers.ts';
-import { digestOf, digestOfBytes, readAll, readBlocks, writeReprDigest } from './digest.ts';
+import { digestOf, digestOfBytes, readAll, writeReprDigest } from './digest.ts';
 import type { FileAccess } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
 import { encodeUpdate, validateWeights } from './weights.ts';
@@ -33,6 +33,8 @@ export interface PreparedUpload {
   /** All bytes, where the host cannot send them block by block. */
   readonly whole: Uint8Array | undefined;
   readonly sha256: string;
+  /** The host's digest of bytes in memory; WebCrypto does it where there is none. */
+  readonly sha256Of: ((bytes: Uint8Array) => string) | undefined;
   close(): void | Promise<void>;
 }
 
@@ -51,55 +53,46 @@ export async function prepareUpload(
   try {
     await validateWeights(source);
     const close = () => source.close();
-    if (files) return { source, whole: undefined, sha256: await digestOf(source, files, signal), close };
+    if (files) {
+      const sha256Of = (part: Uint8Array) => {
+        const hash = files.sha256();
+        hash.update(part);
+        return hash.digest();
+      };
+      return { source, whole: undefined, sha256: await digestOf(source, files, signal), sha256Of, close };
+    }
     // Few browsers can stream a request, and their WebCrypto digests nothing but the whole.
     const whole = bytes ?? (await readAll(source));
-    return { source, whole, sha256: await digestOfBytes(whole), close };
+    return { source, whole, sha256: await digestOfBytes(whole), sha256Of: undefined, close };
   } catch (error) {
     await source.close();
     throw error;
   }
 }
 
-/** Sends a prepared update until the server has it or says no. */
+export interface SendOptions extends TransferOptions {
+  readonly round: number | undefined;
+  readonly idempotencyKey: string;
+}
+
+/** Sends a prepared update until the server has it or says no: in one piece, or in blocks that need not come again. */
 export async function sendUpload(
   http: Http,
   leafId: string,
-  { source, whole, sha256 }: PreparedUpload,
-  options: TransferOptions & {
-    readonly round: number | undefined;
-    readonly idempotencyKey: string;
-  },
+  upload: PreparedUpload,
+  options: SendOptions,
 ): Promise<UploadReceipt> {
-  const { signal, round, onProgress } = options;
-  const byteLength = source.byteLength;
-  const report = (bytesDone: number) => onProgress?.({ bytesDone, bytesTotal: byteLength });
-  const body: RequestBody = whole
-    ? { byteLength, whole }
-    : { byteLength, chunks: () => readBlocks(source), onSent: report };
-  const answer = await withRetries(http.policy, signal, async () => {
-    report(0);
-    const answer = await http.open({
-      method: 'PUT',
-      target: paths.updates(leafId),
-      query: { round },
-      headers: {
-        'content-type': 'application/octet-stream',
-        'repr-digest': writeReprDigest(sha256),
-        'idempotency-key': options.idempotencyKey,
-      },
-      body,
-      signal,
-    });
-    return readUpload(await readJson(answer));
-  });
+  const { source, sha256 } = upload;
+  // What only large updates need is loaded with the first of them.
+  const send = source.byteLength <= MAX_BLOCK_BYTES ? sendWhole : (await import('./blocks.ts')).sendBlocks;
+  const answer = await send(http, leafId, upload, options);
   if (answer.sha256 !== sha256) {
     throw new ProtocolError(
       'protocol-digest',
       `${source.name}: sent bytes with the digest ${sha256}, the server stored ${answer.sha256}`,
     );
   }
-  if (whole) report(byteLength);
+  options.onProgress?.({ bytesDone: source.byteLength, bytesTotal: source.byteLength });
   return {
     fileId: answer.file_id,
     run: answer.run_number,
@@ -108,6 +101,31 @@ export async function sendUpload(
     sha256,
     isDuplicate: answer.duplicate === true,
   };
+}
+
+function sendWhole(
+  http: Http,
+  leafId: string,
+  { source, whole, sha256 }: PreparedUpload,
+  { signal, onProgress, round, idempotencyKey }: SendOptions,
+): Promise<UploadBody> {
+  const byteLength = source.byteLength;
+  return withRetries(http.policy, signal, async () => {
+    onProgress?.({ bytesDone: 0, bytesTotal: byteLength });
+    const answer = await http.open({
+      method: 'PUT',
+      target: paths.updates(leafId),
+      query: { round },
+      headers: {
+        'content-type': 'application/octet-stream',
+        'repr-digest': writeReprDigest(sha256),
+        'idempotency-key': idempotencyKey,
+      },
+      body: { byteLength, whole: whole ?? (await readAll(source)) },
+      signal,
+    });
+    return readUpload(await readJson(answer));
+  });
 }
 
 interface OpenUpload {

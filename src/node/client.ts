@@ -7,11 +7,13 @@ import type { ClientOptions } from '../client/options.ts';
 import { CambiumError, isCambiumError } from '../errors.ts';
 import { fileError } from './file-errors.ts';
 import { openFileSink, openFileSource } from './files.ts';
+import { openPartialSink } from './partial-files.ts';
 
 /** Paths are taken as they are: relative to the working directory, `~` is a name like any other. */
 const files: FileAccess = {
   openSource: (path) => openFileSource(path),
   openSink: (path) => openFileSink(path, { durable: true }),
+  openPartialSink,
   sha256() {
     const hash = createHash('sha256');
     return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest('hex') };

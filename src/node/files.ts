@@ -20,13 +20,13 @@ export interface FileSinkOptions {
 
 /** Opens a file for positional reading. Throws FileError. */
 export async function openFileSource(path: string, name = path): Promise<ByteSource> {
-  const handle = await guard(path, 'read', () => open(path, 'r'));
+  const handle = await guardFile(path, 'read', () => open(path, 'r'));
   try {
-    const stat = await guard(path, 'read', () => handle.stat());
+    const stat = await guardFile(path, 'read', () => handle.stat());
     return {
       name,
       byteLength: sizeOf(stat, path),
-      readInto: (offset, target) => guard(path, 'read', () => readFull(handle, offset, target)),
+      readInto: (offset, target) => guardFile(path, 'read', () => readFully(handle, offset, target)),
       close: () => handle.close(),
     };
   } catch (error) {
@@ -87,7 +87,7 @@ export type CheckedFileSink = ByteSink & Pick<ByteSource, 'readInto'>;
 /** Opens a sink that becomes the file at `path` on commit. Throws FileError. */
 export async function openFileSink(path: string, options: FileSinkOptions = {}): Promise<CheckedFileSink> {
   const part = partPath(path);
-  const handle = await guard(path, 'write', () => open(part, 'wx+', 0o666));
+  const handle = await guardFile(path, 'write', () => open(part, 'wx+', 0o666));
   let isOpen = true;
   const closeOnce = async () => {
     if (!isOpen) return;
@@ -96,15 +96,15 @@ export async function openFileSink(path: string, options: FileSinkOptions = {}):
   };
   return {
     write: (offset, bytes) =>
-      guard(path, 'write', async () => {
+      guardFile(path, 'write', async () => {
         for (let done = 0; done < bytes.byteLength; ) {
           const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done, offset + done);
           done += bytesWritten;
         }
       }),
-    readInto: (offset, target) => guard(path, 'read', () => readFull(handle, offset, target)),
+    readInto: (offset, target) => guardFile(path, 'read', () => readFully(handle, offset, target)),
     commit: () =>
-      guard(path, 'write', async () => {
+      guardFile(path, 'write', async () => {
         if (options.durable) await handle.sync();
         await closeOnce();
         await rename(part, path);
@@ -164,7 +164,8 @@ function syncFolderSync(path: string): void {
   }
 }
 
-async function readFull(handle: FileHandle, offset: number, target: Uint8Array): Promise<number> {
+/** Reads until `target` is full or the file ends; how many bytes that were. */
+export async function readFully(handle: FileHandle, offset: number, target: Uint8Array): Promise<number> {
   let done = 0;
   while (done < target.byteLength) {
     const { bytesRead } = await handle.read(target, done, target.byteLength - done, offset + done);
@@ -203,7 +204,12 @@ export function sizeOf(stat: fs.Stats, path: string): number {
   return stat.size;
 }
 
-async function guard<T>(path: string, action: 'read' | 'write', work: () => Promise<T>): Promise<T> {
+/** Runs `work` on the file at `path`, with what the system says turned into FileError. */
+export async function guardFile<T>(
+  path: string,
+  action: 'read' | 'write',
+  work: () => Promise<T>,
+): Promise<T> {
   try {
     return await work();
   } catch (error) {

@@ -23,11 +23,13 @@ import { fileRoutes } from './routes/files.ts';
 import { leafRoutes } from './routes/leaves.ts';
 import { openapiRoutes } from './routes/openapi.ts';
 import { operatingRoutes } from './routes/operating.ts';
+import { resumableRoutes } from './routes/resumable.ts';
 import { uploadRoutes } from './routes/uploads.ts';
 import { Sockets } from './sockets.ts';
 import { fileBlobs } from './store/blobs.ts';
 import { type DataFolder, openDataFolder, readOperatorFile, writeOperatorFile } from './store/folder.ts';
 import { getMeta, setMeta } from './store/migrations.ts';
+import { Partials } from './store/partials.ts';
 import { Spool, type SpoolOptions } from './store/spool.ts';
 import { realTimers, type Timers } from './timers.ts';
 import { newToken } from './tokens.ts';
@@ -132,6 +134,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       broker: noBroker,
       representations: new Representations(domain, (bytes) => spool.checkRoom(bytes), closing.signal),
       spool,
+      partials: await Partials.open(folder.uploads, { now, openFile: options.spool?.openFile }),
       timers,
       work: new Work(),
       linkKey: await linkKey(folder),
@@ -228,7 +231,10 @@ async function createApp(
     eventRoutes(scope, context);
     fileRoutes(scope, context);
   });
-  await app.register(async (scope) => uploadRoutes(scope, context));
+  await app.register(async (scope) => {
+    uploadRoutes(scope, context);
+    resumableRoutes(scope, context);
+  });
   await app.register(async (scope) => branchkeyRoutes(scope, context));
   await app.ready();
   return app;
@@ -266,7 +272,7 @@ async function shutDown(
   app: FastifyInstance,
   sockets: Sockets,
   folder: DataFolder,
-  { aggregator, timers, work }: RouteContext,
+  { aggregator, partials, timers, work }: RouteContext,
   closing: AbortController,
 ): Promise<void> {
   closing.abort();
@@ -279,7 +285,7 @@ async function shutDown(
   try {
     await app.close();
     await aggregator.close();
-    await Promise.race([work.idle(), patience]);
+    await Promise.race([work.idle().then(() => partials.idle()), patience]);
   } finally {
     cancel();
     forget();

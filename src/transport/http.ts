@@ -77,7 +77,7 @@ export type RequestBody =
   | { readonly byteLength: number; readonly whole: Uint8Array | Blob };
 
 export interface HttpRequest {
-  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE';
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   /** Path below the server; or an absolute URL, which is asked without credentials. */
   readonly target: string;
   readonly query?: Readonly<Record<string, string | number | undefined>> | undefined;

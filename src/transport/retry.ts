@@ -51,19 +51,27 @@ export class TransientFailure extends Error {
  * Runs `attempt` until it succeeds, fails for good, or the policy's attempts are used up. A failed attempt must leave
  * nothing behind that the next one would trip over.
  *
+ * @param progress for work that goes on where the last attempt stopped: a number that grows with what has been reached
+ *   for good. Only attempts that add nothing to it are counted
  * @throws the failure of the last attempt; the reason of `signal`
  */
 export async function withRetries<T>(
   policy: RetryPolicy,
   signal: AbortSignal | undefined,
   attempt: () => Promise<T>,
+  progress: () => number = () => 0,
 ): Promise<T> {
+  let reached = progress();
   for (let tried = 1; ; tried++) {
     signal?.throwIfAborted();
     try {
       return await attempt();
     } catch (error) {
       if (!(error instanceof TransientFailure)) throw error;
+      if (progress() > reached) {
+        reached = progress();
+        tried = 1;
+      }
       const { failure, retryAfterMs = 0 } = error;
       if (tried >= policy.attempts || retryAfterMs > policy.maxRetryAfterMs) throw failure;
       await sleep(policy.clock, error.retryAfterMs ?? backoffMs(policy, tried), signal);

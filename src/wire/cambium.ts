@@ -8,6 +8,12 @@
 
 export const API_PREFIX = '/cambium/v1';
 
+/**
+ * Largest block of an upload in blocks (`Upload-Limit: max-append-size`): what a broken connection costs at most, and what
+ * the server keeps in memory for each upload until it knows the block to be right.
+ */
+export const MAX_BLOCK_BYTES = 1 << 20;
+
 export type RunStatus = 'start' | 'pause' | 'stop';
 export type RoundStatus = 'open' | 'aggregating' | 'done' | 'failed' | 'discarded';
 export type MetricsMode = 'train' | 'test' | 'non-federated';
@@ -256,9 +262,13 @@ export const paths = {
   me: () => `${API_PREFIX}/leaves/me`,
   /**
    * PUT the bytes of a weight file, `?round=N` optional (refused when another round is open), headers `Repr-Digest` and
-   * `Idempotency-Key` optional; answers 201 UploadBody; the leaf itself.
+   * `Idempotency-Key` optional; answers 201 UploadBody; the leaf itself. With `Upload-Complete: ?0`, `Upload-Length` and
+   * without a body: begins an upload in blocks; answers 201, `Location`, `Upload-Offset`, or the receipt under
+   * `Upload-Complete: ?1`.
    */
   updates: (leafId: string) => `${API_PREFIX}/leaves/${seg(leafId)}/updates`,
+  /** PATCH a block at `Upload-Offset`, HEAD where it stands, DELETE; the leaf that began it. */
+  upload: (id: string) => `${API_PREFIX}/uploads/${seg(id)}`,
   /** GET, server-sent events, `Last-Event-ID` resumes; the leaf itself. */
   notices: (leafId: string) => `${API_PREFIX}/leaves/${seg(leafId)}/notices`,
   /** GET AggregationBody, `?format=` one of FileFormat for the link; operators and leaves of the branch. */

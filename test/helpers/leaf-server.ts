@@ -40,8 +40,14 @@ interface Upload {
  */
 export class LeafServer {
   readonly uploads: Upload[] = [];
+  /** Uploads in blocks that have begun, by their paths. */
+  readonly partials = new Map<string, Upload>();
+  /** Lengths of the blocks that came. */
+  readonly blocks: number[] = [];
   readonly metrics: unknown[] = [];
   readonly aggregations = new Map<string, Buffer>();
+  /** Bytes of the bodies with which links were answered. */
+  readonly sent: number[] = [];
   overrides: Record<string, (...args: Parameters<Handler>) => boolean> = {};
   runStatus: RunStatus = 'start';
   runNumber = 1;
@@ -148,6 +154,7 @@ export class LeafServer {
       } satisfies RunBody);
     }
     if (path === `/leaves/${LEAF_ID}/updates`) return this.#receive(request, response, url.search);
+    if (path.startsWith('/uploads/')) return this.#receiveBlock(path, request, response);
     if (path === `/leaves/${LEAF_ID}/notices`) return this.#stream(request, response);
     const [, id, metrics] = /^\/aggregations\/([^/]+)(\/metrics)?$/.exec(path) ?? [];
     if (id === undefined) return refuse(response, 404, 'path-unknown');
@@ -173,9 +180,43 @@ export class LeafServer {
 
   async #receive(request: IncomingMessage, response: ServerResponse, query: string): Promise<void> {
     if (this.runStatus !== 'start') return refuse(response, 409, 'run-paused');
+    if (request.headers['upload-complete'] === '?0') {
+      const digest = String(request.headers['repr-digest']);
+      const known = [...this.partials].find(([, partial]) => partial.headers['repr-digest'] === digest);
+      const id = known?.[0] ?? `/uploads/${this.partials.size}`;
+      if (known === undefined)
+        this.partials.set(id, { bytes: Buffer.alloc(0), headers: request.headers, query });
+      const offset = this.partials.get(id)?.bytes.byteLength;
+      response.writeHead(201, { location: id, 'upload-complete': '?0', 'upload-offset': offset }).end();
+      return;
+    }
     const bytes = await bodyOf(request);
+    this.#take({ bytes, headers: request.headers, query }, response);
+  }
+
+  async #receiveBlock(id: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const partial = this.partials.get(id);
+    if (partial === undefined) return refuse(response, 404, 'upload-unknown');
+    const block = await bodyOf(request);
+    this.blocks.push(block.byteLength);
+    if (Number(request.headers['upload-offset']) !== partial.bytes.byteLength) {
+      return refuse(response, 409, 'upload-offset');
+    }
+    if (request.headers['content-digest'] !== reprDigestOf(block))
+      return refuse(response, 400, 'digest-mismatch');
+    const bytes = Buffer.concat([partial.bytes, block]);
+    this.partials.set(id, { ...partial, bytes });
+    if (request.headers['upload-complete'] === '?1') {
+      this.partials.delete(id);
+      return this.#take({ ...partial, bytes }, response);
+    }
+    response.writeHead(204, { 'upload-offset': bytes.byteLength, 'upload-complete': '?0' }).end();
+  }
+
+  #take(upload: Upload, response: ServerResponse): void {
+    const { bytes } = upload;
     const isDuplicate = this.uploads.some((upload) => upload.bytes.equals(bytes));
-    this.uploads.push({ bytes, headers: request.headers, query });
+    this.uploads.push(upload);
     answer(response, 201, {
       file_id: `file-${this.uploads.length}`,
       run_number: 1,
@@ -201,8 +242,16 @@ export class LeafServer {
     if (request.headers.authorization !== undefined) refuse(response, 400, 'credentials-sent-to-link');
     else if (bytes === undefined) refuse(response, 404, 'file-unknown');
     else {
-      response.writeHead(200, { 'content-length': bytes.byteLength, 'repr-digest': reprDigestOf(bytes) });
-      response.end(bytes);
+      const from = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0);
+      const isSame = request.headers['if-range'] === `"${sha256Of(bytes)}"`;
+      const part = isSame ? bytes.subarray(from) : bytes;
+      this.sent.push(part.byteLength);
+      response.writeHead(isSame ? 206 : 200, {
+        'content-length': part.byteLength,
+        'repr-digest': reprDigestOf(bytes),
+        ...(isSame && { 'content-range': `bytes ${from}-${bytes.byteLength - 1}/${bytes.byteLength}` }),
+      });
+      response.end(part);
     }
   }
 }

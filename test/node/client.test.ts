@@ -1,5 +1,5 @@
 import { createReadStream } from 'node:fs';
-import { mkdir, mkdtemp, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
@@ -8,6 +8,7 @@ import { encodeUpdate } from '../../src/client/weights.ts';
 import { FileError } from '../../src/errors.ts';
 import { encodeWeights } from '../../src/formats/encode.ts';
 import { Client, readCredentials } from '../../src/node/client.ts';
+import { openPartialSink } from '../../src/node/partial-files.ts';
 import { tensorOf } from '../../src/tensor/tensor.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { HastyClock } from '../helpers/clock.ts';
@@ -38,14 +39,14 @@ function updateBytes(elements = 4): Promise<Uint8Array> {
   return encodeUpdate({ weighting: 3, tensors });
 }
 
-test('uploads a file block by block, and again from the start after a cut', () =>
+test('uploads a file block by block, and goes on after a cut', () =>
   withClient(async (client, server, folder) => {
     const path = join(folder, 'update.npy');
-    const bytes = await updateBytes(300_000);
+    const bytes = await updateBytes(1_000_000);
     await writeFile(path, bytes);
-    let left = 1;
-    server.overrides[`/leaves/${LEAF_ID}/updates`] = (request, response) => {
-      if (left-- <= 0) return false;
+    let blocks = 0;
+    server.overrides['/uploads/'] = (request, response) => {
+      if (++blocks !== 3) return false;
       request.once('data', () => response.destroy());
       return true;
     };
@@ -53,13 +54,104 @@ test('uploads a file block by block, and again from the start after a cut', () =
     const receipt = await client.fileUpload(path, { onProgress: ({ bytesDone }) => done.push(bytesDone) });
     assert.is(receipt.sha256, sha256Of(bytes));
     sameBytes(server.uploads[0]!.bytes, bytes);
-    assert.is(done.filter((each) => each === 0).length, 2);
-    const last = done.slice(done.lastIndexOf(0));
-    assert.equal(
-      last,
-      [...last].sort((a, b) => a - b),
+    const MiB = 2 ** 20;
+    // The block that was cut comes again in two halves.
+    assert.equal(server.blocks, [MiB, MiB, MiB / 2, MiB, bytes.byteLength - 3.5 * MiB]);
+    assert.equal(done, [0, MiB, 2 * MiB, 2 * MiB, 2.5 * MiB, 3.5 * MiB, bytes.byteLength]);
+  }));
+
+test('a line on which nothing comes through is given up, and the next call goes on', () =>
+  withClient(async (client, server, folder) => {
+    const path = join(folder, 'update.npy');
+    const bytes = await updateBytes(1_000_000);
+    await writeFile(path, bytes);
+    server.overrides['/uploads/'] = (request, response) => {
+      if (request.headers['upload-offset'] === '0') return false;
+      response.destroy();
+      return true;
+    };
+    await failsWith('unavailable-server', () => client.fileUpload(path));
+    server.overrides = {};
+    server.blocks.length = 0;
+    const again = new Client(server.credentials, { clock: new HastyClock() });
+    await again.fileUpload(path);
+    await again.close();
+    sameBytes(server.uploads[0]!.bytes, bytes);
+    assert.is(
+      server.blocks.reduce((sum, each) => sum + each, 0),
+      bytes.byteLength - 2 ** 20,
     );
-    assert.is(last.at(-1), bytes.byteLength);
+  }));
+
+test('a download goes on after a cut, after the call and after its process', () =>
+  withClient(async (client, server, folder) => {
+    const bytes = Buffer.from(await updateBytes(1_000_000));
+    server.aggregations.set(A, bytes);
+    const to = join(folder, 'model.npy');
+    await writeFile(to, 'old');
+    // The link gives half of what is missing and breaks off.
+    const cutInHalf: (typeof server.overrides)[string] = (request, response) => {
+      const from = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0);
+      asked.push(from);
+      response.writeHead(from === 0 ? 200 : 206, {
+        'content-length': bytes.byteLength - from,
+        ...(from > 0 && { 'content-range': `bytes ${from}-${bytes.byteLength - 1}/${bytes.byteLength}` }),
+      });
+      const half = bytes.subarray(from, from + Math.ceil((bytes.byteLength - from) / 2));
+      response.write(half, () => response.destroy());
+      return true;
+    };
+    const asked: number[] = [];
+    const controller = new AbortController();
+    server.overrides['/files/'] = (request, response) => {
+      if (asked.length === 3) controller.abort('enough');
+      return cutInHalf(request, response);
+    };
+    const { signal } = controller;
+    assert.is(await client.fileDownload(A, { to, signal }).catch((reason: unknown) => reason), 'enough');
+    assert.equal(asked.slice(0, 2), [0, Math.ceil(bytes.byteLength / 2)]);
+    assert.is((await readFile(to)).toString(), 'old');
+    const [part] = (await readdir(folder)).filter((name) => name.endsWith('.part'));
+    // As a process that was killed leaves it.
+    await rename(join(folder, part!), join(folder, part!.replace(/-\d+-\d+\.part$/, '-4194999-7.part')));
+    server.overrides = {};
+    server.sent.length = 0;
+    const download = await client.fileDownload(A, { to });
+    assert.is(download.sha256, sha256Of(bytes));
+    sameBytes(await readFile(to), bytes);
+    assert.ok(server.sent[0]! <= bytes.byteLength / 4, `${server.sent} bytes sent again`);
+    assert.equal(await readdir(folder), ['model.npy']);
+  }));
+
+test('what is left of another download is no beginning, and a wrong beginning is found out', () =>
+  withClient(async (client, server, folder) => {
+    const bytes = Buffer.from(await updateBytes(1_000_000));
+    server.aggregations.set(A, bytes);
+    const to = join(folder, 'model.npy');
+    const wrongBeginning = async () => {
+      const sink = await openPartialSink(to, sha256Of(bytes));
+      await sink.write(0, new Uint8Array(2 ** 21));
+      await sink.keep(2 ** 21);
+    };
+    const other = await openPartialSink(to, '0'.repeat(64));
+    await other.write(0, new Uint8Array(2 ** 21));
+    await other.keep(2 ** 21);
+    await client.fileDownload(A, { to });
+    assert.equal(server.sent, [bytes.byteLength]);
+    await wrongBeginning();
+    await client.fileDownload(A, { to });
+    assert.equal(server.sent, [bytes.byteLength, bytes.byteLength - 2 ** 21, bytes.byteLength]);
+    sameBytes(await readFile(to), bytes);
+  }));
+
+test('two downloads of the same to the same place do not disturb each other', () =>
+  withClient(async (client, server, folder) => {
+    const bytes = Buffer.from(await updateBytes(1_000_000));
+    server.aggregations.set(A, bytes);
+    const to = join(folder, 'model.npy');
+    await Promise.all([client.fileDownload(A, { to }), client.fileDownload(A, { to })]);
+    sameBytes(await readFile(to), bytes);
+    assert.equal(await readdir(folder), ['model.npy']);
   }));
 
 test('files that cannot be uploaded', () =>
@@ -189,14 +281,20 @@ test('256 MiB go up and come down in constant memory', () =>
     let received = 0;
     let sha256 = '';
     server.overrides[`/leaves/${LEAF_ID}/updates`] = (request, response) => {
+      const header = String(request.headers['repr-digest']);
+      sha256 = Buffer.from(header.slice('sha-256=:'.length, -1), 'base64').toString('hex');
+      response.writeHead(201, { location: '/uploads/1', 'upload-complete': '?0', 'upload-offset': 0 }).end();
+      return true;
+    };
+    server.overrides['/uploads/'] = (request, response) => {
       request.on('data', (chunk: Buffer) => {
         received += chunk.byteLength;
       });
-      const header = String(request.headers['repr-digest']);
-      sha256 = Buffer.from(header.slice('sha-256=:'.length, -1), 'base64').toString('hex');
-      request.once('end', () =>
-        answer(response, 201, { file_id: 'f', run_number: 1, round: 1, weighting: 3, sha256 }),
-      );
+      request.once('end', () => {
+        if (request.headers['upload-complete'] === '?0')
+          response.writeHead(204, { 'upload-offset': received }).end();
+        else answer(response, 201, { file_id: 'f', run_number: 1, round: 1, weighting: 3, sha256 });
+      });
       return true;
     };
     await client.fileUpload(path, { onProgress: ({ bytesDone }) => look(bytesDone, received) });

@@ -60,6 +60,23 @@ export async function findByKey(
 }
 
 /**
+ * The update that bytes with this digest already are, asked before they come: a sender that lost its receipt, or the
+ * process that waited for it, need not send them again.
+ *
+ * @throws Refusal those of `checkReceiving`, `round-closed`, `update-exists`
+ */
+export function findByDigest(
+  db: Database,
+  leaf: Leaf,
+  sha256: string,
+  round: number | undefined,
+): Promise<UploadBody | undefined> {
+  return db.transaction().execute(async (tx) => {
+    return findKnown(tx, await receivingRun(tx, leaf), leaf, { sha256 }, round);
+  });
+}
+
+/**
  * Takes an update into the open round of the leaf's branch, or recognises it as one that is there already. The spooled
  * file is used up when it is accepted.
  *
@@ -133,7 +150,7 @@ async function findKnown(
   tx: Database,
   { run, round }: Place,
   leaf: Leaf,
-  spooled: Spooled,
+  spooled: Pick<Spooled, 'sha256'>,
   meant: number | undefined,
 ): Promise<UploadBody | undefined> {
   const ofRun = updatesOf(tx, leaf)

@@ -2,6 +2,7 @@ import type { Broker } from '../broker/contract.ts';
 import type { Aggregator } from '../domain/aggregations.ts';
 import type { Domain } from '../domain/domain.ts';
 import type { Representations } from '../domain/representations.ts';
+import type { Partials } from '../store/partials.ts';
 import type { Spool } from '../store/spool.ts';
 import type { Timers } from '../timers.ts';
 import type { Work } from '../work.ts';
@@ -14,6 +15,7 @@ export interface RouteContext {
   readonly broker: Broker;
   readonly representations: Representations;
   readonly spool: Spool;
+  readonly partials: Partials;
   readonly timers: Timers;
   readonly work: Work;
   /** Key of signed links. */

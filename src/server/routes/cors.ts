@@ -1,8 +1,10 @@
 import type { FastifyInstance } from 'fastify';
 
-const METHODS = 'GET, HEAD, POST, PUT, DELETE';
-const HEADERS = 'authorization, content-type, idempotency-key, last-event-id, range, repr-digest';
-const EXPOSED = 'content-range, etag, repr-digest';
+const METHODS = 'GET, HEAD, POST, PUT, PATCH, DELETE';
+const HEADERS =
+  'authorization, content-digest, content-type, idempotency-key, if-range, last-event-id, range, repr-digest, ' +
+  'upload-complete, upload-length, upload-offset';
+const EXPOSED = 'content-range, etag, location, repr-digest, upload-complete, upload-limit, upload-offset';
 
 /** Lets pages of the listed origins call the API from a browser; without a list nothing is answered to any. */
 export function allowOrigins(app: FastifyInstance, origins: readonly string[]): void {

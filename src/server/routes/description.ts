@@ -6,7 +6,7 @@ import { API_PREFIX } from '../../wire/cambium.ts';
 import { bodies, id, schemas, string } from './schemas.ts';
 
 interface Operation {
-  readonly method: 'get' | 'head' | 'post' | 'put' | 'delete';
+  readonly method: 'get' | 'head' | 'post' | 'put' | 'patch' | 'delete';
   /** Below the prefix of the API. */
   readonly path: string;
   readonly summary: string;
@@ -202,6 +202,8 @@ export const operations: readonly Operation[] = [
     headers: {
       'Repr-Digest': 'SHA-256 of the bytes (RFC 9530); others are refused.',
       'Idempotency-Key': 'The same key is the same upload.',
+      'Upload-Complete': '?0 begins an upload in blocks: without a body, answered with Location.',
+      'Upload-Length': 'Bytes of the whole file, to begin an upload in blocks.',
     },
     body: 'bytes',
     status: 201,
@@ -233,6 +235,46 @@ export const operations: readonly Operation[] = [
       'non-finite',
       'aggregate-dtype-unsupported',
     ],
+  },
+  {
+    method: 'head',
+    path: '/uploads/{id}',
+    summary: 'Where an upload in blocks stands: Upload-Offset.',
+    who: 'leaf',
+    status: 204,
+    answer: 'nothing',
+    codes: ['upload-unknown'],
+  },
+  {
+    method: 'patch',
+    path: '/uploads/{id}',
+    summary: 'Adds a block to an upload: 204 with Upload-Offset; after the last one 201 with the receipt.',
+    who: 'leaf',
+    headers: {
+      'Upload-Offset': 'Where the block belongs.',
+      'Upload-Complete': '?1 with the last block, else ?0.',
+      'Content-Digest': 'sha-256 of the block (RFC 9530): it then counts whole or not at all.',
+    },
+    body: 'bytes',
+    status: 201,
+    answer: 'Upload',
+    codes: [
+      'upload-unknown',
+      'upload-offset',
+      'upload-length',
+      'upload-header',
+      'block-too-large',
+      'digest-mismatch',
+    ],
+  },
+  {
+    method: 'delete',
+    path: '/uploads/{id}',
+    summary: 'Gives an upload in blocks up.',
+    who: 'leaf',
+    status: 204,
+    answer: 'nothing',
+    codes: ['upload-unknown'],
   },
   {
     method: 'get',

@@ -8,8 +8,10 @@ import { Refusal } from '../domain/refusal.ts';
 import { acceptUpdate, checkReceiving, findByKey, type UpdateOptions } from '../domain/updates.ts';
 import type { RouteContext } from './context.ts';
 import { leafOfPath } from './credentials.ts';
+import { digestMismatch, expectedDigest } from './digest.ts';
 import { idempotencyKey } from './idempotency.ts';
 import { queryNumber } from './operating.ts';
+import { beginUpload } from './resumable.ts';
 
 export function uploadRoutes(app: FastifyInstance, context: RouteContext): void {
   // Weights come under any content type, or none, and are never parsed here.
@@ -33,7 +35,12 @@ export function uploadRoutes(app: FastifyInstance, context: RouteContext): void 
     };
     const digest = expectedDigest(request);
     const known = await findByKey(context.domain.db, leaf, options.idempotencyKey);
-    if (known !== undefined && known.sha256 === digest) return reply.status(201).send(known);
+    if (known !== undefined && known.sha256 === digest) {
+      return reply.header('upload-complete', '?1').status(201).send(known);
+    }
+    if (request.headers['upload-complete'] === '?0') {
+      return beginUpload(context, leaf, request, reply, options, digest);
+    }
     if (known === undefined) await checkUpload(context, leaf, request);
     const body = await receiveUpdate(context, leaf, request, request.raw, options, digest);
     return reply.status(201).send(body);
@@ -77,12 +84,7 @@ async function spoolAndAccept(
   request.raw.socket.setTimeout(0);
   try {
     if (digest !== undefined && digest !== spooled.sha256) {
-      throw new Refusal(
-        'malformed',
-        'digest-mismatch',
-        'the bytes that arrived have another SHA-256 than Repr-Digest says',
-        { expected: digest, actual: spooled.sha256 },
-      );
+      throw digestMismatch('Repr-Digest', digest, spooled.sha256);
     }
     const accepted = await acceptUpdate(context.domain, leaf, spooled, options);
     if (accepted.isClosed) context.aggregator.schedule(leaf.branch_id);
@@ -122,16 +124,4 @@ export function drainAfterAnswer(request: FastifyRequest, reply: FastifyReply, c
     wait();
     raw.resume();
   });
-}
-
-/** SHA-256 of `Repr-Digest` (RFC 9530) in hexadecimal; other algorithms are not looked at. */
-function expectedDigest(request: FastifyRequest): string | undefined {
-  const header = [request.headers['repr-digest'] ?? []].flat().join(',');
-  const entry = header.split(',').find((part) => part.trim().startsWith('sha-256='));
-  if (entry === undefined) return undefined;
-  const value = /^sha-256=:([A-Za-z0-9+/]{43}=):$/.exec(entry.trim())?.[1];
-  if (value === undefined) {
-    throw new Refusal('malformed', 'digest-invalid', 'send Repr-Digest as sha-256=:<base64>:');
-  }
-  return Buffer.from(value, 'base64').toString('hex');
 }

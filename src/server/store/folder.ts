@@ -1,5 +1,5 @@
 /**
- * The data directory: `state.db`, `blobs/`, `spool/`, `operator.json`, `lock`. Nobody but its owner may read it.
+ * The data directory: `state.db`, `blobs/`, `spool/`, `uploads/`, `operator.json`, `lock`. Nobody but its owner may read it.
  *
  * The file `lock` is empty and stays: what keeps a second server out is the system's lock on it, which a process cannot
  * take to its grave.
@@ -17,6 +17,8 @@ export interface DataFolder {
   readonly path: string;
   readonly blobs: string;
   readonly spool: string;
+  /** Uploads that have begun; unlike the spool they outlive a restart. */
+  readonly uploads: string;
   readonly operatorFile: string;
   readonly db: Database;
   close(): Promise<void>;
@@ -32,8 +34,9 @@ export async function openDataFolder(dataDir: string): Promise<DataFolder> {
   const path = resolve(dataDir);
   const blobs = join(path, 'blobs');
   const spool = join(path, 'spool');
+  const uploads = join(path, 'uploads');
   const lock = join(path, 'lock');
-  for (const folder of [path, blobs, spool]) {
+  for (const folder of [path, blobs, spool, uploads]) {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     await chmod(folder, 0o700);
   }
@@ -52,6 +55,7 @@ export async function openDataFolder(dataDir: string): Promise<DataFolder> {
       path,
       blobs,
       spool,
+      uploads,
       operatorFile: join(path, 'operator.json'),
       db,
       async close() {

@@ -95,14 +95,45 @@ export class Spool {
       }
     } catch (error) {
       await remove();
-      throw isFull(error)
-        ? new Refusal('disk-full', 'disk-full', "the server's disk is full", undefined, { cause: error })
-        : error;
+      throw asDiskFull(error);
     } finally {
       arrivals.close();
     }
     return { path, byteLength, sha256: hash.digest('hex'), remove };
   }
+
+  /**
+   * Receives a body into memory. One that is cut is `whole: false`, with the bytes that came.
+   *
+   * @throws Refusal `upload-idle`, `block-too-large`
+   */
+  async receiveBlock(body: Readable, maxBytes: number): Promise<Block> {
+    const arrivals = new Arrivals(body, this.#options);
+    const chunks: Buffer[] = [];
+    let byteLength = 0;
+    try {
+      for (;;) {
+        const chunk = await arrivals.next();
+        if (chunk === null) return { chunks, byteLength, isWhole: true };
+        byteLength += chunk.byteLength;
+        if (byteLength > maxBytes) throw blockTooLarge(maxBytes);
+        chunks.push(chunk);
+      }
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.code !== 'upload-incomplete') throw error;
+      return { chunks, byteLength, isWhole: false };
+    } finally {
+      arrivals.close();
+    }
+  }
+}
+
+/** A piece of an upload, in memory. */
+export interface Block {
+  readonly chunks: readonly Buffer[];
+  readonly byteLength: number;
+  /** False when the connection broke before the end. */
+  readonly isWhole: boolean;
 }
 
 /**
@@ -188,9 +219,18 @@ function tooLarge(maxBytes: number): Refusal {
   });
 }
 
-function isFull(error: unknown): boolean {
+/** @returns the refusal for a block of more than `maxBytes` */
+export function blockTooLarge(maxBytes: number): Refusal {
+  return new Refusal('too-large', 'block-too-large', `a block may have ${maxBytes} bytes at most`, {
+    max_bytes: maxBytes,
+  });
+}
+
+/** The refusal for an error that says that the disk is full; other errors come back as they are. */
+export function asDiskFull(error: unknown): unknown {
   const code = (error as NodeJS.ErrnoException | undefined)?.code;
-  return code === 'ENOSPC' || code === 'EDQUOT';
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
+  return new Refusal('disk-full', 'disk-full', "the server's disk is full", undefined, { cause: error });
 }
 
 async function diskOf(folder: string): Promise<{ total: number; free: number }> {

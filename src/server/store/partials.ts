@@ -1,0 +1,275 @@
+/**
+ * Uploads that come in blocks and outlive their connections, the sender's process and this one: `<id>.part` holds the
+ * bytes that count, `<id>.json` says whose they are and what they will be.
+ *
+ * A block is written only when it is whole and its digest was right, so the length of the file is the offset to go on
+ * from, also after a kill. After a power cut the file may be shorter by the last block, whose flush was still under way
+ * when it was acknowledged; or, on file systems that extend before they write, longer by zeros, which the digest of the
+ * whole finds out.
+ */
+import { createHash, type Hash, randomUUID } from 'node:crypto';
+import { open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { syncFolder } from '../../node/files.ts';
+import { Refusal } from '../domain/refusal.ts';
+import { asDiskFull } from './spool.ts';
+
+/** An upload nobody has gone on with for so long is given up. Longer than any night, shorter than a full disk. */
+const KEEP_MS = 24 * 3600_000;
+
+/** Uploads that one leaf may have begun: one is the rule, more are leftovers; without a limit they could fill the disk. */
+const MAX_PER_LEAF = 4;
+
+/** What an upload is going to be. */
+export interface UploadPlan {
+  readonly leafId: string;
+  readonly byteLength: number;
+  /** Lower-case hexadecimal. */
+  readonly sha256: string;
+  readonly round: number | null;
+  readonly idempotencyKey: string | null;
+}
+
+/** An upload that has begun; the offset grows under its readers. */
+export interface PartialUpload {
+  readonly id: string;
+  readonly plan: UploadPlan;
+  readonly path: string;
+  /** Bytes that are there and count. */
+  readonly offset: number;
+}
+
+interface State {
+  readonly id: string;
+  readonly plan: UploadPlan;
+  readonly path: string;
+  offset: number;
+  touchedAt: number;
+  /** Over the bytes that count; undefined when they were written by an earlier process. */
+  hash: Hash | undefined;
+  /** The flush of the last block. */
+  flushed: Promise<void>;
+  /** Writes one after the other. */
+  queue: Promise<unknown>;
+}
+
+export interface PartialsOptions {
+  readonly now: () => number;
+  /** For tests: how a file is opened. */
+  readonly openFile?: typeof open | undefined;
+}
+
+export class Partials {
+  readonly #folder: string;
+  readonly #options: PartialsOptions;
+  readonly #states = new Map<string, State>();
+
+  private constructor(folder: string, options: PartialsOptions) {
+    this.#folder = folder;
+    this.#options = options;
+  }
+
+  /** Takes up what an earlier process left in the folder, which belongs to this object alone. */
+  static async open(folder: string, options: PartialsOptions): Promise<Partials> {
+    const partials = new Partials(folder, options);
+    const names = await readdir(folder);
+    for (const name of names.filter((each) => each.endsWith('.json')))
+      await partials.#recover(name.slice(0, -5));
+    for (const name of names) {
+      if (!partials.#states.has(name.replace(/\.(json|part)$/, '')))
+        await rm(join(folder, name), { force: true });
+    }
+    await partials.#expire();
+    return partials;
+  }
+
+  /** Begins an upload, or finds the one that was begun with the same plan: its bytes need not come again. */
+  async begin(plan: UploadPlan): Promise<PartialUpload> {
+    await this.#expire();
+    const own = [...this.#states.values()].filter((each) => each.plan.leafId === plan.leafId);
+    const known = own.find(
+      ({ plan: each }) =>
+        each.sha256 === plan.sha256 && each.byteLength === plan.byteLength && each.round === plan.round,
+    );
+    if (known !== undefined) return known;
+    own.sort((a, b) => a.touchedAt - b.touchedAt);
+    for (const old of own.slice(0, Math.max(0, own.length + 1 - MAX_PER_LEAF))) await this.remove(old.id);
+    const id = randomUUID();
+    const path = this.#path(id, 'part');
+    try {
+      await writeFile(path, '', { flag: 'wx', mode: 0o600 });
+      await writeFile(this.#path(id, 'json'), JSON.stringify(plan), { flag: 'wx', mode: 0o600, flush: true });
+      await syncFolder(this.#folder);
+    } catch (error) {
+      throw asDiskFull(error);
+    }
+    const state = this.#add(id, plan, 0, this.#options.now());
+    state.hash = createHash('sha256');
+    return state;
+  }
+
+  find(id: string): PartialUpload | undefined {
+    return this.#states.get(id);
+  }
+
+  /**
+   * Adds a block that is known to be right. The block before it is on the disk when this returns, this one is on its way.
+   *
+   * @throws Refusal `upload-offset` when the upload does not stand at `offset` (any more), `upload-unknown`, `disk-full`
+   */
+  append(id: string, offset: number, block: readonly Uint8Array[]): Promise<void> {
+    return this.#inTurn(id, async (state) => {
+      if (state.offset !== offset) throw wrongOffset(state.offset, offset);
+      const { openFile = open } = this.#options;
+      const hash = state.hash?.copy();
+      let end = offset;
+      const handle = await openFile(state.path, 'r+').catch(rethrowFull);
+      try {
+        for (const chunk of block) {
+          hash?.update(chunk);
+          for (let done = 0; done < chunk.byteLength; ) {
+            const { bytesWritten } = await handle.write(chunk, done, chunk.byteLength - done, end);
+            done += bytesWritten;
+            end += bytesWritten;
+          }
+        }
+        await state.flushed;
+      } catch (error) {
+        // What was written behind the offset counts no more than before.
+        await handle.truncate(offset).finally(() => handle.close());
+        throw asDiskFull(error);
+      }
+      const flushed = handle.datasync().finally(() => handle.close());
+      flushed.catch(() => {}); // heard by the next block, or at the end
+      Object.assign(state, { hash, offset: end, flushed, touchedAt: this.#options.now() });
+    });
+  }
+
+  /**
+   * Hands the whole file to `work`, under its digest and on the disk. The upload is over when `work` succeeds, and when
+   * it fails for a reason for which `isFinal` holds; else it can be finished later.
+   */
+  async finish<T>(
+    id: string,
+    work: (path: string, sha256: string) => Promise<T>,
+    isFinal: (error: unknown) => boolean,
+  ): Promise<T> {
+    return this.#inTurn(id, async (state) => {
+      await state.flushed.catch(rethrowFull);
+      const sha256 = state.hash ? state.hash.copy().digest('hex') : await digestOf(state.path);
+      let isOver = true;
+      try {
+        return await work(state.path, sha256);
+      } catch (error) {
+        isOver = isFinal(error) || !(await isThere(state.path));
+        throw error;
+      } finally {
+        if (isOver) await this.#forget(state);
+      }
+    });
+  }
+
+  /** Gives an upload up. One that is not there is no error. */
+  async remove(id: string): Promise<void> {
+    const state = this.#states.get(id);
+    if (state === undefined) return;
+    await state.queue.catch(() => {});
+    await this.#forget(state);
+  }
+
+  /** When nothing is being written any more. */
+  async idle(): Promise<void> {
+    for (const state of this.#states.values()) {
+      await state.queue.catch(() => {});
+      await state.flushed.catch(() => {});
+    }
+  }
+
+  #inTurn<T>(id: string, work: (state: State) => Promise<T>): Promise<T> {
+    const state = this.#states.get(id);
+    if (state === undefined) return Promise.reject(gone(id));
+    const turn = state.queue
+      .catch(() => {})
+      .then(() => {
+        // It may have come to its end while this waited.
+        if (!this.#states.has(id)) throw gone(id);
+        return work(state);
+      });
+    state.queue = turn;
+    return turn;
+  }
+
+  async #recover(id: string): Promise<void> {
+    try {
+      const plan = JSON.parse(await readFile(this.#path(id, 'json'), 'utf8')) as UploadPlan; // written by `begin`
+      const { size, mtimeMs } = await stat(this.#path(id, 'part'));
+      if (size <= plan.byteLength) this.#add(id, plan, size, mtimeMs);
+    } catch {
+      // A process that died while it began the upload: nobody was told of it.
+    }
+  }
+
+  #add(id: string, plan: UploadPlan, offset: number, touchedAt: number): State {
+    const state: State = {
+      id,
+      plan,
+      path: this.#path(id, 'part'),
+      offset,
+      touchedAt,
+      hash: undefined,
+      flushed: Promise.resolve(),
+      queue: Promise.resolve(),
+    };
+    this.#states.set(id, state);
+    return state;
+  }
+
+  async #expire(): Promise<void> {
+    const oldest = this.#options.now() - KEEP_MS;
+    for (const state of this.#states.values()) if (state.touchedAt < oldest) await this.remove(state.id);
+  }
+
+  async #forget(state: State): Promise<void> {
+    this.#states.delete(state.id);
+    await state.flushed.catch(() => {});
+    await rm(this.#path(state.id, 'json'), { force: true });
+    await rm(state.path, { force: true });
+  }
+
+  #path(id: string, ending: 'json' | 'part'): string {
+    return join(this.#folder, `${id}.${ending}`);
+  }
+}
+
+function gone(id: string): Refusal {
+  return new Refusal('missing', 'upload-unknown', `there is no upload ${id} (any more): begin it again`);
+}
+
+function wrongOffset(actual: number, given: number): Refusal {
+  const message = `the upload stands at byte ${actual}, not at ${given}`;
+  return new Refusal('conflict', 'upload-offset', message, { offset: actual });
+}
+
+function rethrowFull(error: unknown): never {
+  throw asDiskFull(error);
+}
+
+async function digestOf(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  const handle = await open(path, 'r');
+  try {
+    for await (const chunk of handle.createReadStream({ highWaterMark: 1 << 20, autoClose: false })) {
+      hash.update(chunk as Buffer); // no encoding is set
+    }
+  } finally {
+    await handle.close();
+  }
+  return hash.digest('hex');
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
