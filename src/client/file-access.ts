@@ -1,7 +1,7 @@
 import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
 
 /** A file that is being written and can be read back before it becomes visible. */
-export interface CheckedSink extends ByteSink {
+interface CheckedSink extends ByteSink {
   readInto(offset: number, target: Uint8Array): number | Promise<number>;
 }
 

@@ -66,7 +66,7 @@ export interface HttpOptions {
 }
 
 /** Bytes to send. */
-export type RequestBody =
+type RequestBody =
   | {
       readonly byteLength: number;
       /** Called once per attempt; exactly `byteLength` bytes must come. */
