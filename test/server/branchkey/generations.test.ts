@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { startJobs } from '../../../dist/index.js';
+import { startJobs } from '../../../src/node/workers.ts';
 import { bearerPaths, loginPaths, paths } from '../../../src/wire/branchkey.ts';
 import {
   type AggregationBody,
@@ -84,7 +84,7 @@ interface Version {
 
 if (hasPythonModule('requests') && hasPythonModule('numpy')) {
   const harness = new Harness();
-  const jobs = startJobs({ threads: 2 });
+  const jobs = startJobs({ threads: 2, workerUrl: new URL('../../../dist/worker.js', import.meta.url) });
   let peer: Peer;
   let folder: string;
   test.before(async () => {
