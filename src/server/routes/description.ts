@@ -28,6 +28,7 @@ const link = {
   leaf: 'Whom the link was made for; empty for operators.',
   expires: 'Milliseconds since the epoch.',
   signature: 'HMAC-SHA256 of the three.',
+  format: 'Of the file, where the link has one.',
 };
 
 /** Every operation below `/cambium/v1`. */
@@ -292,9 +293,10 @@ export const operations: readonly Operation[] = [
     path: '/aggregations/{id}',
     summary: 'An aggregation, with a link to its file that works for five minutes.',
     who: 'operator or leaf',
+    query: { format: 'Of the file: npy (as it is stored), npz or safetensors.' },
     status: 200,
     answer: 'Aggregation',
-    codes: ['branch-other'],
+    codes: ['branch-other', 'query-invalid', 'format-unavailable'],
   },
   {
     method: 'post',
@@ -312,10 +314,15 @@ export const operations: readonly Operation[] = [
     summary: 'The file of an aggregation; ranges, ETag, Repr-Digest.',
     who: 'bearer of a signed link',
     query: link,
-    headers: { Range: 'One range of bytes.', 'If-Range': 'An ETag.' },
+    headers: {
+      Range: 'One range of bytes.',
+      'If-Range': 'An ETag.',
+      Accept:
+        'application/x-npy, application/x-npz or application/x-safetensors, for a link without a format.',
+    },
     status: 200,
     answer: 'bytes',
-    codes: ['link-invalid', 'link-expired', 'range-unsatisfiable'],
+    codes: ['link-invalid', 'link-expired', 'range-unsatisfiable', 'format-unavailable'],
   },
   {
     method: 'head',
