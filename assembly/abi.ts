@@ -48,6 +48,29 @@ export const MEAN_NO_INPUT = 8;
 /** Most inputs of a median or trimmed mean: rows have 15 bits in comparators, whose list would take 8 MB here. */
 export const ORDER_MAX_INPUTS = 32_768;
 
+// --- steps of the global model: rules and parameters ----------------------------------------------------------------
+
+export const STEP_RATE = 1;
+export const STEP_MOMENTUM = 2;
+export const STEP_ADAGRAD = 3;
+export const STEP_ADAM = 4;
+export const STEP_YOGI = 5;
+
+// A record of parameters, each f64, 8-byte aligned.
+/** What the difference to the average is multiplied by. */
+export const STEP_SCALE = 0;
+export const STEP_LEARNING_RATE = 8;
+export const STEP_BETA1 = 16;
+/** 1 - β1. */
+export const STEP_REST1 = 24;
+export const STEP_BETA2 = 32;
+/** 1 - β2. */
+export const STEP_REST2 = 40;
+export const STEP_TAU = 48;
+/** 1, or 0 where the average is one of differences to the model already. */
+export const STEP_ORIGIN = 56;
+export const STEP_PARAMETER_BYTES = 64;
+
 // --- readers of headers and pickles: what readNpyHeader, walkPickle and takeTensors answer ---------------------------
 
 /** All is read. */

@@ -9,3 +9,4 @@ export { abiVersion, arenaBase } from './module';
 export { trimmed, trimmedPlan, trimmedPlanBytes } from './order-trimmed';
 export { weightedMedian, weightedMedianPlan, weightedMedianPlanBytes } from './order-weighted';
 export { pairwiseDistances } from './pairwise';
+export { proximal, step } from './step';

@@ -70,6 +70,23 @@ export interface StrategyExports extends FoldExports {
     out: number,
     propagate: boolean,
   ): number;
+
+  /**
+   * Takes a step (a STEP_ rule) of n elements from the model x towards the average a: `a`, `m` and `v` are overwritten.
+   * False when a result is NaN or infinite.
+   */
+  step(
+    rule: number,
+    dtype: number,
+    parameters: number,
+    a: number,
+    x: number,
+    m: number,
+    v: number,
+    n: number,
+  ): number;
+  /** g += μ·(x - global) for n elements. False when a result is NaN or infinite. */
+  proximal(dtype: number, mu: number, g: number, x: number, global: number, n: number): number;
 }
 
 /** The first module: codecs and the mean. */

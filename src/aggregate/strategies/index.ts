@@ -1,8 +1,11 @@
 import { AggregationError } from '../../errors.ts';
+import { fedNova } from './fednova.ts';
 import { GEOMETRIC_MEDIAN_DEFAULTS, geometricMedian } from './geometric-median.ts';
 import { krum, multiKrum } from './krum.ts';
 import { mean } from './mean.ts';
 import { median, weightedMedian } from './median.ts';
+import { fedAdagrad, fedAdam, fedAvg, fedAvgM, fedYogi } from './optimisers.ts';
+import { buffered } from './staleness.ts';
 import type { Strategy, StrategyDefinition } from './strategy.ts';
 import { trimmedMean } from './trimmed-mean.ts';
 
@@ -17,22 +20,38 @@ export const strategies = {
   krum,
   multiKrum,
   geometricMedian,
+  fedAvg,
+  fedAvgM,
+  fedAdagrad,
+  fedAdam,
+  fedYogi,
+  fedNova,
+  buffered,
 } as const;
 
 /** The same by the names that commands and policies use. */
 const DEFINITIONS: readonly StrategyDefinition[] = [
-  { name: 'mean', parameters: {}, make: () => mean },
-  { name: 'median', parameters: {}, make: () => median },
-  { name: 'weighted-median', parameters: {}, make: () => weightedMedian },
-  { name: 'trimmed-mean', parameters: { trim: null }, make: ({ trim }) => trimmedMean({ trim: trim! }) }, // settled
-  { name: 'krum', parameters: { byzantine: null }, make: ({ byzantine }) => krum({ byzantine: byzantine! }) },
-  {
-    name: 'multi-krum',
-    parameters: { byzantine: null, select: null },
-    make: ({ byzantine, select }) => multiKrum({ byzantine: byzantine!, select: select! }),
-  },
-  { name: 'geometric-median', parameters: GEOMETRIC_MEDIAN_DEFAULTS, make: geometricMedian },
+  define('mean', {}, () => mean),
+  define('median', {}, () => median),
+  define('weighted-median', {}, () => weightedMedian),
+  define('trimmed-mean', { trim: null }, trimmedMean),
+  define('krum', { byzantine: null }, krum),
+  define('multi-krum', { byzantine: null, select: null }, multiKrum),
+  define('geometric-median', GEOMETRIC_MEDIAN_DEFAULTS, geometricMedian),
+  define('fedavg', { learningRate: null }, fedAvg),
+  define('fedavgm', { learningRate: 1, momentum: 0.9 }, fedAvgM),
+  define('fedadagrad', { learningRate: null, beta1: 0, tau: 1e-3 }, fedAdagrad),
+  define('fedadam', { learningRate: null, beta1: 0.9, beta2: 0.99, tau: 1e-3 }, fedAdam),
+  define('fedyogi', { learningRate: null, beta1: 0.9, beta2: 0.99, tau: 1e-3 }, fedYogi),
 ];
+
+function define<K extends string>(
+  name: string,
+  parameters: Readonly<Record<K, number | null>>,
+  make: (parameters: Readonly<Record<K, number>>) => Strategy,
+): StrategyDefinition {
+  return { name, parameters, make };
+}
 
 /** Names of the rules, in the order of the documentation. */
 export const STRATEGY_NAMES: readonly string[] = DEFINITIONS.map(({ name }) => name);

@@ -39,9 +39,28 @@ export interface MeasureSpec {
 }
 
 /** What becomes of the combined elements when there is a global model. */
-export type StepSpec =
-  /** x + rate·(combined − x) with the rate that was settled; at the rate 1 what was combined, as it is. */
-  { readonly kind: 'rate' };
+export type StepSpec = (
+  | RateSpec
+  /** Gradient descent with momentum. */
+  | { readonly kind: 'momentum'; readonly learningRate: number; readonly beta1: number }
+  /** Adaptive rates. */
+  | {
+      readonly kind: 'adagrad' | 'adam' | 'yogi';
+      readonly learningRate: number;
+      readonly beta1: number;
+      /** Not of adagrad. */
+      readonly beta2?: number | undefined;
+      readonly tau: number;
+    }
+) & {
+  /** The inputs are differences to the global model, not models. */
+  readonly differences?: boolean | undefined;
+};
+
+/** x + s·(average - x), s being the rate that was settled; 1 leaves the average as it is. */
+interface RateSpec {
+  readonly kind: 'rate';
+}
 
 /** What a rule knows before it looks at elements. */
 export interface SettleContext {
