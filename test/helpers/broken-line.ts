@@ -1,0 +1,100 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import { encodeUpdate } from '../../src/client/weights.ts';
+import { Client } from '../../src/node/client.ts';
+import { startJobs } from '../../src/node/workers.ts';
+import { tensorOf } from '../../src/tensor/tensor.ts';
+import { paths, type RoundBody } from '../../src/wire/cambium.ts';
+import { Harness } from '../server/harness.ts';
+import { HastyClock } from './clock.ts';
+import { FaultProxy, type Faults } from './fault-proxy.ts';
+import { sha256Of } from './leaf-server.ts';
+import { Random } from './random.ts';
+
+/** What a broken line may cost for each cut, and besides: headers, answers, links asked for again. */
+const PER_CUT = (1 << 20) + (16 << 10);
+
+/**
+ * Sends an update of so many bytes to a server over a bad line, lets it be aggregated, and brings the aggregation back
+ * over the same line: nothing is spoiled, counted twice or sent again beyond a block for each fault.
+ */
+export async function crossBrokenLine(seed: number, elements: number, faults: Faults): Promise<void> {
+  const random = new Random(seed);
+  const folder = await mkdtemp(join(tmpdir(), 'cambium-line-'));
+  const jobs = startJobs({ threads: 1, workerUrl: new URL('../../dist/worker.js', import.meta.url) });
+  const harness = await new Harness().start({ jobs });
+  const lines: FaultProxy[] = [];
+  try {
+    const branch = await harness.branch(2);
+    const path = join(folder, 'update.npy');
+    const values = Float32Array.from({ length: elements }, () => random.integer(-1000, 1000));
+    const bytes = await encodeUpdate({ weighting: 1, tensors: [tensorOf(values)] });
+    await writeFile(path, bytes);
+
+    const up = await FaultProxy.start(harness.server.url, random, faults);
+    lines.push(up);
+    const retry = { attempts: 20 };
+    const clock = new HastyClock();
+    const sender = new Client({ ...branch.leaves[0]!, server: up.url }, { clock, retry });
+    const receipt = await sender.fileUpload(path);
+    await sender.close();
+    assert.is(receipt.sha256, sha256Of(bytes));
+    const faultsUp = up.cuts + up.corrupted;
+    assert.ok(up.up <= bytes.byteLength * 1.01 + faultsUp * PER_CUT, `${up.up} bytes up, ${faultsUp} faults`);
+
+    const other = new Client(branch.leaves[1]!, { clock });
+    await other.fileUpload(path);
+    const id = await other.queue.get();
+    await other.close();
+    const rounds = await harness.operate<{ items: RoundBody[] }>('GET', paths.rounds(branch.id));
+    const done = rounds.body.items.find(({ status }) => status === 'done');
+    assert.is(done?.updates.length, 2, 'every update counts once');
+    assert.is(rounds.body.items.find(({ status }) => status === 'open')?.updates.length, 0);
+
+    // Links lead where the server says, so the line for them is the public address.
+    const down = await FaultProxy.start(harness.server.url, random, faults);
+    lines.push(down);
+    const receiver = new Client(
+      { ...branch.leaves[0]!, server: down.url },
+      {
+        clock,
+        retry,
+        fetch: (input, init) =>
+          fetch(
+            new Request(
+              String((input as Request).url ?? input).replace(harness.server.url, down.url),
+              input as Request,
+            ),
+            init,
+          ),
+      },
+    );
+    const to = join(folder, 'model.npy');
+    const download = await receiver.fileDownload(id, { to });
+    await receiver.close();
+    const model = await readFile(to);
+    assert.is(download.sha256, sha256Of(model));
+    // The mean of twice the same is the same; only the weighting in front of it differs.
+    const payload = values.byteLength;
+    assert.ok(
+      Buffer.from(values.buffer).equals(
+        model.subarray(download.layout.tensors[0]!.byteOffset!).subarray(0, payload),
+      ),
+    );
+    const whole = model.byteLength * (1 + down.corrupted);
+    assert.ok(down.down <= whole * 1.01 + down.cuts * PER_CUT, `${down.down} bytes down, ${down.cuts} cuts`);
+    console.log(
+      `      ${bytes.byteLength} bytes up with ${up.cuts} cuts, ${up.corrupted} changed bytes: ${up.up} on the line; ` +
+        `${model.byteLength} down with ${down.cuts} cuts: ${down.down}`,
+    );
+    if (faults.cuts !== undefined)
+      assert.ok(up.cuts >= faults.cuts && down.cuts >= faults.cuts, 'too few cuts');
+  } finally {
+    for (const line of lines) await line.close();
+    await harness.end();
+    await jobs.close();
+    await rm(folder, { recursive: true });
+  }
+}

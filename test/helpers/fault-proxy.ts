@@ -1,0 +1,107 @@
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import type { Random } from './random.ts';
+
+export interface Faults {
+  /** Connections are cut after a random number of bytes, so many on average; never, unless given. */
+  readonly cutAfter?: number;
+  /** Cuts in all; then the line is good. */
+  readonly cuts?: number;
+  /** One in so many chunks has a byte changed in its middle. Only chunks too large to be headers are. */
+  readonly corruptOneIn?: number;
+  /** One in so many chunks waits until a later turn of the event loop. */
+  readonly delayOneIn?: number;
+  /** Chunks are passed on in pieces of this many bytes. */
+  readonly pieces?: number;
+}
+
+/** Chunks below this may be headers, where a changed byte makes another request of them. */
+const BULK = 16 << 10;
+
+/**
+ * A line with faults between a client and a server, by a seeded die. It counts what the server sent and got, so that a
+ * test can tell what came again.
+ */
+export class FaultProxy {
+  up = 0;
+  down = 0;
+  cuts = 0;
+  corrupted = 0;
+  connections = 0;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+
+  private constructor(target: URL, random: Random, faults: Faults) {
+    this.#server = createServer((near) => {
+      this.connections++;
+      const far = connect(Number(target.port), target.hostname);
+      for (const socket of [near, far]) {
+        this.#sockets.add(socket);
+        socket.on('error', () => {});
+        socket.once('close', () => {
+          this.#sockets.delete(socket);
+          near.destroy();
+          far.destroy();
+        });
+      }
+      const { cutAfter, cuts: cutsLeft = Number.POSITIVE_INFINITY } = faults;
+      let left = cutAfter === undefined ? Number.POSITIVE_INFINITY : random.integer(1, 2 * cutAfter);
+      const pass = (from: Socket, to: Socket, count: (bytes: number) => void) => {
+        from.on('data', async (chunk: Buffer) => {
+          from.pause();
+          if (this.cuts >= cutsLeft) left = Number.POSITIVE_INFINITY;
+          const bytes = chunk.subarray(0, left);
+          left -= bytes.byteLength;
+          count(bytes.byteLength);
+          if (
+            chunk.byteLength >= BULK &&
+            faults.corruptOneIn &&
+            random.integer(1, faults.corruptOneIn) === 1
+          ) {
+            bytes[bytes.byteLength >> 1]! ^= 1 << random.integer(0, 7);
+            this.corrupted++;
+          }
+          if (faults.delayOneIn && random.integer(1, faults.delayOneIn) === 1)
+            await turns(random.integer(1, 20));
+          const size = faults.pieces ?? bytes.byteLength;
+          for (let at = 0; at < bytes.byteLength && !to.destroyed; at += size) {
+            const isFree = to.write(bytes.subarray(at, at + size));
+            if (!isFree) await new Promise((resolve) => to.once('drain', resolve).once('close', resolve));
+          }
+          if (left <= 0) {
+            this.cuts++;
+            // Half of them as a line does that breaks, half as a machine that goes down in good order.
+            if (random.integer(0, 1)) near.resetAndDestroy();
+            else near.destroy();
+            far.resetAndDestroy();
+          } else from.resume();
+        });
+      };
+      pass(near, far, (bytes) => {
+        this.up += bytes;
+      });
+      pass(far, near, (bytes) => {
+        this.down += bytes;
+      });
+    });
+  }
+
+  static async start(target: string, random: Random, faults: Faults): Promise<FaultProxy> {
+    const proxy = new FaultProxy(new URL(target), random, faults);
+    await new Promise<void>((resolve) => proxy.#server.listen(0, '127.0.0.1', resolve));
+    return proxy;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`; // it listens on a port
+  }
+
+  close(): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy();
+    return new Promise((resolve) => this.#server.close(() => resolve()));
+  }
+}
+
+/** Lets others go first, so many times. */
+async function turns(count: number): Promise<void> {
+  for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve));
+}
