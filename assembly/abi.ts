@@ -212,3 +212,39 @@ export const REASON_STATE_ENTRY = 32;
 
 /** Elements that are summed in one go, so ranges begin on their borders; the sums of chunks are added in their order. */
 export const CHUNK = 4_096;
+
+// --- partial sums: statuses, records and residues --------------------------------------------------------------------
+
+/** Done: 0 or more are bytes of residues. A refusal is answered as the negative of one of the following. */
+export const PARTIAL_NON_FINITE = 1;
+/** A sum that binary64 cannot hold, or a mean that the dtype cannot: no sum of elements of the dtype is like that. */
+export const PARTIAL_RANGE = 2;
+/** What is taken out was not in: more elements that are -0 than there are leaves. */
+export const PARTIAL_MISMATCH = 3;
+/** A residue that is not small beside the sum that it belongs to. */
+export const PARTIAL_RESIDUE = 4;
+
+/** Elements that have one block of residues. */
+export const PARTIAL_CHUNK = 4096;
+/** Most parts of one element behind the first: 2274 bits in parts of 53, and the count of zeros. */
+export const PARTIAL_PARTS = 46;
+
+// An input of partialFold: 8-byte aligned.
+/** f64: what its elements are multiplied by: a weighting, or 1 or -1 of a partial sum. */
+export const PARTIAL_WEIGHT = 0;
+/** f64: the leaves that it has, negative when they are taken out. */
+export const PARTIAL_LEAVES = 8;
+/** u32: address of its elements, binary64 and 8-byte aligned. */
+export const PARTIAL_VALUES = 16;
+/** u32: address of its residues, 0 for none. */
+export const PARTIAL_BLOCK = 20;
+/** u32: 1 for a partial sum, 0 for elements of a leaf. */
+export const PARTIAL_IS_SUM = 24;
+/** Behind it stands what the fold keeps itself. */
+export const PARTIAL_INPUT_BYTES = 40;
+
+/** Bytes of a prepared total. */
+export const PARTIAL_TOTAL_BYTES = 128;
+
+/** Values of float64 and complex128 are multiplied by 2^-60 in partial sums: weighted ones may be beyond binary64. */
+export const PARTIAL_SCALE = 60;

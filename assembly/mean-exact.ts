@@ -40,8 +40,9 @@ const MASK: u64 = 0xffffffff;
 const LIMB: f64 = 4294967296.0;
 
 // The widest case, binary64 with a wide plan: 8 limbs below S (a quotient can be 2^-169 and needs 53 bits), 2046 bits of
-// exponents, 53 of an element, 192 of W, then room that a product with leading zero limbs touches.
-const LIMBS: i32 = 88;
+// exponents, 53 of an element, 192 of W, then room that a product with leading zero limbs touches. Partial sums (partial-
+// exact) want more below and above: 2273 bits of exponents, 116 of fractions of weightings, 60 of another scale.
+const LIMBS: i32 = 104;
 
 // Two limbs below the first are always zero: `ratio` reads the three highest ones.
 const STORE: usize = memory.data(8 * (LIMBS + 2), 16);
@@ -123,10 +124,7 @@ export function storeBits(p: usize, bytes: u32, bits: u64): void {
 
 /** The bits of the mean of the elements `at` bytes behind the addresses in `inputs`. */
 export function exactMean(dtype: u32, plan: usize, inputs: usize, at: usize): u64 {
-  size = elementSize(dtype);
-  precision = floatPrecision(dtype);
-  signed = isSigned(dtype);
-
+  openDType(dtype);
   const k = load<u32>(plan, PLAN_K);
   const sign = (<u64>1) << (8 * size - 1);
   let base = i32.MAX_VALUE;
@@ -143,9 +141,7 @@ export function exactMean(dtype: u32, plan: usize, inputs: usize, at: usize): u6
 
   // Bits below S.
   const below = load<u32>(plan, PLAN_WIDE) ? 256 : 128;
-  count = ((below + highest - base + 64) >> 5) + <i32>load<u32>(plan, PLAN_LIMB_COUNT) + 2;
-  const end = ACC + ((<usize>(count + 5)) << 3);
-  for (let p = ACC; p < end; p += 16) v128.store(p, i64x2.splat(0)); // quicker than memory.fill for so few
+  openLimbs(((below + highest - base + 64) >> 5) + <i32>load<u32>(plan, PLAN_LIMB_COUNT) + 2);
   const mantissas = planMantissas(plan);
   const shifts = planShifts(plan);
   for (let j: u32 = 0; j < k; j++) {
@@ -154,14 +150,31 @@ export function exactMean(dtype: u32, plan: usize, inputs: usize, at: usize): u6
     const shift = <i32>load<u32>(shifts + ((<usize>j) << 2));
     addProduct(magnitude, load<u64>(mantissas + ((<usize>j) << 3)), below + exponent - base + shift, minus);
   }
-  negative = false;
   normalize(below >> 5);
-  if (top < 0) return 0;
+  return top < 0 ? 0 : roundQuotient(plan, below, base);
+}
+
+/** Prepares for a quotient in the dtype, which is not complex. */
+export function openDType(dtype: u32): void {
+  size = elementSize(dtype);
+  precision = floatPrecision(dtype);
+  signed = isSigned(dtype);
+}
+
+/** Begins a sum of `limbs` limbs. */
+export function openLimbs(limbs: i32): void {
+  count = limbs;
+  negative = false;
+  const end = ACC + ((<usize>(count + 5)) << 3);
+  for (let p = ACC; p < end; p += 16) v128.store(p, i64x2.splat(0)); // quicker than memory.fill for so few
+}
+
+/** The bits of the sum / W in the dtype; the sum is normalized and not zero, and its bit `below` means 2^base of the smallest numbers. */
+export function roundQuotient(plan: usize, below: i32, base: i32): u64 {
   const isNegative = negative;
   negative = false;
-
   if (precision === 0) {
-    const q = divide(plan, below);
+    const q = divide(plan, below - base);
     return isNegative ? 0 - q : q;
   }
   // The quotient's last digit: `precision` bits from its first one, but not below the dtype's smallest number.
@@ -169,7 +182,22 @@ export function exactMean(dtype: u32, plan: usize, inputs: usize, at: usize): u6
   const q = divide(plan, last);
   // A biased exponent of 0 and of 1 have the same unit, and a Q of `precision` bits carries into the exponent by itself.
   const bits = ((<u64>(last - below + base)) << (precision - 1)) + q;
-  return isNegative ? bits | sign : bits;
+  return isNegative ? bits | ((<u64>1) << (8 * size - 1)) : bits;
+}
+
+/** Position of the highest digit of the normalized sum, -1 for zero. */
+export function highestDigit(): i32 {
+  return top < 0 ? -1 : 32 * top + 63 - <i32>clz(load<u64>(ACC + ((<usize>top) << 3)));
+}
+
+/** Whether the normalized sum is below zero. */
+export function isSumNegative(): bool {
+  return negative;
+}
+
+/** A digit in base 2^32 of the magnitude of the normalized sum. */
+export function limb(i: i32): u64 {
+  return load<u64>(ACC + ((<usize>i) << 3));
 }
 
 /** Reads one element into magnitude, exponent and minus. */
@@ -194,7 +222,7 @@ function read(p: usize): void {
 }
 
 /** Limbs += or -= x·y·2^position, without carries. */
-function addProduct(x: u64, y: u64, position: i32, subtract: bool): void {
+export function addProduct(x: u64, y: u64, position: i32, subtract: bool): void {
   const p = ACC + ((<usize>(position >> 5)) << 3);
   const s = <u64>(position & 31);
   const low = (x & MASK) << s;
@@ -242,7 +270,7 @@ function addMultiple(plan: usize, x: u64, position: i32, subtract: bool): void {
 }
 
 /** Propagates the carries: limbs become digits, the sign goes to `negative`. Limbs below `low` are digits already. */
-function normalize(low: i32): void {
+export function normalize(low: i32): void {
   const end = ACC + ((<usize>count) << 3);
   let carry: i64 = 0;
   for (let p = ACC + ((<usize>low) << 3); p < end; p += 8) {

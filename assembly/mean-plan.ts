@@ -187,7 +187,7 @@ function storeTails(plan: usize, k: u32): void {
   for (let i: u32 = 0; i < k; i++) store<u32>(table + ((<usize>i) << 2), <u32>blocks + i * <u32>TAIL_BYTES);
 }
 
-function countLimbs(plan: usize): void {
+export function countLimbs(plan: usize): void {
   let count = 6;
   while (load<u32>(plan + PLAN_LIMBS + ((<usize>(count - 1)) << 2)) === 0) count--;
   store<u32>(plan, count, PLAN_LIMB_COUNT);
@@ -235,7 +235,7 @@ function isAboveLimit(limbs: usize): bool {
 }
 
 /** limbs >>= shift; no bit that is set gets lost. */
-function shiftRight(limbs: usize, shift: i32): void {
+export function shiftRight(limbs: usize, shift: i32): void {
   const skip = (<usize>(shift >> 5)) << 2;
   for (let at: usize = 0; at < 24; at += 4) {
     const from = at + skip;
@@ -246,7 +246,7 @@ function shiftRight(limbs: usize, shift: i32): void {
 }
 
 /** Nearest binary64 of limbs, ties to even. */
-function nearest(limbs: usize): f64 {
+export function nearest(limbs: usize): f64 {
   let top: i32 = 5;
   while (top > 1 && load<u32>(limbs + ((<usize>top) << 2)) === 0) top--;
   // The three highest limbs as 64 bits that begin with a 1 (unless all is in 64 bits), the rest as a sticky bit.

@@ -99,7 +99,7 @@ function widen(bits: u32, isBrain: bool): f64 {
 }
 
 /** Bits of x >= 0 rounded to the dtype, ties to even; x does not overflow it. */
-function narrow(x: f64, isBrain: bool): u32 {
+export function narrow(x: f64, isBrain: bool): u32 {
   // The unit in the last place is 2^(e - precision + 1), but not below the smallest number.
   const e = <i32>(reinterpret<u64>(x) >> 52) - 1023;
   const unit = isBrain ? max(e - 7, -133) : max(e - 10, -24);

@@ -9,4 +9,7 @@ export { abiVersion, arenaBase } from './module';
 export { trimmed, trimmedPlan, trimmedPlanBytes } from './order-trimmed';
 export { weightedMedian, weightedMedianPlan, weightedMedianPlanBytes } from './order-weighted';
 export { pairwiseDistances } from './pairwise';
+export { partialFold, partialPlace, partialTerms } from './partial';
+export { checkResidues, residueRoomBytes } from './partial-block';
+export { partialFinish, partialTotal } from './partial-finish';
 export { proximal, step } from './step';

@@ -87,6 +87,40 @@ export interface StrategyExports extends FoldExports {
   ): number;
   /** g += μ·(x - global) for n elements. False when a result is NaN or infinite. */
   proximal(dtype: number, mu: number, g: number, x: number, global: number, n: number): number;
+
+  /** Elements (not complex) as binary64: n numbers, of a 64-bit integer 2n. Room for three numbers more. */
+  partialTerms(dtype: number, from: number, n: number, to: number): void;
+  /** Sums k inputs of PARTIAL_INPUT_BYTES each. Bytes of residues, or the negative of a PARTIAL_ status. */
+  partialFold(
+    inputs: number,
+    k: number,
+    n: number,
+    bits: number,
+    limit: number,
+    leaves: number,
+    out: number,
+    room: number,
+    block: number,
+    propagate: boolean,
+  ): number;
+  /** The element that the last refusal of partialFold or partialFinish is about. */
+  partialPlace(): number;
+  /** Prepares a total weighting: six uint32 at `total` in units of 2^-116. */
+  partialTotal(total: number): void;
+  /** Divides n sums into elements of a dtype (not complex). 0, or the negative of a PARTIAL_ status. */
+  partialFinish(
+    dtype: number,
+    total: number,
+    sums: number,
+    block: number,
+    n: number,
+    out: number,
+    propagate: boolean,
+  ): number;
+  /** The position of the first wrong byte of a block of residues, -1 when it may be used. */
+  checkResidues(block: number, bytes: number, n: number, leaves: number): number;
+  /** Bytes of the room in which residues are collected. */
+  residueRoomBytes(): number;
 }
 
 /** The first module: codecs and the mean. */
