@@ -79,9 +79,16 @@ interface Entry {
  *   `weights-form` for a weighting that is no number
  */
 export async function readSafetensorsLayout(source: ByteSource): Promise<Layout> {
+  return (await readSafetensors(source)).layout;
+}
+
+/** The same, and the metadata of the file. */
+export async function readSafetensors(
+  source: ByteSource,
+): Promise<{ readonly layout: Layout; readonly metadata: ReadonlyMap<string, string> }> {
   const header = await readHeader(source);
   const dataBegin = 8 + header.byteLength;
-  const { entries, weighting } = new HeaderReader(header, source.name).read();
+  const { entries, weighting, metadata } = new HeaderReader(header, source.name).read();
   // Stable: tensors without elements stay in the order of the header.
   entries.sort((a, b) => a.begin - b.begin || a.end - b.end);
   let end = 0;
@@ -107,7 +114,7 @@ export async function readSafetensorsLayout(source: ByteSource): Promise<Layout>
       offset: Math.min(dataBegin + end, source.byteLength),
     });
   }
-  return {
+  const layout: Layout = {
     format: 'safetensors',
     weighting: weighting?.value ?? null,
     weightingType: weighting?.type ?? null,
@@ -124,6 +131,7 @@ export async function readSafetensorsLayout(source: ByteSource): Promise<Layout>
     ),
     byteLength: source.byteLength,
   };
+  return { layout, metadata };
 }
 
 /** The entries by position and without names, where their names say positions and nothing else. */
@@ -168,30 +176,36 @@ class HeaderReader {
     this.#json = new JsonReader(header, (at, sentence) => this.#refuse('st-json', sentence, at));
   }
 
-  read(): { entries: Entry[]; weighting: { value: number; type: 'int' | 'float' } | null } {
+  read(): {
+    entries: Entry[];
+    weighting: { value: number; type: 'int' | 'float' } | null;
+    metadata: Map<string, string>;
+  } {
+    const metadata = new Map<string, string>();
     const json = this.#json;
     const entries: Entry[] = [];
     const seen = new Set<string>();
     let weighting = null;
     for (const { key, at } of json.members()) {
       this.#checkNew(seen, key, at);
-      if (key === METADATA) weighting = this.#readMetadata();
+      if (key === METADATA) weighting = this.#readMetadata(metadata);
       else {
         entries.push(this.#readEntry(key, at));
         this.#tensor = undefined;
       }
     }
     if (!json.atEnd()) this.#refuse('st-json', 'something follows the object that the header is', json.at);
-    return { entries, weighting };
+    return { entries, weighting, metadata };
   }
 
-  #readMetadata() {
+  #readMetadata(metadata: Map<string, string>) {
     let weighting = null;
     const seen = new Set<string>();
     for (const { key, at } of this.#json.members()) {
       this.#checkNew(seen, key, at);
       const valueAt = this.#json.at;
       const text = this.#json.readText();
+      metadata.set(key, text);
       if (key === WEIGHTING) weighting = this.#weightingOf(text, valueAt);
     }
     return weighting;
@@ -317,10 +331,14 @@ function lengthOf(shape: readonly number[], dtype: DType): number | undefined {
  *
  * Tensors without a name are called `layer_0`, `layer_1`, … by their positions.
  *
+ * @param metadata goes into the header as it is, besides the weighting
  * @throws RangeError for a dtype that the format does not have, names that repeat or mean something else, a weighting
  *   that is no finite number, and a header of more than 100,000,000 bytes
  */
-export function encodeSafetensors({ weighting, weightingType, tensors }: WeightsSpec): Encoding {
+export function encodeSafetensors(
+  { weighting, weightingType, tensors }: Omit<WeightsSpec, 'format'>,
+  metadata: Readonly<Record<string, string>> = {},
+): Encoding {
   const named = tensors.map(nameEntry);
   const names = new Set(named.map(({ name }) => name));
   if (names.size < named.length) {
@@ -328,10 +346,9 @@ export function encodeSafetensors({ weighting, weightingType, tensors }: Weights
     throw new RangeError(`two tensors are called ${JSON.stringify(twice?.name)}`);
   }
   const sorted = [...named].sort((a, b) => b.rank - a.rank || compareUtf8(a.name, b.name));
-  const members =
-    weighting === null
-      ? []
-      : [`"${METADATA}":{"${WEIGHTING}":"${spellWeighting(weighting, weightingType)}"}`];
+  const known =
+    weighting === null ? metadata : { [WEIGHTING]: spellWeighting(weighting, weightingType), ...metadata };
+  const members = Object.keys(known).length === 0 ? [] : [`"${METADATA}":${JSON.stringify(known)}`];
   const payloads: { offset: number; byteLength: number }[] = [];
   let end = 0;
   for (const { name, dtypeName, shape, byteLength, position } of sorted) {
