@@ -343,4 +343,151 @@ test('a sum is the exact rational, in parts that are each the nearest number of 
   core.close();
 });
 
+/** One float64 number of sums for direct calls: the status is answered by name. */
+function foldSums(
+  core: Core<StrategyExports>,
+  sums: readonly (readonly [hi: number, sign: number])[],
+  propagate = false,
+) {
+  return core.scope(() => {
+    const terms = sums.map(([hi, sign]) => {
+      const values = core.take(8);
+      core.view(values, 8).setFloat64(0, hi, true);
+      return { weight: sign, leaves: sign, values, block: 0, isSum: true };
+    });
+    const room = takePartialRoom(core, terms.length);
+    const leaves = sums.reduce((sum, [, sign]) => sum + sign, 0);
+    const answer = foldPartial(core, room, partialKind(DTYPES.float64.code), terms, 1, 0, leaves, propagate);
+    return typeof answer === 'number' ? core.view(room.sums, 8).getFloat64(0, true) : answer.code;
+  });
+}
+
+for (const [name, sums, propagate, expected] of [
+  ['NaN', [[Number.NaN, 1]], false, 'non-finite'],
+  [
+    'infinity that may go on',
+    [
+      [Infinity, 1],
+      [1, 1],
+    ],
+    true,
+    Infinity,
+  ],
+  [
+    'infinities of both signs',
+    [
+      [Infinity, 1],
+      [-Infinity, 1],
+    ],
+    true,
+    Number.NaN,
+  ],
+  [
+    'infinity taken out',
+    [
+      [1, 1],
+      [1, 1],
+      [Infinity, -1],
+    ],
+    true,
+    'non-finite',
+  ],
+  [
+    'a sum beyond binary64',
+    [
+      [Number.MAX_VALUE, 1],
+      [Number.MAX_VALUE, 1],
+    ],
+    false,
+    'partial-range',
+  ],
+  [
+    'beyond it on the way only',
+    [
+      [Number.MAX_VALUE, 1],
+      [Number.MAX_VALUE, 1],
+      [-Number.MAX_VALUE, 1],
+    ],
+    false,
+    Number.MAX_VALUE,
+  ],
+  [
+    'a -0 taken out that was not in',
+    [
+      [0, 1],
+      [0, 1],
+      [-0, -1],
+    ],
+    false,
+    'partial-mismatch',
+  ],
+  [
+    '-0 alone',
+    [
+      [-0, 1],
+      [-0, 1],
+    ],
+    false,
+    -0,
+  ],
+  [
+    '-0 beside 0',
+    [
+      [-0, 1],
+      [0, 1],
+    ],
+    false,
+    0,
+  ],
+] as const) {
+  test(`sums: ${name}`, async () => {
+    const core = await openStrategies(ARENA);
+    assert.ok(Object.is(foldSums(core, sums, propagate), expected));
+    core.close();
+  });
+}
+
+test('residues of a hostile file are refused at the byte that is wrong', async () => {
+  const core = await openStrategies(ARENA);
+  const block = (
+    t: number,
+    dense: number,
+    values: readonly number[],
+    places: readonly number[],
+    rest = 0,
+  ) => {
+    const length = 8 + 8 * values.length + Math.ceil(places.length / 4) * 8;
+    const view = new DataView(new ArrayBuffer(length));
+    view.setUint32(0, t, true);
+    view.setUint32(4, dense, true);
+    for (const [i, value] of values.entries()) view.setFloat64(8 + 8 * i, value, true);
+    for (const [i, place] of places.entries()) view.setUint16(8 + 8 * values.length + 2 * i, place, true);
+    if (rest > 0) view.setUint8(length - 1, rest);
+    return new Uint8Array(view.buffer);
+  };
+  const at = (bytes: Uint8Array, n = 3, leaves = 4) =>
+    core.scope(() => core.exports.checkResidues(put(core, bytes), bytes.byteLength, n, leaves));
+  for (const [name, bytes, expected] of [
+    ['good', block(2, 0, [1, 2], [0, 8]), -1],
+    ['good, with an array', block(1, 1, [1, 0, 3, 2], [4]), -1],
+    ['good, several parts of one element', block(3, 0, [1, 0.5, 2], [4, 4, 6]), -1],
+    ['too short', new Uint8Array(8), 0],
+    ['a count that does not match', block(3, 0, [1, 2], [0, 8]), 0],
+    ['a count beyond all bounds', block(0xffffffff, 0, [1, 2], [0, 8]), 0],
+    ['an unknown flag', block(2, 2, [1, 2], [0, 8]), 4],
+    ['an index out of range', block(2, 0, [1, 2], [0, 12]), 26],
+    ['indices that fall', block(2, 0, [1, 2], [8, 4]), 26],
+    ['an unknown kind', block(2, 0, [1, 2], [0, 11]), 26],
+    ['zero', block(2, 0, [1, 0], [0, 8]), 16],
+    ['NaN', block(2, 0, [Number.NaN, 1], [0, 8]), 8],
+    ['infinity in the array', block(1, 1, [1, Infinity, 3, 2], [4]), 16],
+    ['more zeros than leaves', block(1, 0, [4], [2]), 8],
+    ['a count of zeros that is not whole', block(1, 0, [1.5], [2]), 8],
+    ['bytes behind the end', block(2, 0, [1, 2], [0, 8], 7), 31],
+  ] as const) {
+    assert.is(at(bytes), expected, name);
+  }
+  core.close();
+});
+
 test.run();
