@@ -1,4 +1,6 @@
 // Exact partial sums: random trees of leaves, merged and taken apart again, against the flat mean, bit for bit.
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Core, openStrategies } from '../../src/core/core.ts';
@@ -15,6 +17,8 @@ import {
   takePartialRoom,
   totalOf,
 } from '../../src/core/partial.ts';
+import { readTensors } from '../../src/formats/read.ts';
+import { memorySource } from '../../src/tensor/bytes.ts';
 import { DTYPES, type DType, itemSize } from '../../src/tensor/dtypes.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { Random, testSeed } from '../helpers/random.ts';
@@ -487,6 +491,51 @@ test('residues of a hostile file are refused at the byte that is wrong', async (
   ] as const) {
     assert.is(at(bytes), expected, name);
   }
+  core.close();
+});
+
+interface FedavgSet {
+  readonly set: string;
+  readonly inputs: readonly { readonly leaf: string; readonly file: string }[];
+  readonly outcome: 'ok' | 'error';
+  readonly expected: readonly {
+    readonly correctly_rounded: string;
+    readonly same_dtype_half_even?: string;
+  }[];
+  readonly non_finite?: readonly unknown[];
+}
+
+const fixture = (name: string) =>
+  readFileSync(fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url)));
+
+test('every averaging case of fedavg.json through random trees', async () => {
+  const random = new Random(seed);
+  const core = await openStrategies(ARENA);
+  const { sets } = JSON.parse(fixture('fedavg.json').toString()) as { sets: FedavgSet[] };
+  let elements = 0;
+  for (const { set, inputs, expected } of sets.filter((one) => one.outcome === 'ok' && !one.non_finite)) {
+    const updates = await Promise.all(
+      inputs.map(async ({ file }) => readTensors(memorySource(fixture(file), file))),
+    );
+    const counting = updates.filter(({ weighting }) => weighting !== 0);
+    for (const [t, { correctly_rounded, same_dtype_half_even }] of expected.entries()) {
+      const { dtype, data } = counting[0]!.tensors[t]!;
+      const size = itemSize(dtype);
+      const mean = Buffer.from(same_dtype_half_even ?? correctly_rounded, 'base64');
+      for (let at = 0; at < data.byteLength; at += 4096 * size) {
+        const end = Math.min(data.byteLength, at + 4096 * size);
+        const leaves = counting.map(({ weighting, tensors }) => ({
+          bytes: tensors[t]!.data.subarray(at, end),
+          weighting: weighting ?? 1,
+        }));
+        const count = (end - at) / size;
+        const sum = tree(core, random, dtype, random.shuffle(leaves), count);
+        sameBytes(finish(core, dtype, sum, count), mean.subarray(at, end), `${set}, tensor ${t}`);
+        elements += count;
+      }
+    }
+  }
+  assert.ok(elements > 300, `${elements} elements`);
   core.close();
 });
 
