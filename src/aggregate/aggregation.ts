@@ -18,19 +18,22 @@ import { elementCount, tensorLabel } from '../tensor/layout.ts';
 import { type Lane, type LaneOpener, LocalLane } from './lanes.ts';
 import { measureWidth } from './measures.ts';
 import { type PassOptions, runPass } from './passes.ts';
-import { type AggregationInput, type Plan, type Planned, planAggregation } from './plan.ts';
+import { type AggregationInput, type Plan, type Planned, planAggregation, type StateInput } from './plan.ts';
 import { planRanges, type Range } from './ranges.ts';
-import { bareOutput, REPORTED_NON_FINITE, type Stage } from './runner.ts';
+import { bareOutput, type Outlets, REPORTED_NON_FINITE, type Stage } from './runner.ts';
+import { type StateTensor, stateSlots, stateTensors } from './steps.ts';
 import { mean } from './strategies/mean.ts';
 import type { MeasureSpec, Settled, Strategy } from './strategies/strategy.ts';
 
-export type { AggregationInput } from './plan.ts';
+export type { AggregationInput, StateInput } from './plan.ts';
 
 export interface AggregationOptions {
   /** The rule, by default the exact weighted mean. */
   readonly strategy?: Strategy | undefined;
   /** The global model, for rules that refer to one. */
   readonly model?: Omit<AggregationInput, 'weighting'> | undefined;
+  /** For rules that keep a state: that of the round before, by slot; absent before the first round. */
+  readonly state?: readonly StateInput[] | undefined;
   /** What NaN and infinity in inputs do: refuse (default), or follow the rule into the result. */
   readonly nonFinite?: 'reject' | 'propagate' | undefined;
   /** Bytes of one input's block; chosen by the number of inputs unless given. */
@@ -52,6 +55,8 @@ export interface RunOptions {
   readonly crc32?: Crc32 | undefined;
   /** Called when all bytes of the output before `offset` are written, more often the longer the output is. */
   readonly onWritten?: ((offset: number) => void | Promise<void>) | undefined;
+  /** For rules that keep a state: where it goes. It has the tensors of `stateTensors`. */
+  readonly state?: { readonly sink: ByteSink; readonly encoding: Encoding } | undefined;
   /** Threads besides this one. They are asked for when the work begins and given back when it ends. */
   readonly openLanes?: LaneOpener | undefined;
 }
@@ -72,6 +77,8 @@ export class Aggregation {
   readonly totalWeighting: number;
   /** Elements of all tensors together. */
   readonly parameters: number;
+  /** What the rule's state is written as: by slot the tensors that have one, `m.NAME` or `m.POSITION`. */
+  readonly stateTensors: readonly StateTensor[];
   /** Bytes read from the inputs so far. */
   bytesRead = 0;
 
@@ -93,8 +100,15 @@ export class Aggregation {
     inputs: readonly AggregationInput[],
     options: AggregationOptions = {},
   ): Promise<Aggregation> {
-    const { strategy = mean, model, nonFinite = 'reject', blockBytes, scratch = memoryScratch } = options;
-    const planned = await planAggregation(inputs, { strategy, model, nonFinite, blockBytes, scratch });
+    const {
+      strategy = mean,
+      model,
+      state,
+      nonFinite = 'reject',
+      blockBytes,
+      scratch = memoryScratch,
+    } = options;
+    const planned = await planAggregation(inputs, { strategy, model, state, nonFinite, blockBytes, scratch });
     try {
       return new Aggregation(strategy, planned, await totalOf(planned.weightings));
     } catch (error) {
@@ -109,6 +123,7 @@ export class Aggregation {
     this.leaves = inputs.map(({ leaf }) => leaf);
     this.totalWeighting = totalWeighting;
     this.parameters = tensors.reduce((sum, { shape }) => sum + elementCount(shape), 0);
+    this.stateTensors = strategy.step === undefined ? [] : stateTensors(strategy.step, tensors);
     this.#strategy = strategy;
     this.#planned = planned;
     this.#plan = planned.plan;
@@ -123,10 +138,16 @@ export class Aggregation {
    *   FileError `file-changed` and those of sources and sink; the reason of `signal`
    */
   async run(sink: ByteSink, encoding: Encoding, options: RunOptions = {}): Promise<void> {
+    if (this.stateTensors.length > 0 && options.state === undefined) {
+      throw new RangeError(`"${this.#strategy.name}" keeps a state: say where it goes`);
+    }
     const lanes = await this.#openLanes(sink, options);
     try {
       const settled = await this.#settle(lanes, options);
       await this.#fold(lanes, sink, encoding, settled, options);
+      for (const { offset, bytes } of options.state?.encoding.literals ?? []) {
+        await options.state?.sink.write(offset, bytes);
+      }
     } finally {
       for (const lane of lanes) lane.close();
     }
@@ -139,15 +160,29 @@ export class Aggregation {
   }
 
   /** This thread's lane and, where every source can be read elsewhere, those of other threads. */
-  async #openLanes(sink: ByteSink, { openLanes, crc32: checksum = crc32 }: RunOptions): Promise<Lane[]> {
+  async #openLanes(
+    sink: ByteSink,
+    { openLanes, state, crc32: checksum = crc32 }: RunOptions,
+  ): Promise<Lane[]> {
     const { sources } = this.#planned;
     const handles = sources.flatMap(({ handle }) => handle ?? []);
+    const canShare =
+      handles.length === sources.length &&
+      (state === undefined || (sink.handle !== undefined && state.sink.handle !== undefined));
     const others =
-      openLanes === undefined || handles.length < sources.length
+      openLanes === undefined || !canShare
         ? []
-        : await openLanes({ plan: this.#plan, sources: handles, sink: sink.handle ?? null });
-    const write: ByteSink['write'] = (offset, bytes) => sink.write(offset, bytes);
-    return [new LocalLane(this.#plan, sources, checksum, write, others.length > 0), ...others];
+        : await openLanes({
+            plan: this.#plan,
+            sources: handles,
+            sink: sink.handle ?? null,
+            state: state?.sink.handle ?? null,
+          });
+    const outlets: Outlets = {
+      write: (offset, bytes) => sink.write(offset, bytes),
+      writeState: (offset, bytes) => state!.sink.write(offset, bytes), // checked in `run`
+    };
+    return [new LocalLane(this.#plan, sources, checksum, outlets, others.length > 0), ...others];
   }
 
   /** Lets the rule decide weightings, with passes that measure as it asks for them. */
@@ -202,15 +237,18 @@ export class Aggregation {
     lanes: readonly Lane[],
     sink: ByteSink,
     encoding: Encoding,
-    { weightings }: Settled,
+    { weightings, rate = 1 }: Settled,
     options: RunOptions,
   ): Promise<void> {
+    const { step: spec } = this.#strategy;
     const { byteLength, literals, payloads, checksums } = encoding;
     const stage: Stage = {
       kind: 'fold',
       combine: this.#strategy.combine,
       weightings,
+      step: spec === undefined ? null : { spec, rate },
       output: { byteLength, literals, payloads },
+      state: this.#statePlaces(options.state?.encoding),
       checksums: checksums !== undefined,
     };
     const ranges = planRanges(encoding, this.#itemSizes, this.#plan.blockBytes);
@@ -243,6 +281,18 @@ export class Aggregation {
       sink,
     );
     if (found.length > 0) throw nonFiniteError(found.slice(0, REPORTED_NON_FINITE), this.tensors);
+  }
+
+  /** By slot and tensor: where the state's elements begin in its file, -1 for nowhere. */
+  #statePlaces(encoding: Encoding | undefined): number[][] {
+    const { step } = this.#strategy;
+    const slots = step === undefined ? [] : stateSlots(step);
+    const places = slots.map(() => this.tensors.map(() => -1));
+    for (const [i, { slot, tensor }] of this.stateTensors.entries()) {
+      const position = slots.findIndex(({ name }) => name === slot.name);
+      places[position]![tensor] = encoding!.payloads[i]!.offset; // `run` wants one where there is a state
+    }
+    return places;
   }
 
   async #pass(

@@ -10,12 +10,12 @@ import {
   planWeightedMedian,
 } from '../core/order.ts';
 import { dtypeOfCode, itemSize } from '../tensor/dtypes.ts';
-import type { CombineSpec, StepSpec } from './strategies/strategy.ts';
+import type { CombineSpec } from './strategies/strategy.ts';
 import { trimmedInputs } from './strategies/trimmed-mean.ts';
 
 /** What a stage needs kernels for. */
 type Needs =
-  | { readonly kind: 'fold'; readonly combine: CombineSpec; readonly step?: StepSpec | undefined }
+  | { readonly kind: 'fold'; readonly combine: CombineSpec; readonly step: object | null }
   | { readonly kind: 'measure' }
   | { readonly kind: 'scan' };
 
@@ -23,7 +23,7 @@ type Needs =
 export function openKernelCore(needs: Needs, arenaBytes: number): Promise<Core<FoldExports>> {
   const isSimple =
     needs.kind === 'scan' ||
-    (needs.kind === 'fold' && needs.step === undefined && IN_CORE.has(needs.combine.kind));
+    (needs.kind === 'fold' && needs.step === null && IN_CORE.has(needs.combine.kind));
   return isSimple ? openCore(arenaBytes) : openStrategies(arenaBytes);
 }
 

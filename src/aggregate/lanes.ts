@@ -4,9 +4,9 @@
  * messages, so a lane may be this thread, a worker thread of Node or a Web Worker.
  */
 import type { Crc32 } from '../formats/crc32.ts';
-import type { ByteSink, ByteSource, SinkHandle, SourceHandle } from '../tensor/bytes.ts';
+import type { ByteSource, SinkHandle, SourceHandle } from '../tensor/bytes.ts';
 import type { Plan } from './plan.ts';
-import { type RangeResult, RangeRunner, type Stage } from './runner.ts';
+import { type Outlets, type RangeResult, RangeRunner, type Stage } from './runner.ts';
 
 /** Ranges [from, to) of the stage. */
 export interface Span {
@@ -39,6 +39,8 @@ export interface LaneOrder {
   readonly sources: readonly SourceHandle[];
   /** Null: blocks come back with the results. */
   readonly sink: SinkHandle | null;
+  /** Null where the rule has no state. */
+  readonly state: SinkHandle | null;
 }
 
 /** Opens lanes on other threads, all of them for one aggregation. */
@@ -48,23 +50,23 @@ export type LaneOpener = (order: LaneOrder) => Promise<readonly Lane[]>;
 export class LocalLane implements Lane {
   readonly depth = 1;
   readonly #runner: RangeRunner;
-  readonly #write: ByteSink['write'] | null;
+  readonly #outlets: Outlets | null;
   readonly #yields: boolean;
   #stage: Stage | null = null;
 
   /**
-   * @param write null: blocks are copied into the results
+   * @param outlets null: blocks are copied into the results
    * @param yields let the messages of other lanes through between spans
    */
   constructor(
     plan: Plan,
     sources: readonly ByteSource[],
     crc32: Crc32,
-    write: ByteSink['write'] | null,
+    outlets: Outlets | null,
     yields = false,
   ) {
     this.#runner = new RangeRunner(plan, sources, crc32);
-    this.#write = write;
+    this.#outlets = outlets;
     this.#yields = yields;
   }
 
@@ -80,14 +82,17 @@ export class LocalLane implements Lane {
     const before = this.#runner.bytesRead;
     const results: RangeResult[] = [];
     const blocks: Uint8Array[] = [];
-    const write = this.#write ?? ((_: number, bytes: Uint8Array) => void blocks.push(bytes.slice()));
+    const outlets = this.#outlets ?? {
+      write: (_: number, bytes: Uint8Array) => void blocks.push(bytes.slice()),
+      writeState: () => {}, // such a lane gets no rules with state
+    };
     for (const range of this.#runner.ranges.slice(from, to)) {
-      results.push(await this.#runner.run(range, stage, write));
+      results.push(await this.#runner.run(range, stage, outlets));
     }
     return {
       results,
       bytesRead: this.#runner.bytesRead - before,
-      blocks: this.#write === null ? blocks : undefined,
+      blocks: this.#outlets === null ? blocks : undefined,
     };
   }
 

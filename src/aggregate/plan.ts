@@ -11,6 +11,7 @@ import { type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts
 import { compareUtf8 } from '../tensor/text.ts';
 import { matchTensors } from './match.ts';
 import { needsReorder, reorderInto } from './reorder.ts';
+import { stateSlots, stateTensors } from './steps.ts';
 import type { Strategy } from './strategies/strategy.ts';
 import { settleWeightings } from './weightings.ts';
 
@@ -39,14 +40,23 @@ export interface AggregationInput {
   readonly weighting: number | null;
 }
 
+/** In place of a source: there are no such elements. */
+export const NO_SOURCE = 0xffff_ffff;
+
 /** Where one input's tensors lie, by tensor of the output. Numbers in arrays: thousands of inputs have many. */
 export interface PlannedInput {
   readonly leaf: string;
-  /** Position of the tensor's source among the plan's sources. */
+  /** Position of the tensor's source among the plan's sources, or NO_SOURCE. */
   readonly sources: Uint32Array;
   readonly byteOffsets: Float64Array;
   /** Bytes to turn around per number, 1 for none. */
   readonly swaps: Uint8Array;
+}
+
+/** One slot of a rule's state: its tensors by tensor of the model. */
+export interface StateInput {
+  readonly source: ByteSource;
+  readonly tensors: readonly (TensorLayout | undefined)[];
 }
 
 /** Plain data. */
@@ -57,6 +67,8 @@ export interface Plan {
   readonly inputs: readonly PlannedInput[];
   /** The global model, for rules that refer to it. */
   readonly model: PlannedInput | null;
+  /** The rule's state by slot; null before the first round, when every slot has its initial number. */
+  readonly state: readonly PlannedInput[] | null;
   readonly nonFinite: 'reject' | 'propagate';
   /** Bytes of one input's block in a fold. */
   readonly blockBytes: number;
@@ -75,6 +87,7 @@ export interface Planned {
 export interface PlanOptions {
   readonly strategy: Strategy;
   readonly model?: Omit<AggregationInput, 'weighting'> | undefined;
+  readonly state?: readonly StateInput[] | undefined;
   readonly nonFinite: 'reject' | 'propagate';
   readonly blockBytes: number | undefined;
   readonly scratch: ScratchFactory;
@@ -124,11 +137,14 @@ export async function planAggregation(
     for (const [i, input] of matched.entries()) {
       planned.push(await planInput(input, positions[i]!, options.scratch, sources, scratch));
     }
+    const state =
+      needsModel && options.state !== undefined ? planState(options.state, tensors, strategy, sources) : null;
     return {
       plan: {
         tensors,
         inputs: planned.slice(0, counting.length),
         model: needsModel ? planned[counting.length]! : null,
+        state,
         nonFinite: options.nonFinite,
         blockBytes,
         measureBytes: Math.max(blockBytes, CHUNK * widest),
@@ -193,6 +209,53 @@ async function planInput(
     } else {
       planned.byteOffsets[i] = tensor.byteOffset;
     }
+  }
+  return planned;
+}
+
+/**
+ * Where the state lies. It was written by us: in C order, little endian, in the dtype that goes with the tensor's.
+ *
+ * @throws AggregationError `state-mismatch`
+ */
+function planState(
+  state: readonly StateInput[],
+  tensors: readonly TensorSpec[],
+  { name, step }: Strategy,
+  sources: Sources,
+): PlannedInput[] {
+  const slots = step === undefined ? [] : stateSlots(step);
+  if (state.length !== slots.length) {
+    throw new AggregationError(
+      'state-mismatch',
+      `"${name}" keeps ${slots.length} numbers for each element, this state has ${state.length}`,
+    );
+  }
+  const planned = state.map(({ source }) => ({
+    leaf: source.name,
+    sources: new Uint32Array(tensors.length).fill(NO_SOURCE),
+    byteOffsets: new Float64Array(tensors.length),
+    swaps: new Uint8Array(tensors.length).fill(1),
+  }));
+  for (const expected of step === undefined ? [] : stateTensors(step, tensors)) {
+    const slot = slots.findIndex((one) => one.name === expected.slot.name);
+    const { source, tensors: places } = state[slot]!;
+    const place = places[expected.tensor];
+    if (
+      place?.dtype !== expected.dtype ||
+      place.order !== 'C' ||
+      place.byteOrder !== 'little' ||
+      place.byteOffset === null ||
+      place.shape.join() !== expected.shape.join()
+    ) {
+      throw new AggregationError(
+        'state-mismatch',
+        `${source.name} does not fit the model: it needs ${expected.name}, ${expected.dtype} of the shape (${expected.shape.join(', ')})`,
+        { tensor: tensors[expected.tensor]!.name ?? expected.tensor },
+      );
+    }
+    planned[slot]!.sources[expected.tensor] = sources.positionOf(source);
+    planned[slot]!.byteOffsets[expected.tensor] = place.byteOffset;
   }
   return planned;
 }

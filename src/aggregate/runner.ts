@@ -1,14 +1,14 @@
 /**
  * One thread's share of an aggregation: ranges, one at a time, in a small arena of its own.
  *
- *     for each range: read K blocks · combine (and step), or measure · write one block
+ *     for each range: read K blocks · combine, step · write one block        or: read K blocks · measure
  *
  * What differs between inputs (container, header lengths, byte order, memory order) ends where their blocks enter the
  * arena; a kernel sees K addresses of little-endian elements in C order.
  */
 import { CHUNK } from '../../assembly/abi.ts';
 import type { Core } from '../core/core.ts';
-import { findNonFinite, swapBytes } from '../core/elements.ts';
+import { findNonFinite } from '../core/elements.ts';
 import type { FoldExports } from '../core/exports.ts';
 import type { NonFiniteElement } from '../errors.ts';
 import type { Crc32 } from '../formats/crc32.ts';
@@ -16,16 +16,20 @@ import type { Encoding } from '../formats/encoding.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { elementCount } from '../tensor/layout.ts';
+import { Blocks, blocksArenaBytes, type Reader } from './blocks.ts';
 import { type Combine, combineArenaBytes, openCombine, openKernelCore } from './kernels.ts';
 import { type Measure, measureArenaBytes, measureWidth, openMeasure } from './measures.ts';
-import type { Plan, PlannedInput } from './plan.ts';
+import type { Plan } from './plan.ts';
 import { planRanges, type Range } from './ranges.ts';
-import { planReads } from './reads.ts';
-import { changed } from './reorder.ts';
-import type { CombineSpec, MeasureSpec } from './strategies/strategy.ts';
-
-/** Blocks of two inputs never lie a power of two apart, where they would compete for the same lines of the cache. */
-const STAGGER = 64;
+import {
+  OPEN_STEP_ARENA_BYTES,
+  openStep,
+  type StateSlot,
+  type Step,
+  stateSlots,
+  stateTensors,
+} from './steps.ts';
+import type { CombineSpec, MeasureSpec, StepSpec } from './strategies/strategy.ts';
 
 /** A report of non-finite elements names this many. */
 export const REPORTED_NON_FINITE = 8;
@@ -33,17 +37,24 @@ export const REPORTED_NON_FINITE = 8;
 /** Literals and places of an output, without what only its owner can do. */
 export type OutputLayout = Pick<Encoding, 'byteLength' | 'literals' | 'payloads'>;
 
+/** Combining the elements of inputs to an output. */
+interface FoldStage {
+  readonly kind: 'fold';
+  readonly combine: CombineSpec;
+  /** By input of the plan; 0 leaves one out. */
+  readonly weightings: readonly number[];
+  /** What becomes of what was combined, and how far it goes; null leaves it as it is. */
+  readonly step: { readonly spec: StepSpec; readonly rate: number } | null;
+  readonly output: OutputLayout;
+  /** By slot and tensor: where the new state goes in its file, -1 for nowhere. */
+  readonly state: readonly (readonly number[])[];
+  /** Whether the output's format wants the CRC-32 of elements. */
+  readonly checksums: boolean;
+}
+
 /** What is done with every range. Plain data. */
 export type Stage =
-  | {
-      readonly kind: 'fold';
-      readonly combine: CombineSpec;
-      /** By input of the plan; 0 leaves one out. */
-      readonly weightings: readonly number[];
-      readonly output: OutputLayout;
-      /** Whether the output's format wants the CRC-32 of elements. */
-      readonly checksums: boolean;
-    }
+  | FoldStage
   | { readonly kind: 'measure'; readonly measure: MeasureSpec }
   /** Looks for NaN and infinity and does nothing else. */
   | { readonly kind: 'scan' };
@@ -58,26 +69,35 @@ export interface RangeResult {
   readonly checksums?: readonly number[] | undefined;
 }
 
+/** Where a runner puts what it makes. The bytes lie in the arena: they are there until the call (its promise) ends. */
+export interface Outlets {
+  /** A piece of the output. */
+  write(offset: number, bytes: Uint8Array): void | Promise<void>;
+  /** A piece of the state. */
+  writeState(offset: number, bytes: Uint8Array): void | Promise<void>;
+}
+
 /** A stage in the arena of one core. */
 interface Bench {
   readonly core: Core<FoldExports>;
   readonly ranges: readonly Range[];
-  /** Positions of the inputs that count, the model behind them where it is read. */
-  readonly readers: readonly PlannedInput[];
-  /** How many of them are inputs. */
-  readonly count: number;
-  readonly blocks: readonly number[];
-  readonly spare: number;
+  readonly blocks: Blocks;
+  /** Ids of the inputs that count: the first readers. Behind them the global model and the state, where they are read. */
+  readonly leaves: readonly string[];
+  readonly readsModel: boolean;
+  readonly slots: readonly StateSlot[];
+  /** Bytes of the state's elements by tensor, 0 where there are none. */
+  readonly stateSizes: readonly number[];
+  /** By slot: room for the numbers before the first round, 0 where the state is read. */
+  readonly fresh: readonly number[];
   readonly table: number;
   readonly out: number;
   readonly combine: Combine | null;
   readonly measure: Measure | null;
+  readonly step: Step | null;
 }
 
 export class RangeRunner {
-  /** Bytes read from the inputs so far. */
-  bytesRead = 0;
-
   readonly #plan: Plan;
   readonly #sources: readonly ByteSource[];
   readonly #crc32: Crc32;
@@ -97,37 +117,67 @@ export class RangeRunner {
     return this.#bench?.ranges ?? [];
   }
 
-  /** Prepares for a stage. @throws AggregationError, UnavailableError */
+  /** Bytes read for that stage so far. */
+  get bytesRead(): number {
+    return this.#bench?.blocks.bytesRead ?? 0;
+  }
+
+  /** Prepares for a stage. Throws AggregationError, UnavailableError. */
   async begin(stage: Stage): Promise<void> {
     this.close();
-    const { inputs, model } = this.#plan;
+    const { inputs, model, state } = this.#plan;
     const weightings = weightingsOf(stage, inputs.length);
     const counting = inputs.filter((_, i) => weightings[i] !== 0);
-    const readsModel = stage.kind === 'measure' && model !== null;
-    const readers = readsModel ? [...counting, model] : counting;
     const k = counting.length;
+    const step = stage.kind === 'fold' ? stage.step : null;
+    const readsModel = model !== null && (stage.kind === 'measure' || step !== null);
+    const slots = step === null ? [] : stateSlots(step.spec);
+    const stateSizes = this.#itemSizes.map(() => 0);
+    for (const { tensor, dtype } of step === null ? [] : stateTensors(step.spec, this.#plan.tensors)) {
+      stateSizes[tensor] = itemSize(dtype);
+    }
     const blockBytes = stage.kind === 'fold' ? this.#plan.blockBytes : this.#plan.measureBytes;
-    const output = stage.kind === 'fold' ? stage.output : bareOutput(this.#plan);
-    const ranges = planRanges(output, this.#itemSizes, blockBytes);
-    const spare = blockBytes >> 2;
-    const stride = blockBytes + spare + STAGGER;
-    const outBytes = outputBytes(stage, readers.length, blockBytes);
+    const readers: Reader[] = (readsModel ? [...counting, model] : counting).map((input) => ({
+      input,
+      itemSizes: this.#itemSizes,
+      blockBytes,
+    }));
+    // The state of float16 and bfloat16 is twice as wide as they are.
+    const stateBytes = 2 * blockBytes;
+    if (slots.length > 0) {
+      for (const input of state ?? []) readers.push({ input, itemSizes: stateSizes, blockBytes: stateBytes });
+    }
+    const ranges = planRanges(
+      stage.kind === 'fold' ? stage.output : bareOutput(this.#plan),
+      this.#itemSizes,
+      blockBytes,
+    );
+    const freshBytes = state === null ? stateBytes : 0;
+    const outBytes = outputBytes(stage, k, blockBytes);
     const core = await openKernelCore(
       stage,
-      kernelArenaBytes(stage, k) + 4 * readers.length + readers.length * (stride + 16) + outBytes + 128,
+      kernelArenaBytes(stage, k) +
+        blocksArenaBytes(readers) +
+        4 * readers.length +
+        slots.length * (freshBytes + 16) +
+        outBytes +
+        64,
     );
     try {
       const counted = weightings.filter((weighting) => weighting !== 0);
       this.#bench = {
         core,
         ranges,
-        readers,
-        count: k,
+        leaves: counting.map(({ leaf }) => leaf),
+        readsModel,
         combine: stage.kind === 'fold' ? openCombine(stage.combine, core, counted) : null,
         measure: stage.kind === 'measure' ? openMeasure(stage.measure, core, counted) : null,
+        step: step === null ? null : openStep(step.spec, core, step.rate),
         table: core.take(4 * readers.length),
-        blocks: readers.map(() => core.take(stride)),
-        spare,
+        blocks: new Blocks(core, this.#sources, readers),
+        slots,
+        stateSizes,
+        fresh: slots.map(() => (freshBytes === 0 ? 0 : core.take(freshBytes))),
         out: core.take(outBytes),
       };
     } catch (error) {
@@ -137,44 +187,28 @@ export class RangeRunner {
   }
 
   /**
-   * Carries out one range of the stage.
+   * Carries out one range of the stage that was begun.
    *
-   * @param write gets the range's bytes of the output, which lie in the arena until it has ended
-   * @throws FileError `file-changed` and those of the sources
+   * @throws FileError `file-changed` and those of the sources, what the outlets throw
    */
-  async run(
-    range: Range,
-    stage: Stage,
-    write: (offset: number, bytes: Uint8Array) => void | Promise<void>,
-  ): Promise<RangeResult> {
+  async run(range: Range, stage: Stage, outlets: Outlets): Promise<RangeResult> {
     const bench = this.#bench;
     if (bench === null) throw new RangeError('no stage was begun');
-    const { places, waits } = this.#startReads(bench, range);
-    if (waits !== undefined) await waits;
+    const reading = bench.blocks.read(range);
+    if (reading !== undefined) await reading;
+    if (stage.kind === 'measure') return { found: [], sums: this.#measure(bench, range) };
     const found: NonFiniteElement[] = [];
-    const sums: number[] = [];
     for (const [s, segment] of range.segments.entries()) {
-      const { dtype } = this.#plan.tensors[segment.tensor]!;
-      this.#fillTable(bench, places, s, segment.tensor, segment.count);
-      if (stage.kind === 'measure') {
-        this.#measure(bench, segment.tensor, segment.count, sums);
-        continue;
-      }
+      this.#fillTable(bench, s, segment.tensor, segment.count);
       // Once something was found the result is lost, and only the report is completed.
-      const isFolded =
-        stage.kind === 'fold' &&
-        found.length === 0 &&
-        bench.combine!.fold(
-          DTYPES[dtype].code,
-          bench.table,
-          segment.count,
-          bench.out + segment.at,
-          this.#plan.nonFinite,
-        );
-      if (!isFolded) this.#locate(bench, places, s, segment, found);
+      const isFolded = stage.kind === 'fold' && found.length === 0 && this.#fold(bench, segment);
+      if (!isFolded) this.#locate(bench, segment, found);
+      else if (bench.step !== null && !(await this.#step(bench, s, segment, stage, outlets))) {
+        this.#locate(bench, segment, found);
+        if (found.length === 0) found.push(this.#overflown(bench, segment));
+      }
       if (found.length >= REPORTED_NON_FINITE) break;
     }
-    if (stage.kind === 'measure') return { found, sums: Float64Array.from(sums) };
     if (stage.kind === 'scan' || found.length > 0) return { found };
     const bytes = bench.core.bytes(bench.out, range.byteLength);
     const checksums = stage.checksums
@@ -183,7 +217,7 @@ export class RangeRunner {
         )
       : undefined;
     for (const literal of range.literals) bytes.set(literal.bytes, literal.at);
-    const written = write(range.offset, bytes);
+    const written = outlets.write(range.offset, bytes);
     if (written !== undefined) await written;
     return { found, checksums };
   }
@@ -194,99 +228,102 @@ export class RangeRunner {
     this.#bench = null;
   }
 
-  /** Starts all reads of a range. `places[reader][segment]` are addresses in the arena, filled once `waits` has ended. */
-  #startReads(bench: Bench, range: Range): { places: number[][]; waits: Promise<unknown> | undefined } {
-    const all: number[][] = [];
-    const waits: Promise<unknown>[] = [];
-    const { segments } = range;
-    for (const [i, reader] of bench.readers.entries()) {
-      const block = bench.blocks[i]!;
-      const places: number[] = [];
-      // Segments of one source are planned together; a reordered tensor has a source of its own.
-      for (let first = 0, used = 0; first < segments.length; ) {
-        const position = reader.sources[segments[first]!.tensor]!;
-        const source = this.#sources[position]!;
-        let end = first;
-        const wants = [];
-        for (; end < segments.length; end++) {
-          const { tensor, start, count } = segments[end]!;
-          if (reader.sources[tensor] !== position) break;
-          const size = this.#itemSizes[tensor]!;
-          wants.push({ offset: reader.byteOffsets[tensor]! + start * size, byteLength: count * size });
-        }
-        const plan = planReads(wants, first === 0 && end === segments.length ? bench.spare : 0);
-        for (const read of plan.reads) {
-          const target = bench.core.bytes(block + used + read.at, read.byteLength);
-          const reading = source.readInto(read.offset, target);
-          const check = (count: number) => {
-            if (count !== read.byteLength) throw changed(source, read.offset + count);
-            this.bytesRead += count;
-          };
-          if (typeof reading === 'number') check(reading);
-          else waits.push(reading.then(check));
-        }
-        for (const place of plan.places) places.push(block + used + place);
-        used += plan.reads.reduce((sum, read) => sum + read.byteLength, 0);
-        first = end;
-      }
-      all.push(places);
-    }
-    return { places: all, waits: waits.length === 0 ? undefined : Promise.all(waits) };
+  /** Writes the addresses of a segment's elements to the table, those of the model behind those of the inputs. */
+  #fillTable(bench: Bench, s: number, tensor: number, count: number): void {
+    const { blocks, leaves, readsModel } = bench;
+    const entries = leaves.length + (readsModel ? 1 : 0);
+    const table = bench.core.view(bench.table, 4 * entries);
+    for (let i = 0; i < entries; i++) table.setUint32(4 * i, blocks.place(i, s, tensor, count), true);
   }
 
-  /** Writes the addresses of a segment's elements, in little-endian order from here on, to the table. */
-  #fillTable(
+  #fold(bench: Bench, { tensor, count, at }: Range['segments'][number]): boolean {
+    const { code } = DTYPES[this.#plan.tensors[tensor]!.dtype];
+    return bench.combine!.fold(code, bench.table, count, bench.out + at, this.#plan.nonFinite);
+  }
+
+  /** The step of a segment, in place, and its new state. False when a result is not finite and must be. */
+  async #step(
     bench: Bench,
-    places: readonly number[][],
-    position: number,
-    tensor: number,
-    count: number,
-  ): void {
-    const table = bench.core.view(bench.table, 4 * bench.readers.length);
-    for (const [i, reader] of bench.readers.entries()) {
-      const address = places[i]![position]!;
-      const swap = reader.swaps[tensor]!;
-      if (swap > 1) swapBytes(bench.core, address, (count * this.#itemSizes[tensor]!) / swap, swap);
-      table.setUint32(4 * i, address, true);
+    s: number,
+    { tensor, start, count, at }: Range['segments'][number],
+    stage: FoldStage,
+    outlets: Outlets,
+  ): Promise<boolean> {
+    const size = bench.stateSizes[tensor]!;
+    const { core, leaves, table } = bench;
+    const model = core.view(table + 4 * leaves.length, 4).getUint32(0, true);
+    const byteLength = count * size;
+    // Integers and bool have no state: a step leaves them as they are.
+    const slots = (size === 0 ? [] : bench.slots).map(({ initial }, slot) => {
+      const fresh = bench.fresh[slot]!;
+      if (fresh === 0) return bench.blocks.place(leaves.length + 1 + slot, s, tensor, count);
+      const elements =
+        size === 4 ? new Float32Array(count).fill(initial) : new Float64Array(byteLength / 8).fill(initial);
+      core.bytes(fresh, byteLength).set(new Uint8Array(elements.buffer));
+      return fresh;
+    });
+    const { code } = DTYPES[this.#plan.tensors[tensor]!.dtype];
+    const staysFinite = bench.step!.take(code, bench.out + at, model, slots, count);
+    if (!staysFinite && this.#plan.nonFinite === 'reject') return false;
+    for (const [slot, address] of slots.entries()) {
+      const written = outlets.writeState(
+        stage.state[slot]![tensor]! + start * size,
+        core.bytes(address, byteLength),
+      );
+      if (written !== undefined) await written;
     }
+    return true;
   }
 
-  /** Measures a segment chunk by chunk: chunks have sums of their own, whatever the ranges are. */
-  #measure(bench: Bench, tensor: number, count: number, sums: number[]): void {
-    const size = this.#itemSizes[tensor]!;
-    const code = DTYPES[this.#plan.tensors[tensor]!.dtype].code;
-    const table = bench.core.view(bench.table, 4 * bench.readers.length);
-    const { measure, readers } = bench;
-    const model = readers.length > bench.count ? 4 * bench.count : -1;
-    for (let start = 0; start < count; start += CHUNK) {
-      if (start > 0) {
-        for (let i = 0; i < readers.length; i++) {
-          table.setUint32(4 * i, table.getUint32(4 * i, true) + CHUNK * size, true);
+  /** The first element that a step made too large for its dtype, or whose state it did. */
+  #overflown(
+    { core, out }: Bench,
+    { tensor, start, count, at }: Range['segments'][number],
+  ): NonFiniteElement {
+    const { code } = DTYPES[this.#plan.tensors[tensor]!.dtype];
+    const index = findNonFinite(core, code, out + at, count, 0);
+    return { tensor, index: start + Math.max(0, index), leaf: 'the result' };
+  }
+
+  /** Measures a range chunk by chunk: chunks have sums of their own, whatever the ranges are. */
+  #measure(bench: Bench, range: Range): Float64Array {
+    const { core, leaves, readsModel, out } = bench;
+    const measure = bench.measure!; // there is one in this stage
+    const entries = leaves.length + (readsModel ? 1 : 0);
+    const chunks = range.segments.reduce((sum, { count }) => sum + Math.ceil(count / CHUNK), 0);
+    const sums = new Float64Array(chunks * measure.width);
+    let at = 0;
+    for (const [s, { tensor, count }] of range.segments.entries()) {
+      const { code } = DTYPES[this.#plan.tensors[tensor]!.dtype];
+      this.#fillTable(bench, s, tensor, count);
+      const table = core.view(bench.table, 4 * entries);
+      for (let start = 0; start < count; start += CHUNK) {
+        const model = readsModel ? table.getUint32(4 * leaves.length, true) : 0;
+        measure.measure(code, bench.table, Math.min(CHUNK, count - start), model, out);
+        const view = core.view(out, 8 * measure.width);
+        for (let i = 0; i < measure.width; i++) sums[at++] = view.getFloat64(8 * i, true);
+        for (let i = 0; i < entries; i++) {
+          const next = table.getUint32(4 * i, true) + CHUNK * this.#itemSizes[tensor]!;
+          table.setUint32(4 * i, next, true);
         }
       }
-      const address = model < 0 ? 0 : table.getUint32(model, true);
-      measure!.measure(code, bench.table, Math.min(CHUNK, count - start), address, bench.out);
-      const view = bench.core.view(bench.out, 8 * measure!.width);
-      for (let i = 0; i < measure!.width; i++) sums.push(view.getFloat64(8 * i, true));
     }
+    return sums;
   }
 
   /** Adds the non-finite elements of a segment to the report, ordered by index and leaf. */
-  #locate(
-    bench: Bench,
-    places: readonly number[][],
-    position: number,
-    segment: Range['segments'][number],
-    found: NonFiniteElement[],
-  ): void {
+  #locate(bench: Bench, segment: Range['segments'][number], found: NonFiniteElement[]): void {
+    const { core, leaves, readsModel } = bench;
     const { code } = DTYPES[this.#plan.tensors[segment.tensor]!.dtype];
+    const names = readsModel ? [...leaves, this.#plan.model!.leaf] : leaves; // it is read where there is one
+    const table = core.view(bench.table, 4 * names.length);
     const here: NonFiniteElement[] = [];
-    for (const [i, { leaf }] of bench.readers.entries()) {
-      const address = places[i]![position]!;
-      let index = findNonFinite(bench.core, code, address, segment.count, 0);
+    for (const [i, leaf] of names.entries()) {
+      const address = table.getUint32(4 * i, true);
+      let index = findNonFinite(core, code, address, segment.count, 0);
       for (let n = 0; index >= 0 && n < REPORTED_NON_FINITE; n++) {
         here.push({ tensor: segment.tensor, index: segment.start + index, leaf });
-        index = findNonFinite(bench.core, code, address, segment.count, index + 1);
+        index = findNonFinite(core, code, address, segment.count, index + 1);
       }
     }
     here.sort((a, b) => a.index - b.index); // stable: leaves stay in canonical order
@@ -300,8 +337,9 @@ function weightingsOf(stage: Stage, k: number): readonly number[] {
 }
 
 function kernelArenaBytes(stage: Stage, k: number): number {
-  if (stage.kind === 'fold') return combineArenaBytes(stage.combine, k);
-  return stage.kind === 'measure' ? measureArenaBytes(stage.measure, k) : 0;
+  if (stage.kind === 'measure') return measureArenaBytes(stage.measure, k);
+  if (stage.kind === 'scan') return 0;
+  return combineArenaBytes(stage.combine, k) + (stage.step === null ? 0 : OPEN_STEP_ARENA_BYTES);
 }
 
 /** Room for what a range gives. */

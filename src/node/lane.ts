@@ -32,8 +32,9 @@ async function answer(message: ToLane): Promise<void> {
 async function carryOut(message: ToLane) {
   switch (message.type) {
     case 'open': {
-      const { plan, sources, sink } = message.order;
-      lane = new LocalLane(plan, sources.map(openHandle), nodeCrc32, writerOf(sink));
+      const { plan, sources, sink, state } = message.order;
+      const outlets = sink === null ? null : { write: writerOf(sink), writeState: writerOf(state ?? sink) };
+      lane = new LocalLane(plan, sources.map(openHandle), nodeCrc32, outlets);
       return null;
     }
     case 'begin':
@@ -49,9 +50,8 @@ async function carryOut(message: ToLane) {
   }
 }
 
-function writerOf(sink: SinkHandle | null) {
-  if (sink === null) return null;
-  return (offset: number, bytes: Uint8Array) => writeToDescriptor(sink.descriptor, sink.path, offset, bytes);
+function writerOf({ descriptor, path }: SinkHandle) {
+  return (offset: number, bytes: Uint8Array) => writeToDescriptor(descriptor, path, offset, bytes);
 }
 
 /** Files that this thread opens itself. */

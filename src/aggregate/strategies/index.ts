@@ -1,4 +1,5 @@
 import { AggregationError } from '../../errors.ts';
+import { clippedMean } from './clipped-mean.ts';
 import { fedNova } from './fednova.ts';
 import { GEOMETRIC_MEDIAN_DEFAULTS, geometricMedian } from './geometric-median.ts';
 import { krum, multiKrum } from './krum.ts';
@@ -20,6 +21,7 @@ export const strategies = {
   krum,
   multiKrum,
   geometricMedian,
+  clippedMean,
   fedAvg,
   fedAvgM,
   fedAdagrad,
@@ -38,6 +40,7 @@ const DEFINITIONS: readonly StrategyDefinition[] = [
   define('krum', { byzantine: null }, krum),
   define('multi-krum', { byzantine: null, select: null }, multiKrum),
   define('geometric-median', GEOMETRIC_MEDIAN_DEFAULTS, geometricMedian),
+  define('clipped-mean', { norm: null }, clippedMean),
   define('fedavg', { learningRate: null }, fedAvg),
   define('fedavgm', { learningRate: 1, momentum: 0.9 }, fedAvgM),
   define('fedadagrad', { learningRate: null, beta1: 0, tau: 1e-3 }, fedAdagrad),
