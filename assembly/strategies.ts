@@ -12,4 +12,5 @@ export { pairwiseDistances } from './pairwise';
 export { partialFold, partialPlace, partialTerms } from './partial';
 export { checkResidues, residueRoomBytes } from './partial-block';
 export { partialFinish, partialTotal } from './partial-finish';
+export { dequantise, quantise } from './quantise';
 export { proximal, step } from './step';

@@ -85,6 +85,18 @@ export interface StrategyExports extends FoldExports {
     v: number,
     n: number,
   ): number;
+  /** Encodes n float32 as int8 codes with a scale and a zero point a block. False for NaN or infinity. */
+  quantise(x: number, n: number, block: number, codes: number, scales: number, zeros: number): number;
+  /** Decodes n elements from the one at `start` on. */
+  dequantise(
+    codes: number,
+    scales: number,
+    zeros: number,
+    block: number,
+    start: number,
+    n: number,
+    out: number,
+  ): void;
   /** g += μ·(x - global) for n elements. False when a result is NaN or infinite. */
   proximal(dtype: number, mu: number, g: number, x: number, global: number, n: number): number;
 

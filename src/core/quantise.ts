@@ -1,0 +1,36 @@
+import type { Core } from './core.ts';
+import type { StrategyExports } from './exports.ts';
+
+/** Where an int8 encoding lies in the arena: codes (int8), and for each block a scale (float32) and a zero point (int8). */
+export interface QuantisedBlocks {
+  readonly codes: number;
+  readonly scales: number;
+  readonly zeros: number;
+  /** Elements of a block. */
+  readonly block: number;
+}
+
+/**
+ * Encodes `count` float32 elements; the arithmetic stands at the head of assembly/quantise.ts.
+ *
+ * @returns false when an element is NaN or infinite: the encoding is undefined then
+ */
+export function quantiseInto(
+  core: Core<StrategyExports>,
+  address: number,
+  count: number,
+  { codes, scales, zeros, block }: QuantisedBlocks,
+): boolean {
+  return core.exports.quantise(address, count, block, codes, scales, zeros) !== 0;
+}
+
+/** Decodes `count` elements from the one at `start` on: float32(scale · (code − zero)), rounded once. */
+export function dequantiseInto(
+  core: Core<StrategyExports>,
+  { codes, scales, zeros, block }: QuantisedBlocks,
+  start: number,
+  count: number,
+  out: number,
+): void {
+  core.exports.dequantise(codes, scales, zeros, block, start, count, out);
+}
