@@ -1,15 +1,21 @@
 // Set-up for `npm start` and `npm test` on a machine with Node only: dependencies, build and, with --peers, the
 // Debian packages that suites need. Node built-ins only. CAMBIUM_SETUP=0 leaves the system's packages alone.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** Debian packages by a command that fails when they are missing. */
-const PEERS = ['numpy', 'requests', 'torch'].map((name) => ({
-  package: `python3-${name}`,
-  check: ['/usr/bin/python3', '-c', `import ${name}`],
-}));
+const PEERS = [
+  ...['numpy', 'pika', 'requests', 'torch'].map((name) => ({
+    package: `python3-${name}`,
+    check: ['/usr/bin/python3', '-c', `import ${name}`],
+  })),
+  { package: 'rabbitmq-server', check: ['test', '-x', '/usr/lib/rabbitmq/bin/rabbitmq-server'] },
+];
+
+/** Asked by Debian's packages before they start a service: 101 says no. Tests start their own brokers. */
+const SERVICE_POLICY = '/usr/sbin/policy-rc.d';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -47,9 +53,12 @@ if (process.argv.includes('--peers')) {
     const names = missing.map((peer) => peer.package);
     console.log(`installing ${names.join(', ')}`);
     const quiet = ['-qq', '-o', 'Dpkg::Use-Pty=0'];
+    const isPolicyOurs = !existsSync(SERVICE_POLICY);
+    if (isPolicyOurs) writeFileSync(SERVICE_POLICY, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
     const done =
       run('apt-get', [...quiet, 'update'], { env }) &&
       run('apt-get', [...quiet, 'install', '-y', '--no-install-recommends', ...names], { env });
+    if (isPolicyOurs) rmSync(SERVICE_POLICY, { force: true });
     if (!done) console.error('apt-get failed; suites that need these packages will be skipped');
   }
 }

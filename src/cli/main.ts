@@ -115,6 +115,11 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .option('--cors-origin <list>', 'origins of pages that may call (default none)')
     .option('--max-upload <bytes>', 'largest upload (default 2147483648)')
     .option('--keep-updates <rounds>', 'rounds whose updates are kept (default 1)')
+    .option('--broker <url>', 'RabbitMQ for clients of BranchKey: amqp(s)://user:password@host:port')
+    .option('--broker-management <url>', 'its management API: http(s)://host:15672')
+    .option('--broker-auth <way>', 'provision: users are made there; http: it asks this server')
+    .option('--broker-ca <file>', 'authorities of its certificate, PEM')
+    .option('--broker-public-url <url>', 'how leaves reach it (default: as this server does)')
     // The server and its libraries are loaded when they are needed: they take longer to load than many a command to run.
     .action(async (options) => (await import('./serve.ts')).serve({ ...options, signal }));
 

@@ -49,9 +49,31 @@ async function serverOptions(settings: Settings) {
     ),
     keepUpdates: optional(settings.keepUpdates, (text) => integerOf('keep-updates', text, 0, 1_000_000)),
     corsOrigins: corsOrigin?.split(',').map((origin) => origin.trim()),
+    broker: await brokerOptions(settings),
     tlsCert: tlsCert === undefined ? undefined : await readText(tlsCert),
     tlsKey: tlsKey === undefined ? undefined : await readText(tlsKey),
   };
+}
+
+async function brokerOptions(settings: Settings) {
+  const { broker, brokerManagement, brokerAuth, brokerCa, brokerPublicUrl } = settings;
+  if (broker === undefined) {
+    const alone = (['brokerManagement', 'brokerAuth', 'brokerCa', 'brokerPublicUrl'] as const).find(
+      (name) => settings[name] !== undefined,
+    );
+    if (alone !== undefined) throw new UsageError(`${alone} is of no use without --broker`);
+    return undefined;
+  }
+  if (brokerAuth !== undefined && brokerAuth !== 'http' && brokerAuth !== 'provision') {
+    throw new UsageError(`--broker-auth ${brokerAuth}: http or provision`);
+  }
+  return {
+    url: broker,
+    managementUrl: brokerManagement,
+    auth: brokerAuth,
+    ca: brokerCa === undefined ? undefined : await readText(brokerCa),
+    publicUrl: brokerPublicUrl,
+  } as const;
 }
 
 function optional<T>(text: string | undefined, read: (text: string) => T): T | undefined {

@@ -15,7 +15,15 @@ const NAMES = [
   'corsOrigin',
   'maxUpload',
   'keepUpdates',
+  'broker',
+  'brokerManagement',
+  'brokerAuth',
+  'brokerCa',
+  'brokerPublicUrl',
 ] as const;
+
+/** Settings that hold passwords: each may also come from a file that `CAMBIUM_…_FILE` names. */
+const SECRETS: readonly string[] = ['broker', 'brokerManagement'];
 
 type SettingName = (typeof NAMES)[number];
 export type Settings = Readonly<Partial<Record<SettingName, string>>>;
@@ -31,7 +39,8 @@ export async function readSettings(options: Settings, configPath: string | undef
   const file = configPath === undefined ? {} : await readConfig(configPath);
   const settings: Partial<Record<SettingName, string>> = {};
   for (const name of NAMES) {
-    const value = options[name] ?? process.env[environmentName(name)] ?? file[name];
+    const value =
+      options[name] ?? process.env[environmentName(name)] ?? (await readSecret(name)) ?? file[name];
     if (value !== undefined) settings[name] = value;
   }
   return settings;
@@ -40,6 +49,17 @@ export async function readSettings(options: Settings, configPath: string | undef
 /** `tlsCert` → `CAMBIUM_TLS_CERT` */
 function environmentName(name: SettingName): string {
   return `CAMBIUM_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+}
+
+/** The content of the file that a secret's variable names; its last line end is not part of it. */
+async function readSecret(name: SettingName): Promise<string | undefined> {
+  const path = SECRETS.includes(name) ? process.env[`${environmentName(name)}_FILE`] : undefined;
+  if (path === undefined) return undefined;
+  try {
+    return (await readFile(path, 'utf8')).replace(/\r?\n$/, '');
+  } catch (cause) {
+    throw fileError(cause, path, 'read');
+  }
 }
 
 async function readConfig(path: string): Promise<Settings> {

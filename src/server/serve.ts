@@ -7,7 +7,9 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } 
 import { pino } from 'pino';
 import { CambiumError } from '../errors.ts';
 import type { Jobs } from '../node/jobs.ts';
+import { type BrokerOptions, readBrokerOptions, startBroker } from './broker/broker.ts';
 import { noBroker } from './broker/contract.ts';
+import { BrokerRegister } from './broker/register.ts';
 import { Aggregator } from './domain/aggregations.ts';
 import type { Domain } from './domain/domain.ts';
 import { addOperator, hasOperators } from './domain/operators.ts';
@@ -23,6 +25,7 @@ import { fileRoutes } from './routes/files.ts';
 import { leafRoutes } from './routes/leaves.ts';
 import { openapiRoutes } from './routes/openapi.ts';
 import { operatingRoutes } from './routes/operating.ts';
+import { rabbitmqRoutes } from './routes/rabbitmq.ts';
 import { resumableRoutes } from './routes/resumable.ts';
 import { uploadRoutes } from './routes/uploads.ts';
 import { Sockets } from './sockets.ts';
@@ -55,6 +58,8 @@ export interface ServerOptions {
   /** PEM texts of the certificate chain and its key: both or none. */
   readonly tlsCert?: string | undefined;
   readonly tlsKey?: string | undefined;
+  /** RabbitMQ, beside server-sent events. It need not be there when the server starts. */
+  readonly broker?: BrokerOptions | undefined;
   /** Does the heavy work; it stays the caller's, who closes it after the server. */
   readonly jobs: Jobs;
   /** Told by the health check. */
@@ -95,12 +100,13 @@ const GRACE_MS = 10_000;
 /**
  * Starts a server. Rounds whose aggregation an earlier process left undone are taken up again.
  *
- * @throws CambiumError `serve-insecure`, `serve-public-url`, `serve-tls`, `serve-address` (taken or not ours),
+ * @throws CambiumError `broker-…`, `serve-insecure`, `serve-public-url`, `serve-tls`, `serve-address` (taken or not ours),
  *   `data-locked`, `state-newer`; UnavailableError `unavailable-libsql`
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const host = options.host ?? '127.0.0.1';
   checkExposure(host, options);
+  const brokerSettings = options.broker && readBrokerOptions(options.broker);
   const now = options.now ?? Date.now;
   const timers = options.timers ?? realTimers;
   const log =
@@ -108,6 +114,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const maxUploadBytes = options.maxUploadBytes ?? DEFAULT_MAX_UPLOAD;
   const folder = await openDataFolder(options.dataDir);
   const closing = new AbortController();
+  let broker = noBroker;
   try {
     const { db } = folder;
     const domain: Domain = {
@@ -121,6 +128,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     };
     await sweepBlobs(domain);
     const aggregator = new Aggregator(domain);
+    const queueKey = await secretKey(folder, 'queue_key');
+    if (brokerSettings !== undefined) broker = await startBroker(domain, timers, queueKey, brokerSettings);
     let url = '';
     const spool = new Spool(folder.spool, {
       maxBytes: maxUploadBytes,
@@ -131,21 +140,22 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const context: RouteContext = {
       domain,
       aggregator,
-      broker: noBroker,
+      broker,
       representations: new Representations(domain, (bytes) => spool.checkRoom(bytes), closing.signal),
       spool,
       partials: await Partials.open(folder.uploads, { now, openFile: options.spool?.openFile }),
       timers,
       work: new Work(),
-      linkKey: await linkKey(folder),
+      linkKey: await secretKey(folder, 'link_key'),
       maxUploadBytes,
       idleMs: IDLE_MS,
       baseUrl: () => options.publicUrl?.replace(/\/+$/, '') ?? url,
       version: options.version ?? 'unknown',
       closing: closing.signal,
     };
+    const register = brokerSettings?.auth === 'http' ? new BrokerRegister(db, queueKey) : undefined;
     const sockets = new Sockets();
-    const app = await createApp(context, sockets, log, options);
+    const app = await createApp(context, register, sockets, log, options);
     try {
       await listen(app, host, options.port ?? DEFAULT_PORT);
       const { address, port } = app.server.address() as AddressInfo; // it listens on a port
@@ -164,6 +174,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       close: () => (closed ??= shutDown(app, sockets, folder, context, closing)),
     };
   } catch (error) {
+    await broker.close();
     await folder.close();
     throw error;
   }
@@ -172,6 +183,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 /** All routes on one application; nothing listens yet. */
 async function createApp(
   context: RouteContext,
+  register: BrokerRegister | undefined,
   sockets: Sockets,
   logger: FastifyBaseLogger,
   { tlsCert, tlsKey, behindProxy, corsOrigins }: ServerOptions,
@@ -235,6 +247,9 @@ async function createApp(
     uploadRoutes(scope, context);
     resumableRoutes(scope, context);
   });
+  if (register !== undefined) {
+    await app.register(async (scope) => rabbitmqRoutes(scope, register));
+  }
   await app.register(async (scope) => branchkeyRoutes(scope, context));
   await app.ready();
   return app;
@@ -272,7 +287,7 @@ async function shutDown(
   app: FastifyInstance,
   sockets: Sockets,
   folder: DataFolder,
-  { aggregator, partials, timers, work }: RouteContext,
+  { aggregator, broker, partials, timers, work }: RouteContext,
   closing: AbortController,
 ): Promise<void> {
   closing.abort();
@@ -285,6 +300,7 @@ async function shutDown(
   try {
     await app.close();
     await aggregator.close();
+    await broker.close();
     await Promise.race([work.idle().then(() => partials.idle()), patience]);
   } finally {
     cancel();
@@ -308,12 +324,12 @@ async function giveOperator(folder: DataFolder, server: string, now: () => numbe
   if (isFirst) await addOperator(db, { id, role, token, name: 'first operator' }, now());
 }
 
-/** The key of signed links, made once for a data directory. */
-async function linkKey({ db }: DataFolder): Promise<string> {
-  const known = await getMeta(db, 'link_key');
+/** A key of the server's own, made once for a data directory. */
+async function secretKey({ db }: DataFolder, name: 'link_key' | 'queue_key'): Promise<string> {
+  const known = await getMeta(db, name);
   if (known !== undefined) return known;
   const key = randomBytes(32).toString('base64url');
-  await setMeta(db, 'link_key', key);
+  await setMeta(db, name, key);
   return key;
 }
 

@@ -49,3 +49,8 @@ export function isSignature(
 function digestOf(salt: Uint8Array, token: string): Buffer {
   return createHash('sha256').update(salt).update(token, 'utf8').digest();
 }
+
+/** The password of a branch's user at the broker, which all its leaves of 2.0.x share: made from a key, kept nowhere. */
+export function queuePassword(key: string, branchId: string): string {
+  return createHmac('sha256', Buffer.from(key, 'base64url')).update(`queue\n${branchId}`).digest('base64url');
+}

@@ -5,7 +5,7 @@
 import type { Leaf } from '../domain/leaves.ts';
 
 /** What clients of the broker find in their credentials. */
-export interface BrokerCredentials {
+interface BrokerCredentials {
   readonly response_host: string;
   readonly broker_url: string;
   readonly port: number;

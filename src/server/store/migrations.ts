@@ -56,6 +56,13 @@ const MIGRATIONS: readonly (readonly string[])[] = [
     `create index metrics_by_aggregation on metrics (aggregation_id)`,
   ],
   [`alter table leaves add column access_hash text`, `create index leaves_by_name on leaves (name)`],
+  [
+    `create table broker_leaves (
+      leaf_id text primary key references leaves (id), password_hash text, hears_run smallint not null)`,
+    `create table broker_cursors (
+      branch_id text not null references branches (id), arrangement text not null, number bigint not null,
+      primary key (branch_id, arrangement))`,
+  ],
 ];
 
 /** The schema that this program writes. */

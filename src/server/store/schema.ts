@@ -131,6 +131,23 @@ interface MetricsTable {
   received_at: number;
 }
 
+/** Leaves that have a place at the broker, until it has been taken away. */
+interface BrokerLeavesTable {
+  leaf_id: string;
+  /** Of the token that logged in last, where that is not the session token. */
+  password_hash: string | null;
+  /** 1 when its client has asked for the run since it authenticated. */
+  hears_run: number;
+}
+
+/** How far the outbox of a branch has been handed to the broker. */
+interface BrokerCursorsTable {
+  branch_id: string;
+  arrangement: 'tree' | 'root';
+  /** Of the last notice that the broker has confirmed. */
+  number: number;
+}
+
 export interface Schema {
   meta: MetaTable;
   operators: OperatorsTable;
@@ -144,4 +161,6 @@ export interface Schema {
   fetches: FetchesTable;
   notices: NoticesTable;
   metrics: MetricsTable;
+  broker_leaves: BrokerLeavesTable;
+  broker_cursors: BrokerCursorsTable;
 }
