@@ -179,8 +179,8 @@ const EXPONENT: Partial<Record<DType, readonly [bits: number, fraction: number]>
   float64: [11, 52],
 };
 
-type Sample = 'near' | 'wide' | 'any' | 'zeros' | 'few' | 'cancelling';
-const SAMPLES: readonly Sample[] = ['near', 'wide', 'any', 'zeros', 'few', 'cancelling'];
+type Sample = 'near' | 'wide' | 'any' | 'zeros' | 'few' | 'cancelling' | 'spread';
+const SAMPLES: readonly Sample[] = ['near', 'wide', 'any', 'zeros', 'few', 'cancelling', 'spread'];
 
 /** The bits of one finite element. */
 function element(random: Random, dtype: DType, sample: Sample, i: number, j: number): bigint {
@@ -198,6 +198,7 @@ function element(random: Random, dtype: DType, sample: Sample, i: number, j: num
   const sign = any & 1n;
   let fraction = (any >> 1n) & ((1n << BigInt(fractionBits)) - 1n);
   let exponent = bias - random.integer(0, 3);
+  if (sample === 'spread') exponent = bias - random.integer(0, Math.min(bias, 30)); // beside certificate A
   if (sample === 'wide') exponent = random.integer(0, 2 * bias);
   if (sample === 'any') exponent = random.integer(0, Math.min(3, bias)) + random.pick([0, 2 * bias - 3]);
   if (sample === 'zeros' && random.uniform() < 0.8) [exponent, fraction] = [0, 0n];
