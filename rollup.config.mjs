@@ -25,7 +25,7 @@ const ts = esbuild({ target: 'es2022', tsconfig: 'tsconfig.json' });
 /** The bytes of the core's modules are chunks of their own, so that code and core can be weighed (and cached) apart. */
 const ownChunk = (id) => {
   if (id.endsWith('/core/wasm.ts')) return 'core-wasm';
-  return id.endsWith('/core/strategies-wasm.ts') ? 'strategies-wasm' : undefined;
+  return /\/core\/(.*-wasm)\.ts$/.exec(id)?.[1];
 };
 
 /** Some of the server's bundled libraries are CommonJS and look at `require` while they run. */

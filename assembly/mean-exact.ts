@@ -166,7 +166,9 @@ export function openLimbs(limbs: i32): void {
   count = limbs;
   negative = false;
   const end = ACC + ((<usize>(count + 5)) << 3);
-  for (let p = ACC; p < end; p += 16) v128.store(p, i64x2.splat(0)); // quicker than memory.fill for so few
+  // Quicker than memory.fill for so few.
+  if (ASC_FEATURE_SIMD) for (let p = ACC; p < end; p += 16) v128.store(p, i64x2.splat(0));
+  else for (let p = ACC; p < end; p += 8) store<u64>(p, 0);
 }
 
 /** The bits of the sum / W in the dtype; the sum is normalized and not zero, and its bit `below` means 2^base of the smallest numbers. */

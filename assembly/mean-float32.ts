@@ -43,6 +43,43 @@ const EIGHT_ULPS: f64 = 8.881784197001252e-16;
  * elements that have one are undefined then.
  */
 export function meanFloat32(plan: usize, inputs: usize, n: u32, out: usize): bool {
+  if (ASC_FEATURE_SIMD) return foldVectors(plan, inputs, n, out);
+  else return foldOneByOne(plan, inputs, n, out);
+}
+
+/** The same without vectors: the certificates are those of the text, the result is the exact one, so the bits are equal. */
+function foldOneByOne(plan: usize, inputs: usize, n: u32, out: usize): bool {
+  const k = <usize>load<u32>(plan, PLAN_K);
+  const total = load<f64>(plan, PLAN_W);
+  const limit = load<u32>(plan, PLAN_LIMIT32);
+  const pair = load<u32>(plan, PLAN_LIMIT_PAIR);
+  const c = <f64>(k + 3) * RELATIVE;
+  let seen: u32 = 0;
+  for (let at: usize = 0, end = (<usize>n) << 2; at < end; at += 4) {
+    let a = -0.0;
+    let mx: u32 = 0;
+    let mn: u32 = 0xffffffff;
+    for (let j: usize = 0; j < k; j++) {
+      const x = load<f32>(<usize>load<u32>(inputs + (j << 2)) + at);
+      const t = reinterpret<u32>(x) << 1;
+      a += load<f64>(plan + (j << 3), PLAN_WEIGHTS) * <f64>x;
+      mx = max(mx, t);
+      mn = min(mn, t - 1);
+    }
+    const q = a / total;
+    store<f32>(out + at, <f32>q);
+    seen = max(seen, mx);
+    if (mx - mn < limit || mx === 0) continue;
+    const d = c * <f64>reinterpret<f32>(mx >> 1);
+    if (reinterpret<u32>(<f32>(q - d)) === reinterpret<u32>(<f32>(q + d))) continue;
+    const bits =
+      mx - mn < pair ? meanOfPair(plan, inputs, at) : <u32>exactMean(DTYPE_FLOAT32, plan, inputs, at);
+    store<u32>(out + at, bits);
+  }
+  return seen < 0xff000000;
+}
+
+function foldVectors(plan: usize, inputs: usize, n: u32, out: usize): bool {
   const k = load<u32>(plan, PLAN_K);
   const total = f64x2.splat(load<f64>(plan, PLAN_W));
   const limit = i32x4.splat(load<u32>(plan, PLAN_LIMIT32));

@@ -48,6 +48,72 @@ const LARGEST: u32 = (1023 + 900) << 21;
  * elements that have one are undefined then.
  */
 export function meanFloat64(plan: usize, inputs: usize, n: u32, out: usize): bool {
+  if (ASC_FEATURE_SIMD) return foldVectors(plan, inputs, n, out);
+  else return foldOneByOne(plan, inputs, n, out);
+}
+
+/** The same without vectors: the certificates are those of the text, the result is the exact one, so the bits are equal. */
+function foldOneByOne(plan: usize, inputs: usize, n: u32, out: usize): bool {
+  const k = <usize>load<u32>(plan, PLAN_K);
+  const total = load<f64>(plan, PLAN_W);
+  const totalHigh = keep(total, HIGH26);
+  const totalLow = total - totalHigh;
+  const totalRest = load<f64>(plan, PLAN_W_REST);
+  const limit = load<u32>(plan, PLAN_LIMIT64);
+  const c = <f64>(k + 16) * RELATIVE;
+  let seen: u64 = 0;
+  for (let at: usize = 0, end = (<usize>n) << 3; at < end; at += 8) {
+    let s = -0.0;
+    let e = s;
+    let mx: u64 = 0;
+    let mn: u64 = -1;
+    for (let j: usize = 0; j < k; j++) {
+      const w = load<f64>(plan + (j << 3), PLAN_WEIGHTS);
+      const wh = keep(w, HIGH26);
+      const x = load<f64>(<usize>load<u32>(inputs + (j << 2)) + at);
+      const xh = keep(x, HIGH27);
+      const small = w * (x - xh) + (w - wh) * xh;
+      const high = wh * xh;
+      const next = s + high;
+      const part = next - s;
+      e += s - (next - part) + (high - part) + small;
+      s = next;
+      const t = reinterpret<u64>(x) << 1;
+      mx = max(mx, t);
+      mn = min(mn, t - 1);
+    }
+    seen = max(seen, mx);
+    if (mx === 0) {
+      store<f64>(out + at, s);
+      continue;
+    }
+    const h = s + e;
+    const part = h - s;
+    const q = h / total;
+    const qh = keep(q, HIGH27);
+    const l = s - (h - part) + (e - part) - q * totalRest;
+    const r = h - qh * totalHigh - (qh * totalLow + (q - qh) * total) + l;
+    const y = r / total;
+    const upper = <u32>(mx >> 32);
+    if (upper - SMALLEST < LARGEST - SMALLEST) {
+      const d = c * reinterpret<f64>((mx | 0xffffffff) >> 1);
+      const low = reinterpret<u64>(q + (y - d));
+      if (upper - <u32>(mn >> 32) < limit || low === reinterpret<u64>(q + (y + d))) {
+        store<f64>(out + at, q + y);
+        continue;
+      }
+    }
+    store<u64>(out + at, exactMean(DTYPE_FLOAT64, plan, inputs, at));
+  }
+  return seen < 0xffe0000000000000;
+}
+
+/** What is left of x under a mask of its bits. */
+function keep(x: f64, mask: i64): f64 {
+  return reinterpret<f64>(reinterpret<i64>(x) & mask);
+}
+
+function foldVectors(plan: usize, inputs: usize, n: u32, out: usize): bool {
   const k = load<u32>(plan, PLAN_K);
   const weights = plan + PLAN_WEIGHTS;
   const weightsEnd = weights + ((<usize>k) << 3);

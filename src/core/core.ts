@@ -1,6 +1,7 @@
 import { instantiate } from '@assemblyscript/loader';
 import { ABI_VERSION } from '../../assembly/abi.ts';
 import { UnavailableError } from '../errors.ts';
+import { decodeBase64 } from './base64.ts';
 import type { CoreExports, FoldExports, StrategyExports } from './exports.ts';
 
 /** Bytes of a page of linear memory. */
@@ -9,15 +10,17 @@ const PAGE = 65_536;
 /** Every vector load and the widest element fit this alignment. */
 const ALIGNMENT = 16;
 
+/** Gives the bytes of a module in base64: of the build with SIMD, or of the one of the same sources without. */
+type LoadBytes = (simd: boolean) => Promise<string>;
+
 /** A module of the core: compiled once per process (page, worker), its instances kept for later jobs. */
 class CoreModule<E extends FoldExports> {
-  readonly #load: () => Promise<string>;
+  readonly #load: LoadBytes;
   #compiled: Promise<WebAssembly.Module> | undefined;
   /** Instances that wait for their next job: to make one takes longer than many a job. */
   readonly #idle: Core<E>[] = [];
 
-  /** @param load gives the bytes of the module in base64 */
-  constructor(load: () => Promise<string>) {
+  constructor(load: LoadBytes) {
     this.#load = load;
   }
 
@@ -25,8 +28,14 @@ class CoreModule<E extends FoldExports> {
   async open(arenaBytes: number): Promise<Core<E>> {
     const position = this.#idle.findIndex((core) => core.free >= arenaBytes);
     if (position >= 0) return this.#idle.splice(position, 1)[0]!.reopen(); // found
-    this.#compiled ??= compile(this.#load);
-    const { exports } = await instantiate(await this.#compiled);
+    this.#compiled ??= compile(this.#load).catch((error: unknown) => {
+      this.#compiled = undefined; // a chunk that did not arrive, or memory that was short, may be there next time
+      throw error;
+    });
+    const module = await this.#compiled;
+    const { exports } = await instantiate(module).catch((cause: unknown) => {
+      throw new UnavailableError('unavailable-memory', 'no memory for an instance of the core', { cause });
+    });
     const core = new Core(exports as unknown as E, arenaBytes, this.#keep); // typed by hand in exports.ts
     const version = core.exports.abiVersion();
     if (version !== ABI_VERSION) {
@@ -47,29 +56,46 @@ class CoreModule<E extends FoldExports> {
 const MAX_IDLE = 2;
 const MAX_IDLE_BYTES = 8 << 20;
 
-async function compile(load: () => Promise<string>): Promise<WebAssembly.Module> {
+/** A module whose only function makes a vector: what validates it has SIMD. */
+const WITH_SIMD = [
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 10, 9, 1, 7, 0, 65, 0, 253, 17, 26, 11,
+];
+
+async function compile(load: LoadBytes): Promise<WebAssembly.Module> {
   if (typeof WebAssembly === 'undefined') {
     throw new UnavailableError(
       'unavailable-webassembly',
       'this host has no WebAssembly, which the core needs',
     );
   }
-  const text = atob(await load());
-  const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
+  const bytes = decodeBase64(await load(WebAssembly.validate(Uint8Array.from(WITH_SIMD))));
   try {
     return await WebAssembly.compile(bytes);
   } catch (cause) {
+    if (WebAssembly.validate(bytes)) {
+      throw new UnavailableError(
+        'unavailable-compile',
+        'this host forbids to compile WebAssembly (a content security policy must allow "wasm-unsafe-eval"), or has no memory for it',
+        { cause },
+      );
+    }
     throw new UnavailableError(
       'unavailable-webassembly',
-      'this host cannot compile the core: it lacks WebAssembly SIMD, or a content security policy forbids WebAssembly ("wasm-unsafe-eval")',
+      'the WebAssembly of this host is too old for the core: it lacks sign extension, conversions without traps or bulk memory',
       { cause },
     );
   }
 }
 
-const core = new CoreModule<CoreExports>(async () => (await import('./wasm.ts')).CORE_WASM_BASE64);
-const strategies = new CoreModule<StrategyExports>(
-  async () => (await import('./strategies-wasm.ts')).STRATEGIES_WASM_BASE64,
+const core = new CoreModule<CoreExports>(async (simd) =>
+  simd
+    ? (await import('./wasm.ts')).CORE_WASM_BASE64
+    : (await import('./scalar-wasm.ts')).CORE_SCALAR_WASM_BASE64,
+);
+const strategies = new CoreModule<StrategyExports>(async (simd) =>
+  simd
+    ? (await import('./strategies-wasm.ts')).STRATEGIES_WASM_BASE64
+    : (await import('./strategies-scalar-wasm.ts')).STRATEGIES_SCALAR_WASM_BASE64,
 );
 
 /**
@@ -179,7 +205,8 @@ function align(address: number): number {
  * Opens an instance of the core's first module, codecs and the mean; the caller closes it.
  *
  * @param arenaBytes what the job will take in all, in bytes
- * @throws UnavailableError when the host has no WebAssembly with SIMD, or no memory
+ * @throws UnavailableError `unavailable-webassembly`, `unavailable-compile` (forbidden), `unavailable-memory`, or
+ *   `unavailable-abi` when code and module are of different versions
  */
 export function openCore(arenaBytes = 1 << 20): Promise<Core> {
   return core.open(arenaBytes);
