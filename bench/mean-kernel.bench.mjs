@@ -1,5 +1,5 @@
-// The mean kernel alone, on blocks in the arena: a loop that only reads (the search for NaN), a plain JavaScript fold and
-// the exact mean, on data of several kinds. GB/s are of input.
+// The mean kernel alone, on blocks in the arena: a loop that only reads (the search for NaN), a plain JavaScript fold, the
+// exact mean and the same without SIMD, on data of several kinds. GB/s are of input.
 import { readFileSync } from 'node:fs';
 import { instantiate } from '@assemblyscript/loader';
 import { median, printHeader, printTable } from './report.mjs';
@@ -9,7 +9,11 @@ const FLOAT32 = 12; // DTYPE_… in assembly/abi.ts
 const FLOAT64 = 13;
 const PAGE = 65_536;
 
-const module = await WebAssembly.compile(readFileSync(new URL('../dist/core.wasm', import.meta.url)));
+const [module, scalarModule] = await Promise.all(
+  ['core.wasm', 'core.scalar.wasm'].map((file) =>
+    WebAssembly.compile(readFileSync(new URL(`../dist/${file}`, import.meta.url))),
+  ),
+);
 
 let state = 20261123;
 
@@ -77,9 +81,10 @@ function time(work) {
   return Array.from({ length: ROUNDS }, round);
 }
 
-async function measure([name, dtype, k, count, weigh, element]) {
-  const ArrayType = dtype === FLOAT32 ? Float32Array : Float64Array;
-  const bytes = count * ArrayType.BYTES_PER_ELEMENT;
+/** An instance of a module with the inputs of a case in its memory. */
+async function prepare(module, ArrayType, weightings, inputs) {
+  const k = inputs.length;
+  const bytes = inputs[0].byteLength;
   const { exports: core } = await instantiate(module);
   const start = Math.ceil(core.arenaBase() / 16) * 16;
   const plan = start + 8 * k + (k % 2) * 8;
@@ -89,33 +94,48 @@ async function measure([name, dtype, k, count, weigh, element]) {
   const place = (j) => first + j * (bytes + 64);
   core.memory.grow(Math.ceil(place(k + 1) / PAGE));
   const { buffer } = core.memory;
-  const weightings = new Float64Array(buffer, start, k).map(weigh);
   new Float64Array(buffer, start, k).set(weightings);
-  const addresses = new Uint32Array(buffer, table, k).map((_, j) => place(j));
+  const addresses = inputs.map((_, j) => place(j));
   new Uint32Array(buffer, table, k).set(addresses);
-  const inputs = Array.from(addresses, (address, j) =>
-    new ArrayType(buffer, address, count).map((_, i) => element(i, j)),
-  );
-  for (const [j, input] of inputs.entries()) new ArrayType(buffer, addresses[j], count).set(input);
-  if (core.meanPlan(start, k, plan) !== 0) throw new Error(`${name}: no plan`);
+  for (const [j, input] of inputs.entries()) new ArrayType(buffer, addresses[j], input.length).set(input);
+  if (core.meanPlan(start, k, plan) !== 0) throw new Error('no plan');
+  return { core, plan, table, addresses, out: place(k) };
+}
 
-  const total = core.meanTotal(plan);
+async function measure([name, dtype, k, count, weigh, element]) {
+  const ArrayType = dtype === FLOAT32 ? Float32Array : Float64Array;
+  const bytes = count * ArrayType.BYTES_PER_ELEMENT;
+  const weightings = Float64Array.from({ length: k }, weigh);
+  const inputs = Array.from({ length: k }, (_, j) =>
+    ArrayType.from({ length: count }, (_, i) => element(i, j)),
+  );
+  const vectors = await prepare(module, ArrayType, weightings, inputs);
+  const scalars = await prepare(scalarModule, ArrayType, weightings, inputs);
+
+  const total = vectors.core.meanTotal(vectors.plan);
   const plain = new ArrayType(count);
   const sums = new Float64Array(count);
-  const mean = () => {
-    if (core.mean(dtype, plan, table, count, place(k), 0) !== 0) throw new Error(`${name}: not finite`);
-  };
+  const fold =
+    ({ core, plan, table, out }) =>
+    () => {
+      if (core.mean(dtype, plan, table, count, out, 0) !== 0) throw new Error(`${name}: not finite`);
+    };
+  const mean = fold(vectors);
+  const scalarMean = fold(scalars);
   const read = () => {
-    for (const address of addresses) {
-      if (core.findNonFinite(dtype, address, count, 0) !== -1) throw new Error(`${name}: not finite`);
+    for (const address of vectors.addresses) {
+      if (vectors.core.findNonFinite(dtype, address, count, 0) !== -1) throw new Error(`${name}: not finite`);
     }
   };
   const js = () => foldInJs(inputs, weightings, total, sums, plain);
 
-  // Both must agree, as far as the plain fold can promise.
+  // The exact means must be the same bytes, and the plain fold must agree as far as it can promise.
   mean();
+  scalarMean();
   js();
-  const exact = new ArrayType(buffer, place(k), count);
+  const resultOf = ({ core, out }) => Buffer.from(core.memory.buffer, out, bytes);
+  if (!resultOf(vectors).equals(resultOf(scalars))) throw new Error(`${name}: other bits without SIMD`);
+  const exact = new ArrayType(vectors.core.memory.buffer, vectors.out, count);
   let different = 0;
   for (let i = 0; i < count; i++) {
     const largest = inputs.reduce((most, input) => Math.max(most, Math.abs(input[i])), 0);
@@ -126,7 +146,7 @@ async function measure([name, dtype, k, count, weigh, element]) {
     if (!Object.is(exact[i], plain[i])) different++;
   }
 
-  const times = [read, js, mean].map(time);
+  const times = [read, js, mean, scalarMean].map(time);
   const rate = (seconds) => ((k * bytes) / seconds / 1e9).toFixed(1);
   const medians = times.map(median);
   return [
@@ -136,6 +156,7 @@ async function measure([name, dtype, k, count, weigh, element]) {
     ...times.map((rounds, c) => `${rate(medians[c])} / ${rate(Math.min(...rounds))}`),
     (medians[2] / medians[0]).toFixed(1),
     (medians[1] / medians[2]).toFixed(1),
+    (medians[3] / medians[2]).toFixed(1),
     ((100 * different) / count).toFixed(2),
   ];
 }
@@ -146,6 +167,18 @@ printHeader('Mean kernel, blocks in the arena, one thread', [
   `${ROUNDS} rounds of some 4 ms; GB/s of input, median / best`,
 ]);
 printTable(
-  ['data', 'dtype', 'MiB', 'read only', 'plain JS', 'exact mean', 'x read', 'JS / mean', 'JS not exact, %'],
+  [
+    'data',
+    'dtype',
+    'MiB',
+    'read only',
+    'plain JS',
+    'exact mean',
+    'without SIMD',
+    'x read',
+    'JS / mean',
+    'without / with SIMD',
+    'JS not exact, %',
+  ],
   rows,
 );

@@ -199,6 +199,8 @@ const SUITES = [
   'core/elements',
   'core/distances',
   'core/npy',
+  'core/partial',
+  'core/step',
   'aggregate/fedavg',
   ...(process.env.CAMBIUM_LONG ? ['core/mean', 'core/order', 'core/pickle', 'aggregate/aggregation'] : []),
 ];
