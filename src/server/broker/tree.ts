@@ -77,9 +77,13 @@ export class TreeDuty implements Duty {
     const isNew = waiting === undefined;
     if (isNew) {
       await keepPlace(db, place.id);
-      await this.admit(place);
       await link.declareExchange(exchange, 'direct');
       await link.declareQueue(queue, QUEUE_ARGUMENTS);
+      // After the queue: a client that finds none gives up for good, one that is not let in tries again.
+      await this.admit(place).catch(async (error) => {
+        await link.deleteQueue(queue); // a queue that stands says that all is done
+        throw error;
+      });
     }
     if (isNew || repeat !== 'never') {
       await link.bind(queue, exchange, 'aggregation_status');
