@@ -35,6 +35,22 @@ test('option, then environment, then file', async () => {
   }
 });
 
+test('what holds a password may come from a file of its own', async () => {
+  const path = join(folder, 'broker');
+  writeFileSync(path, 'amqp://user:password@host\n');
+  process.env.CAMBIUM_BROKER_FILE = path;
+  process.env.CAMBIUM_HOST_FILE = path; // no secret
+  try {
+    assert.equal(await readSettings({}, undefined), { broker: 'amqp://user:password@host' });
+    assert.equal(await readSettings({ broker: 'amqp://other' }, undefined), { broker: 'amqp://other' });
+    process.env.CAMBIUM_BROKER_FILE = join(folder, 'missing');
+    await failsWith('file-not-found', () => readSettings({}, undefined));
+  } finally {
+    delete process.env.CAMBIUM_BROKER_FILE;
+    delete process.env.CAMBIUM_HOST_FILE;
+  }
+});
+
 for (const [name, text] of [
   ['no JSON', '{'],
   ['no object', '[1]'],
