@@ -55,8 +55,10 @@ export interface RunOptions {
   readonly crc32?: Crc32 | undefined;
   /** Called when all bytes of the output before `offset` are written, more often the longer the output is. */
   readonly onWritten?: ((offset: number) => void | Promise<void>) | undefined;
-  /** For rules that keep a state: where it goes. It has the tensors of `stateTensors`. */
-  readonly state?: { readonly sink: ByteSink; readonly encoding: Encoding } | undefined;
+  /** For rules that keep a state: where it goes, and where each of `stateTensors` begins there. */
+  readonly state?:
+    | { readonly sink: Pick<ByteSink, 'write' | 'handle'>; readonly byteOffsets: readonly number[] }
+    | undefined;
   /** Threads besides this one. They are asked for when the work begins and given back when it ends. */
   readonly openLanes?: LaneOpener | undefined;
 }
@@ -145,9 +147,6 @@ export class Aggregation {
     try {
       const settled = await this.#settle(lanes, options);
       await this.#fold(lanes, sink, encoding, settled, options);
-      for (const { offset, bytes } of options.state?.encoding.literals ?? []) {
-        await options.state?.sink.write(offset, bytes);
-      }
     } finally {
       for (const lane of lanes) lane.close();
     }
@@ -248,7 +247,7 @@ export class Aggregation {
       weightings,
       step: spec === undefined ? null : { spec, rate },
       output: { byteLength, literals, payloads },
-      state: this.#statePlaces(options.state?.encoding),
+      state: this.#statePlaces(options.state?.byteOffsets),
       checksums: checksums !== undefined,
     };
     const ranges = planRanges(encoding, this.#itemSizes, this.#plan.blockBytes);
@@ -284,13 +283,13 @@ export class Aggregation {
   }
 
   /** By slot and tensor: where the state's elements begin in its file, -1 for nowhere. */
-  #statePlaces(encoding: Encoding | undefined): number[][] {
+  #statePlaces(byteOffsets: readonly number[] = []): number[][] {
     const { step } = this.#strategy;
     const slots = step === undefined ? [] : stateSlots(step);
     const places = slots.map(() => this.tensors.map(() => -1));
     for (const [i, { slot, tensor }] of this.stateTensors.entries()) {
       const position = slots.findIndex(({ name }) => name === slot.name);
-      places[position]![tensor] = encoding!.payloads[i]!.offset; // `run` wants one where there is a state
+      places[position]![tensor] = byteOffsets[i]!; // `run` wants them where there is a state
     }
     return places;
   }

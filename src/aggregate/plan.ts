@@ -118,7 +118,8 @@ export async function planAggregation(
       `"${strategy.name}" refers to a global model: give one`,
     );
   }
-  const matched = needsModel ? [...counting, model!] : counting; // checked above
+  // The global model comes first: order and names of its tensors stay from round to round, whoever takes part.
+  const matched = needsModel ? [model!, ...counting] : counting; // checked above
   const { tensors, sources: positions } = matchTensors(matched);
   for (const [i, tensor] of tensors.entries()) {
     if (strategy.supports(DTYPES[tensor.dtype].code)) continue;
@@ -142,8 +143,8 @@ export async function planAggregation(
     return {
       plan: {
         tensors,
-        inputs: planned.slice(0, counting.length),
-        model: needsModel ? planned[counting.length]! : null,
+        inputs: needsModel ? planned.slice(1) : planned,
+        model: needsModel ? planned[0]! : null,
         state,
         nonFinite: options.nonFinite,
         blockBytes,

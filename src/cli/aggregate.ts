@@ -11,6 +11,7 @@ interface AggregateOptions {
   readonly ids?: string;
   readonly strategy: string;
   readonly model?: string;
+  readonly state?: string;
   readonly threads?: string;
   readonly format?: string;
   readonly nonFinite: string;
@@ -43,6 +44,7 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
       format,
       strategy,
       model: options.model,
+      state: options.state,
       threads,
       nonFinite,
       compress: options.compress,

@@ -35,6 +35,7 @@ const USAGE_CODES: ReadonlySet<string> = new Set([
   'serve-tls',
   'strategy-model-missing',
   'strategy-parameter',
+  'strategy-state-missing',
   'strategy-unknown',
 ]);
 

@@ -82,6 +82,7 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .option('--ids <list>', 'ids in the order of the files (default: their paths)')
     .option('--strategy <name[:key=number,…]>', `the rule: ${STRATEGY_NAMES.join(', ')}`, 'mean')
     .option('--model <file>', 'the global model, for rules that refer to one')
+    .option('--state <file>', 'the state of a server optimiser, made by the first round')
     .option('--threads <n>', 'threads that share the work (default: all processors)')
     .option(
       '--format <name>',

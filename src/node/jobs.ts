@@ -30,6 +30,11 @@ export interface AggregateRequest extends OutputForm {
   readonly strategy?: StrategyRequest | undefined;
   /** Path of the global model, for rules that refer to one. */
   readonly model?: string | undefined;
+  /**
+   * Path of the state of a server optimiser, which belongs to `model`; made by the first round, and replaced together with
+   * the output by every round. Only rules that keep a state look at it.
+   */
+  readonly state?: string | undefined;
   /** Threads that share the work, by default as many as there are processors. */
   readonly threads?: number | undefined;
   /** What NaN and infinity in inputs do: refuse the job (default), or follow the rule into the result. */

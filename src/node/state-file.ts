@@ -74,7 +74,7 @@ async function belongs(path: string, owner: StateOwner, model: string): Promise<
 export interface NextState {
   /** Where each tensor of `stateTensors` begins. */
   readonly byteOffsets: readonly number[];
-  readonly write: ByteSink['write'];
+  readonly sink: Pick<ByteSink, 'write' | 'handle'>;
   /** Before the new model appears: flushes the state as FILE.next. @param model SHA-256 of the new model file */
   prepare(model: string): Promise<void>;
   /** After the new model has appeared. */
@@ -88,7 +88,7 @@ export function createStateFile(path: string, owner: StateOwner, round: number):
   const sink = openFileSinkSync(nextOf(path), { durable: true });
   return {
     byteOffsets: payloads.map(({ offset }) => offset),
-    write: (offset, bytes) => sink.write(offset, bytes),
+    sink,
     async prepare(model) {
       for (const { offset, bytes } of encodeState(owner, round, model).literals)
         await sink.write(offset, bytes);

@@ -19,6 +19,8 @@ export interface OutputOptions extends Pick<OutputForm, 'compress'> {
   readonly digest?: boolean | undefined;
   /** Flush the output and its folder to the disk before it counts as written (default false). */
   readonly durable?: boolean | undefined;
+  /** Called with the SHA-256 when the output is complete, before it appears. */
+  readonly beforeCommit?: ((sha256: string) => Promise<void>) | undefined;
 }
 
 /**
@@ -31,7 +33,7 @@ export async function writeOutput(
   aggregation: Aggregation,
   encoding: Encoding,
   options: OutputOptions,
-  run: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes'>,
+  run: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes' | 'state'>,
 ): Promise<string | null> {
   const { output, digest = true, durable, compress } = options;
   const hash = digest ? createHash('sha256') : null;
@@ -49,12 +51,14 @@ export async function writeOutput(
   try {
     if (compress) await hashUpTo(await runDeflated(aggregation, encoding, output, sink, run));
     else await aggregation.run(sink, encoding, { ...run, crc32: nodeCrc32, onWritten: hashUpTo });
+    const sha256 = hash === null ? null : hash.digest('hex');
+    if (sha256 !== null) await options.beforeCommit?.(sha256);
     await sink.commit();
+    return sha256;
   } catch (error) {
     await sink.discard();
     throw error;
   }
-  return hash === null ? null : hash.digest('hex');
 }
 
 /** The same into a deflated archive, by way of the stored one. Progress counts both. Answers the length of the file. */
@@ -63,7 +67,7 @@ async function runDeflated(
   encoding: Encoding,
   output: string,
   sink: ByteSink,
-  { onProgress, ...run }: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes'>,
+  { onProgress, ...run }: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes' | 'state'>,
 ): Promise<number> {
   const room = fileScratch(dirname(output));
   const { byteLength } = encoding;

@@ -94,7 +94,9 @@ async function round(
   const stateEncoding = bare(aggregation.stateTensors);
   const sink = memorySink(encoding.byteLength);
   const stateSink = memorySink(stateEncoding.byteLength);
-  await aggregation.run(sink, encoding, { state: { sink: stateSink, encoding: stateEncoding } });
+  await aggregation.run(sink, encoding, {
+    state: { sink: stateSink, byteOffsets: stateEncoding.payloads.map(({ offset }) => offset) },
+  });
   await aggregation.close();
   return { model: sink.bytes, state: stateSink.bytes, aggregation };
 }

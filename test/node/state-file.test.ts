@@ -36,7 +36,7 @@ async function writeState(
 ): Promise<void> {
   const next = createStateFile(path, owner, round);
   for (const [i, length] of [16, 12, 16, 12].entries()) {
-    await next.write(next.byteOffsets[i]!, new Uint8Array(length).fill(value));
+    await next.sink.write(next.byteOffsets[i]!, new Uint8Array(length).fill(value));
   }
   if (until === 'written') return;
   await next.prepare(model);

@@ -1,0 +1,236 @@
+/** The aggregation of files into a file: opens, checks, aggregates, writes. For workers: reads are synchronous. */
+import { createHash } from 'node:crypto';
+import { availableParallelism } from 'node:os';
+import { dirname } from 'node:path';
+import {
+  Aggregation,
+  type AggregationInput,
+  type RunOptions,
+  type StateInput,
+  type Stop,
+} from '../aggregate/aggregation.ts';
+import type { LaneOrder } from '../aggregate/lanes.ts';
+import type { StateOwner } from '../aggregate/optimiser-state.ts';
+import { stateSlots, stateTensors } from '../aggregate/steps.ts';
+import { openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
+import { AggregationError, CambiumError } from '../errors.ts';
+import { encodeWeights } from '../formats/encode.ts';
+import type { Encoding, WeightsSpec } from '../formats/encoding.ts';
+import { openWeights } from '../formats/open.ts';
+import { unpackWeights, type Weights } from '../formats/weights.ts';
+import type { ByteSource } from '../tensor/bytes.ts';
+import { itemSize } from '../tensor/dtypes.ts';
+import { elementCount, type WeightsFormat } from '../tensor/layout.ts';
+import type { AggregateReport, AggregateRequest } from './jobs.ts';
+import { openLanes } from './lanes.ts';
+import { withOnlyBytes } from './only-bytes.ts';
+import { checkForm, formatOfName } from './output-format.ts';
+import { fileScratch } from './scratch.ts';
+import { SourcePool } from './source-pool.ts';
+import { createStateFile, type NextState, type OpenedState, openStateFile } from './state-file.ts';
+import { unpackingIn } from './unpacking.ts';
+import { writeOutput } from './write-output.ts';
+
+/** @throws FormatError, AggregationError, FileError; the reason of `signal`. Nothing is left behind then */
+export async function aggregateJob(
+  request: AggregateRequest,
+  signal: Stop,
+  onProgress: RunOptions['onProgress'],
+): Promise<AggregateReport> {
+  const startedAt = performance.now();
+  const inputs: AggregationInput[] = [];
+  const pool = new SourcePool();
+  const opened: ByteSource[] = [];
+  const formats = new Set<WeightsFormat>();
+  const openInput = async (path: string, leaf: string): Promise<Weights> => {
+    const file = pool.open(path, leaf);
+    opened.push(file);
+    const weights = await openWeights(file);
+    const unpacked = await unpackWeights(weights, unpackingIn(dirname(request.output), signal));
+    if (unpacked.source !== file) opened.push(unpacked.source);
+    return unpacked;
+  };
+  try {
+    for (const { path, leaf = path, weighting } of request.inputs) {
+      const { source, layout } = await openInput(path, leaf);
+      formats.add(layout.format);
+      inputs.push({ leaf, source, layout, weighting: weighting ?? layout.weighting });
+    }
+    const strategy = openStrategy(request.strategy?.name ?? 'mean', request.strategy?.parameters);
+    const model =
+      request.model === undefined || !strategy.needsModel
+        ? undefined
+        : { leaf: request.model, ...(await openInput(request.model, request.model)) };
+    pool.reserve();
+    const state = await openState(strategy, model, request.state);
+    if (state?.before !== undefined) opened.push(state.before.source);
+    const aggregation = await Aggregation.open(inputs, {
+      strategy,
+      model,
+      state: state?.inputs,
+      nonFinite: request.nonFinite,
+      scratch: fileScratch(dirname(request.output)),
+    });
+    try {
+      const { totalWeighting } = aggregation;
+      const format = formatOf(request, formats);
+      checkForm(request.output, format, request);
+      // A rule that measures would do so twice.
+      const isShared = format === 'npy-object' && strategy.settle === undefined;
+      const tensors = isShared ? await withOnlyBytes(aggregation) : aggregation.tensors;
+      const encoding = await encode({
+        format,
+        weighting: totalWeighting,
+        tensors,
+        align: request.align ? 64 : undefined,
+      });
+      const run = {
+        signal,
+        onProgress,
+        openLanes: lanesFor(request, encoding.byteLength * inputs.length),
+      };
+      const sha256 =
+        state === null
+          ? await writeOutput(aggregation, encoding, request, run)
+          : await writeWithState(aggregation, encoding, request, run, state);
+      return {
+        output: request.output,
+        format,
+        strategy: strategy.name,
+        leaves: aggregation.leaves.length,
+        totalWeighting,
+        tensors: tensors.length,
+        parameters: aggregation.parameters,
+        bytesRead: aggregation.bytesRead,
+        seconds: (performance.now() - startedAt) / 1000,
+        sha256,
+        countsEqually: inputs.every((input) => input.weighting === null),
+      };
+    } finally {
+      await aggregation.close();
+    }
+  } finally {
+    for (const source of opened) await source.close();
+  }
+}
+
+/** The state of a rule that keeps one, before the round, and what is needed to write it after the round. */
+interface RuleState {
+  readonly path: string;
+  readonly owner: StateOwner;
+  readonly before: OpenedState | undefined;
+  readonly inputs: readonly StateInput[] | undefined;
+}
+
+/** @throws AggregationError `strategy-state-missing`, `state-mismatch` */
+async function openState(
+  strategy: Strategy,
+  model: { readonly source: ByteSource; readonly layout: Weights['layout'] } | undefined,
+  path: string | undefined,
+): Promise<RuleState | null> {
+  const { name, step } = strategy;
+  if (step === undefined || stateSlots(step).length === 0 || model === undefined) return null;
+  if (path === undefined) {
+    throw new AggregationError(
+      'strategy-state-missing',
+      `"${name}" keeps a state from round to round: name a file for it`,
+    );
+  }
+  const tensors = model.layout.tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+  const owner = { strategy: name, step, tensors };
+  const before = (await openStateFile(path, owner, await digestOf(model.source))) ?? undefined;
+  if (before === undefined) return { path, owner, before, inputs: undefined };
+  const stored = stateTensors(step, tensors).map(({ name, dtype, shape, slot, tensor }, i) => ({
+    slot: slot.name,
+    tensor,
+    layout: {
+      name,
+      dtype,
+      shape,
+      order: 'C' as const,
+      byteOrder: 'little' as const,
+      byteOffset: before.byteOffsets[i]!,
+      byteLength: elementCount(shape) * itemSize(dtype),
+    },
+  }));
+  const inputs = stateSlots(step).map((slot) => ({
+    source: before.source,
+    tensors: tensors.map((_, t) => stored.find((one) => one.slot === slot.name && one.tensor === t)?.layout),
+  }));
+  return { path, owner, before, inputs };
+}
+
+/** Bytes of a file that are hashed at a time. */
+const HASH_BYTES = 1 << 20;
+
+/** SHA-256 of a model's file, in lower-case hexadecimal. */
+async function digestOf(source: ByteSource): Promise<string> {
+  const hash = createHash('sha256');
+  const buffer = new Uint8Array(Math.min(HASH_BYTES, source.byteLength));
+  for (let at = 0; at < source.byteLength; at += buffer.byteLength) {
+    hash.update(buffer.subarray(0, await source.readInto(at, buffer)));
+  }
+  return hash.digest('hex');
+}
+
+/** Model and state in the order that a crash between them does no harm to (`state-file.ts`). */
+async function writeWithState(
+  aggregation: Aggregation,
+  encoding: Encoding,
+  request: AggregateRequest,
+  run: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes'>,
+  { path, owner, before }: RuleState,
+): Promise<string | null> {
+  const next: NextState = createStateFile(path, owner, (before?.round ?? 0) + 1);
+  try {
+    const sha256 = await writeOutput(
+      aggregation,
+      encoding,
+      { ...request, digest: true, beforeCommit: next.prepare },
+      { ...run, state: next },
+    );
+    next.finish();
+    return sha256;
+  } catch (error) {
+    await next.discard();
+    throw error;
+  }
+}
+
+/** Input below which a second thread costs more than it brings, in bytes. */
+const WORTH_A_THREAD = 16 << 20;
+
+/** Threads besides this one. */
+function lanesFor({ threads = availableParallelism() }: AggregateRequest, bytes: number) {
+  const count = Math.min(threads, Math.ceil(bytes / WORTH_A_THREAD)) - 1;
+  return count < 1 ? undefined : (order: LaneOrder) => openLanes(count, order);
+}
+
+/** What is asked for, else what the name of the output says, else what the inputs have in common. */
+function formatOf({ format, output }: AggregateRequest, inputs: ReadonlySet<WeightsFormat>): WeightsFormat {
+  const [first = 'npy-object'] = inputs;
+  const isPlain = inputs.size === 1 && first === 'npy';
+  const asked = format ?? formatOfName(output, isPlain);
+  if (asked !== undefined) return asked;
+  if (inputs.size === 1) return first;
+  if ([...inputs].every((input) => input.startsWith('npy'))) return 'npy-object';
+  throw new CambiumError(
+    'output-format',
+    `${output}: its name says no format, and the inputs have several (${[...inputs].join(', ')}): name one`,
+  );
+}
+
+/** What a format cannot hold is the fault of the inputs here, not of a program. */
+async function encode(spec: WeightsSpec): Promise<Encoding> {
+  try {
+    return await encodeWeights(spec);
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    throw new AggregationError(
+      'aggregate-format',
+      `the result as ${spec.format}: ${cause.message}`,
+      {},
+      { cause },
+    );
+  }
+}

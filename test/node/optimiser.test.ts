@@ -1,0 +1,86 @@
+// Server optimisers file to file: rounds that go on from a state, on one thread or several, and what is refused.
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { startJobs, tensorOf, writeWeights } from '../../dist/index.js';
+import { memorySink } from '../../src/tensor/bytes.ts';
+import { sameBytes } from '../helpers/bytes.ts';
+import { failsWith } from '../helpers/errors.ts';
+import { Random } from '../helpers/random.ts';
+
+const test = suite('optimiser');
+const folder = mkdtempSync(join(tmpdir(), 'cambium-optimiser-'));
+const seed = Number(process.env.CAMBIUM_SEED ?? 99);
+console.log(`seed ${seed}`);
+const random = new Random(seed);
+const jobs = startJobs({ threads: 1 });
+const LENGTH = 700_000;
+const strategy = { name: 'fedyogi', parameters: { learningRate: 0.05 } };
+
+test.after(async () => {
+  await jobs.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+async function write(name: string): Promise<string> {
+  const path = join(folder, name);
+  let sink = memorySink(0);
+  const values = Float32Array.from({ length: LENGTH }, () => random.uniform() - 0.5);
+  await writeWeights(
+    (byteLength: number) => {
+      sink = memorySink(byteLength);
+      return sink;
+    },
+    {
+      weighting: random.integer(1, 99),
+      tensors: [tensorOf(values), tensorOf(new Int32Array([random.integer(0, 9)]))],
+    },
+  );
+  writeFileSync(path, sink.bytes);
+  return path;
+}
+
+test('rounds go on from the state, with the same bits on any threads', async () => {
+  const start = await write('start.npy');
+  const rounds: string[][] = [];
+  for (let r = 0; r < 3; r++) {
+    rounds.push(await Promise.all([0, 1, 2, 3, 4, 5, 6].map((leaf) => write(`round-${r}-leaf-${leaf}.npy`))));
+  }
+  const finals: Uint8Array[] = [];
+  for (const threads of [1, 3]) {
+    let model = start;
+    const state = join(folder, `state-${threads}.safetensors`);
+    for (const [r, paths] of rounds.entries()) {
+      const output = join(folder, `model-${threads}-${r}.npy`);
+      await jobs.aggregate({
+        inputs: paths.map((path) => ({ path })),
+        output,
+        strategy,
+        model,
+        state,
+        threads,
+      });
+      assert.not(existsSync(`${state}.next`));
+      model = output;
+    }
+    finals.push(readFileSync(model), readFileSync(state));
+  }
+  sameBytes(finals[2]!, finals[0]!, 'models');
+  sameBytes(finals[3]!, finals[1]!, 'states');
+});
+
+test('a state of another model, a rule without its files', async () => {
+  const paths = await Promise.all(['a.npy', 'b.npy'].map(write));
+  const inputs = paths.map((path) => ({ path }));
+  const output = join(folder, 'never.npy');
+  const state = join(folder, 'state-1.safetensors');
+  const model = join(folder, 'start.npy');
+  await failsWith('state-mismatch', () => jobs.aggregate({ inputs, output, strategy, model, state }));
+  await failsWith('strategy-state-missing', () => jobs.aggregate({ inputs, output, strategy, model }));
+  await failsWith('strategy-model-missing', () => jobs.aggregate({ inputs, output, strategy, state }));
+  assert.not(existsSync(output));
+});
+
+test.run();
