@@ -7,8 +7,9 @@ export {
 } from './aggregate/aggregation.ts';
 export { type AverageOptions, average } from './aggregate/average.ts';
 export { openStrategy, STRATEGY_NAMES, type Strategy, strategies } from './aggregate/strategies/index.ts';
-export type { DownloadOptions, RunDetails, UploadOptions } from './client/client.ts';
+export type { DownloadOptions, UploadOptions } from './client/client.ts';
 export type { Credentials } from './client/credentials.ts';
+export type { Generation, RunDetails } from './client/dialect.ts';
 export type { DownloadedBytes, DownloadedFile } from './client/download.ts';
 export type { FileAccess } from './client/file-access.ts';
 export type { CallOptions, ClientOptions, TransferOptions, TransferProgress } from './client/options.ts';

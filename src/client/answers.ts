@@ -12,11 +12,11 @@ import type {
 
 type Check = (value: unknown) => boolean;
 
-const isText: Check = (value) => typeof value === 'string';
+export const isText: Check = (value) => typeof value === 'string';
 const isCount: Check = (value) => Number.isSafeInteger(value) && (value as number) >= 0;
 const isNumber: Check = (value) => typeof value === 'number';
 const isSha256: Check = (value) => typeof value === 'string' && /^[0-9a-f]{64}$/.test(value);
-const isStatus: Check = (value) => value === 'start' || value === 'pause' || value === 'stop';
+export const isStatus: Check = (value) => value === 'start' || value === 'pause' || value === 'stop';
 
 export function readAuthenticated(value: unknown): AuthenticatedBody {
   return read<AuthenticatedBody>('authentication', value, {
@@ -84,7 +84,8 @@ export function readNotice(text: string): AggregationNotice | RunNotice | undefi
   return undefined;
 }
 
-function read<T>(what: string, value: unknown, checks: { readonly [K in keyof T]?: Check }): T {
+/** Checks the members of an answer. Throws ProtocolError `protocol-shape`. */
+export function read<T>(what: string, value: unknown, checks: { readonly [K in keyof T]?: Check }): T {
   if (typeof value !== 'object' || value === null) {
     throw new ProtocolError('protocol-shape', `the server's ${what} is no object`);
   }

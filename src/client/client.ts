@@ -2,28 +2,19 @@ import { CambiumError, isCambiumError, RefusedError, UnavailableError } from '..
 import { sleep } from '../transport/clock.ts';
 import { eventNotices } from '../transport/events.ts';
 import { Http } from '../transport/http.ts';
-import type { NoticeStream } from '../transport/notices.ts';
+import type { NoticeStream, Notices } from '../transport/notices.ts';
 import { linkSignals } from '../transport/signals.ts';
 import { type MetricsMode, paths, type RunStatus } from '../wire/cambium.ts';
 import { readAuthenticated, readNotice, readRun } from './answers.ts';
-import { type Credentials, type LeafIdentity, readCredentialFields } from './credentials.ts';
-import { type DownloadedBytes, type DownloadedFile, downloadBytes, downloadFile } from './download.ts';
+import type { BranchKeySession } from './branchkey.ts';
+import { authorizationOf, type Credentials, type LeafIdentity, readCredentialFields } from './credentials.ts';
+import type { Generation, RunDetails } from './dialect.ts';
+import type { DownloadedBytes, DownloadedFile } from './download.ts';
 import type { CallOptions, ClientOptions, TransferOptions } from './options.ts';
+import { pollingNotices } from './polling.ts';
 import { type AggregationQueue, NoticeQueue } from './queue.ts';
-import { prepareUpload, sendUpload, type UploadReceipt, type UploadSource } from './upload.ts';
-
-/** How a run stands, as the server told it. */
-export interface RunDetails {
-  readonly runStatus: RunStatus;
-  readonly runNumber: number;
-  /** The open round, from 1; 0 when no run is going. */
-  readonly round: number;
-  /** Updates accepted in the open round, and how many close it. */
-  readonly updates: number;
-  readonly aggregationTarget: number;
-  /** The newest aggregation of the run, null before the first. */
-  readonly aggregationId: string | null;
-}
+import type { UploadReceipt, UploadSource } from './upload.ts';
+import type { UpdateFormat } from './weights.ts';
 
 export interface UploadOptions extends TransferOptions {
   /** The round that the update is meant for; the server refuses it when another one is open. */
@@ -34,6 +25,16 @@ export interface DownloadOptions extends TransferOptions {
   /** Where to write the file (needs file access); without, the bytes are returned. */
   readonly to?: string | undefined;
 }
+
+/** Where there are no runs, one always goes on. */
+const ALWAYS: RunDetails = {
+  runStatus: 'start',
+  runNumber: 0,
+  round: null,
+  updates: null,
+  aggregationTarget: null,
+  aggregationId: null,
+};
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
@@ -65,7 +66,9 @@ export class Client implements AsyncDisposable {
   #isAuthenticated = false;
   #runStatus: RunStatus | null = null;
   #runNumber: number | null = null;
+  #session: Promise<BranchKeySession> | undefined;
   #notices: { readonly stream: NoticeStream; readonly ended: Promise<void> } | undefined;
+  #isWithoutEvents = false;
   #lastNoticeId: string | null = null;
   #lastAggregationId: string | null = null;
 
@@ -76,8 +79,7 @@ export class Client implements AsyncDisposable {
    *   senseless options
    */
   constructor(credentials: Credentials, options: ClientOptions = {}) {
-    this.#identity = readCredentialFields(credentials);
-    const { leafId, sessionToken } = this.#identity;
+    this.#identity = readCredentialFields(credentials, options.generation);
     const server = options.server ?? this.#identity.server;
     if (server === undefined) {
       throw new CambiumError(
@@ -92,10 +94,16 @@ export class Client implements AsyncDisposable {
     }
     this.#options = { ...options };
     this.#runCheckIntervalMs = runCheckIntervalMs;
-    this.#http = new Http({ ...options, server, authorization: `Bearer ${leafId}:${sessionToken}` });
+    this.#http = new Http({ ...options, server, authorization: () => authorizationOf(this.#identity) });
     this.#queue = new NoticeQueue(queue, this.#http.clock, () => this.#listen());
   }
 
+  /** What the server speaks. */
+  get generation(): Generation {
+    return this.#identity.generation;
+  }
+
+  /** Empty in the login generation until `authenticate`. */
   get leafId(): string {
     return this.#identity.leafId;
   }
@@ -189,7 +197,10 @@ export class Client implements AsyncDisposable {
   fileUpload(source: UploadSource, options: UploadOptions = {}): Promise<UploadReceipt> {
     return this.#call(options.signal, async (signal) => {
       const { files } = this.#options;
-      const upload = await prepareUpload(source, files, signal);
+      if (!this.leafId) await this.#identify(signal);
+      // Transfers are loaded when one is asked for: a page that only listens needs none of it.
+      const { prepareUpload, sendUpload } = await import('./upload.ts');
+      const upload = await prepareUpload(source, files, signal, this.#updateFormat());
       try {
         const sending = {
           signal,
@@ -200,6 +211,8 @@ export class Client implements AsyncDisposable {
         for (;;) {
           await this.#passRunGate(signal);
           try {
+            const branchkey = await this.#branchkey();
+            if (branchkey) return await branchkey.upload(this.leafName, upload, sending);
             return await sendUpload(this.#http, this.leafId, upload, sending);
           } catch (error) {
             if (!this.#options.waitForRun || !isRunRefusal(error)) throw error;
@@ -231,10 +244,19 @@ export class Client implements AsyncDisposable {
   ): Promise<DownloadedFile | DownloadedBytes> {
     const { to, onProgress } = options;
     const { files } = this.#options;
-    return this.#call<DownloadedFile | DownloadedBytes>(options.signal, (signal) => {
-      requireId(aggregationId);
-      if (to === undefined) return downloadBytes(this.#http, aggregationId, files, { signal, onProgress });
-      if (files === undefined) throw new TypeError('paths need file access, which this host has not');
+    return this.#call<DownloadedFile | DownloadedBytes>(options.signal, async (signal) => {
+      requireId(aggregationId, this.generation);
+      if (to !== undefined && files === undefined) {
+        throw new TypeError('paths need file access, which this host has not');
+      }
+      const branchkey = await this.#branchkey();
+      if (branchkey && !this.leafId) await this.#identify(signal);
+      const { downloadBytes, downloadFile } = await import('./download.ts');
+      if (to === undefined || files === undefined) {
+        if (branchkey) return branchkey.downloadBytes(aggregationId, { signal, onProgress });
+        return downloadBytes(this.#http, aggregationId, files, { signal, onProgress });
+      }
+      if (branchkey) return branchkey.downloadFile(aggregationId, to, files, { signal, onProgress });
       return downloadFile(this.#http, aggregationId, to, files, { signal, onProgress });
     });
   }
@@ -251,7 +273,14 @@ export class Client implements AsyncDisposable {
     options: CallOptions = {},
   ): Promise<void> {
     return this.#call(options.signal, async (signal) => {
-      requireId(aggregationId);
+      requireId(aggregationId, this.generation);
+      const branchkey = await this.#branchkey();
+      if (branchkey) {
+        if (!this.leafId || this.branchId === null) await this.#identify(signal);
+        const place = { leaf_id: this.leafId, branch_id: this.branchId ?? '', tree_id: this.treeId ?? '' };
+        const text = typeof data === 'string' ? data : JSON.stringify(speakable(data));
+        return branchkey.sendMetrics({ mode, aggregation_id: aggregationId, ...place, data: text }, signal);
+      }
       await this.#http.json({
         method: 'POST',
         target: paths.metrics(aggregationId),
@@ -288,7 +317,25 @@ export class Client implements AsyncDisposable {
     }
   }
 
+  /** The session of the older generations, whose code is loaded when one is spoken. */
+  async #branchkey(): Promise<BranchKeySession | undefined> {
+    const { generation } = this;
+    if (generation === 'cambium') return undefined;
+    this.#session ??= import('./branchkey.ts').then(
+      ({ BranchKeySession }) => new BranchKeySession(this.#http, generation, this.#options.files),
+    );
+    return this.#session;
+  }
+
+  /** The one format that the server takes; ours takes all. */
+  #updateFormat(): UpdateFormat | undefined {
+    if (this.generation === 'cambium') return undefined;
+    return this.generation === 'bearer' ? 'npz' : 'npy-object';
+  }
+
   async #identify(signal: AbortSignal): Promise<void> {
+    const branchkey = await this.#branchkey();
+    if (branchkey) return this.#identifyToBranchkey(branchkey, signal);
     const body = readAuthenticated(await this.#http.json({ method: 'GET', target: paths.me(), signal }));
     if (body.leaf_id !== this.leafId) {
       throw new CambiumError(
@@ -306,8 +353,30 @@ export class Client implements AsyncDisposable {
     this.#isAuthenticated = true;
   }
 
+  async #identifyToBranchkey(branchkey: BranchKeySession, signal: AbortSignal): Promise<void> {
+    if (this.generation === 'login') {
+      this.#identity = await branchkey.logIn(this.#identity, signal);
+    } else if (this.generation === 'basic') {
+      const { tree_id: treeId, branch_id: branchId, user_id: userId } = await branchkey.authenticate(signal);
+      this.#identity = { ...this.#identity, treeId, branchId, userId: userId ?? null };
+    } else {
+      // This generation has nothing that says who one is: the run tells whether the token is good.
+      this.#setDetails(await branchkey.askRun(this.branchId ?? '', signal));
+    }
+    this.#isAuthenticated = true;
+  }
+
+  #setDetails(details: RunDetails): RunDetails {
+    this.#setRun(details.runStatus, details.runNumber);
+    return details;
+  }
+
   async #askRun(signal: AbortSignal): Promise<RunDetails> {
-    if (this.branchId === null) await this.#identify(signal);
+    if (this.branchId === null || !this.leafId) await this.#identify(signal);
+    const branchkey = await this.#branchkey();
+    // Clients up to 2.2 know no runs: they upload when they like.
+    if (this.generation === 'login') return this.#setDetails(ALWAYS);
+    if (branchkey) return this.#setDetails(await branchkey.askRun(this.branchId ?? '', signal));
     const target = paths.run(this.branchId ?? '');
     const body = readRun(await this.#http.json({ method: 'GET', target, signal }));
     this.#setRun(body.run_status, body.run_number);
@@ -339,8 +408,21 @@ export class Client implements AsyncDisposable {
   /** Begins to read notices unless that is going on. */
   #listen(): void {
     if (this.#notices !== undefined || this.#closing.signal.aborted) return;
-    const stream = eventNotices(this.#http, paths.notices(this.leafId)).open({ after: this.#lastNoticeId });
+    const stream = this.#carrier().open({ after: this.#lastNoticeId });
     this.#notices = { stream, ended: this.#readNotices(stream) };
+  }
+
+  /** What brings the notices. */
+  #carrier(): Notices {
+    const { notices } = this.#options;
+    if (typeof notices === 'object') return notices;
+    const isOurs = this.generation === 'cambium';
+    if (notices === 'events' && !isOurs)
+      throw new TypeError(`the ${this.generation} generation has no events`);
+    if (isOurs && notices !== 'polling' && !this.#isWithoutEvents) {
+      return eventNotices(this.#http, paths.notices(this.leafId));
+    }
+    return pollingNotices((signal) => this.#askRun(signal), this.#http.clock, this.#runCheckIntervalMs);
   }
 
   /** Never rejects: an error goes to who waits for a notice; who waits later makes a new connection. */
@@ -359,6 +441,9 @@ export class Client implements AsyncDisposable {
     } catch (error) {
       if (error instanceof RefusedError && error.status === 401) this.#isAuthenticated = false;
       end = error;
+      // Something between us and the server keeps streams back: from the next time on they are not asked for.
+      const isKeptBack = isCambiumError(error) && error.code === 'protocol-not-events';
+      if (isKeptBack && this.#options.notices === undefined) this.#isWithoutEvents = true;
     }
     // First this, then those who wait: they may come back at once.
     this.#notices = undefined;
@@ -380,8 +465,9 @@ export class Client implements AsyncDisposable {
   }
 }
 
-function requireId(aggregationId: string): void {
-  if (!UUID.test(aggregationId)) {
+function requireId(aggregationId: string, generation: Generation): void {
+  // Of the ids of other services nothing is known but that they are no nothing.
+  if (generation === 'cambium' ? !UUID.test(aggregationId) : !aggregationId) {
     throw new TypeError(`the id of an aggregation is a UUID, not ${JSON.stringify(aggregationId)}`);
   }
 }

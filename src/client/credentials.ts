@@ -1,4 +1,5 @@
 import { CambiumError } from '../errors.ts';
+import type { Generation } from './dialect.ts';
 
 /**
  * What a leaf is known by. A credentials file holds each fact in the spellings of several clients; one spelling of id
@@ -16,17 +17,23 @@ export interface Credentials {
   readonly tree_id?: string | undefined;
   readonly branch_id?: string | undefined;
   readonly owner_id?: string | undefined;
+  /** Of clients up to 2.2, with name, tree_id and branch_id. */
+  readonly leaf_password?: string | undefined;
 }
 
 /** The same facts in one spelling; the optional ones are told by the server too. */
 export interface LeafIdentity {
+  readonly generation: Generation;
   readonly server: string | undefined;
+  /** Empty in the login generation until the login. */
   readonly leafId: string;
   readonly sessionToken: string;
   readonly leafName: string | null;
   readonly treeId: string | null;
   readonly branchId: string | null;
   readonly userId: string | null;
+  /** In the login generation. */
+  readonly password: string | null;
 }
 
 /** What a header can carry; everything the server makes is far inside. */
@@ -37,21 +44,20 @@ const HEADER_SAFE = /^[\x21-\x7e]+$/;
  *
  * @throws CambiumError `credentials-missing` (naming what), `credentials-conflict`, `credentials-invalid`
  */
-export function readCredentialFields(credentials: Credentials): LeafIdentity {
+export function readCredentialFields(credentials: Credentials, wanted?: Generation): LeafIdentity {
   if (typeof credentials !== 'object' || credentials === null) {
     throw new CambiumError('credentials-invalid', `credentials must be an object, not ${typeof credentials}`);
   }
   const leafId = pick(credentials, 'id', 'leaf_id');
   const sessionToken = pick(credentials, 'session_token', 'leaf_session_token');
+  const generation = wanted ?? generationOf(credentials);
+  if (generation === 'login') return readLogin(credentials);
   const missing = [
     ...(leafId === null ? ['id (or leaf_id)'] : []),
     ...(sessionToken === null ? ['session_token (or leaf_session_token)'] : []),
   ];
   if (leafId === null || sessionToken === null) {
-    throw new CambiumError(
-      'credentials-missing',
-      `the credentials lack ${missing.join(' and ')}; "cambium leaf create" writes a complete file`,
-    );
+    throw lacking(missing);
   }
   // No value in the message: a misplaced token must not end up in a log.
   if (!HEADER_SAFE.test(leafId) || leafId.includes(':')) {
@@ -60,15 +66,87 @@ export function readCredentialFields(credentials: Credentials): LeafIdentity {
   if (!HEADER_SAFE.test(sessionToken)) {
     throw new CambiumError('credentials-invalid', 'the session token holds characters that no token has');
   }
+  const branchId = pick(credentials, 'branch_id');
+  if (generation === 'bearer' && branchId === null) throw lacking(['branch_id']);
   return {
-    server: pick(credentials, 'server') ?? undefined,
+    generation,
+    server: pick(credentials, 'server') ?? DOCUMENTED_SERVERS[generation],
     leafId,
     sessionToken,
     leafName: pick(credentials, 'name', 'leaf_name'),
     treeId: pick(credentials, 'tree_id'),
-    branchId: pick(credentials, 'branch_id'),
+    branchId,
     userId: pick(credentials, 'owner_id'),
+    password: null,
   };
+}
+
+/** Where the documentation of each generation says that its service is. */
+const DOCUMENTED_SERVERS: Readonly<Record<Generation, string | undefined>> = {
+  cambium: undefined,
+  login: 'https://api.branchkey.com',
+  basic: 'https://api.branchkey.com',
+  bearer: 'https://app.branchkey.com',
+};
+
+/**
+ * What credentials are made for. Those of our servers name the server and hold every spelling; those of BranchKey hold
+ * just what their client reads.
+ */
+function generationOf(credentials: Credentials): Generation {
+  const has = (...members: readonly (keyof Credentials)[]) =>
+    members.every((member) => (credentials[member] ?? '') !== '');
+  if (has('server')) return 'cambium';
+  if (has('leaf_password')) return 'login';
+  if (has('leaf_session_token') && !has('session_token')) return 'basic';
+  if (has('id', 'name', 'session_token', 'owner_id', 'tree_id', 'branch_id') && !has('leaf_session_token')) {
+    return 'bearer';
+  }
+  return 'cambium';
+}
+
+function readLogin(credentials: Credentials): LeafIdentity {
+  const leafName = pick(credentials, 'leaf_name', 'name');
+  const password = pick(credentials, 'leaf_password');
+  const treeId = pick(credentials, 'tree_id');
+  const branchId = pick(credentials, 'branch_id');
+  const facts = { leaf_name: leafName, leaf_password: password, tree_id: treeId, branch_id: branchId };
+  const missing = Object.entries(facts).flatMap(([name, value]) => (value === null ? [name] : []));
+  if (missing.length > 0) throw lacking(missing);
+  if (leafName?.includes(':')) {
+    throw new CambiumError('credentials-invalid', 'the name of the leaf holds a colon, which ends a name');
+  }
+  const server = pick(credentials, 'server') ?? DOCUMENTED_SERVERS.login;
+  return {
+    generation: 'login',
+    server,
+    leafId: '',
+    sessionToken: '',
+    leafName,
+    treeId,
+    branchId,
+    userId: null,
+    password,
+  };
+}
+
+function lacking(missing: readonly string[]): CambiumError {
+  return new CambiumError(
+    'credentials-missing',
+    `the credentials lack ${missing.join(' and ')}; "cambium leaf create" writes a complete file`,
+  );
+}
+
+/** What proves a request of the leaf, once it has a token. */
+export function authorizationOf({ generation, leafId, sessionToken }: LeafIdentity): string | undefined {
+  if (sessionToken === '') return undefined;
+  if (generation === 'login' || generation === 'basic') return basicAuthorization(leafId, sessionToken);
+  return `Bearer ${leafId}:${sessionToken}`;
+}
+
+/** RFC 7617, in UTF-8. */
+export function basicAuthorization(user: string, password: string): string {
+  return `Basic ${btoa(String.fromCharCode(...new TextEncoder().encode(`${user}:${password}`)))}`;
 }
 
 /** The one value that the spellings of a fact have; null when none is given. */

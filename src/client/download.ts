@@ -11,13 +11,14 @@ import type { FileAccess, PartialSink, Sha256 } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
 
 /** An aggregation that arrived whole: length and digest are right, and it parses. */
-interface Download {
+export interface Download {
   readonly aggregationId: string;
-  readonly run: number;
-  readonly round: number;
+  /** Null, as are the next three, where the server's generation does not tell. */
+  readonly run: number | null;
+  readonly round: number | null;
   /** Updates that went into it. */
-  readonly leaves: number;
-  readonly totalWeighting: number;
+  readonly leaves: number | null;
+  readonly totalWeighting: number | null;
   readonly byteLength: number;
   /** Lower-case hexadecimal. */
   readonly sha256: string;

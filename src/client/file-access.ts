@@ -1,7 +1,7 @@
 import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
 
 /** A file that is being written and can be read back before it becomes visible. */
-interface CheckedSink extends ByteSink {
+export interface CheckedSink extends ByteSink {
   readInto(offset: number, target: Uint8Array): number | Promise<number>;
 }
 

@@ -1,11 +1,20 @@
 import type { Clock } from '../transport/clock.ts';
 import type { Timeouts } from '../transport/http.ts';
+import type { Notices } from '../transport/notices.ts';
 import type { RetryOptions } from '../transport/retry.ts';
+import type { Generation } from './dialect.ts';
 import type { FileAccess } from './file-access.ts';
 import type { QueuePolicy } from './queue.ts';
 
 /** Everything that can be set about a client. It is read once, in the constructor. */
 export interface ClientOptions {
+  /** What the server speaks. Default: what the credentials are made for. */
+  readonly generation?: Generation | undefined;
+  /**
+   * How notices come: `events` by server-sent events, `polling` by asking every `runCheckIntervalMs`, or by a carrier of your
+   * own. Default: events, and polling on lines that carry none; polling for the generations of BranchKey.
+   */
+  readonly notices?: 'events' | 'polling' | Notices | undefined;
   /** Base URL of the server. Default: the credentials' `server`. */
   readonly server?: string | undefined;
   /** Limits of silence, not of the whole: 30 s until an answer begins, 60 s in the middle of a body. */

@@ -1,4 +1,4 @@
-import { ProtocolError } from '../errors.ts';
+import { FormatError, ProtocolError } from '../errors.ts';
 import { blobSource } from '../tensor/blob.ts';
 import { type ByteSource, memorySource } from '../tensor/bytes.ts';
 import type { ModelUpdate } from '../tensor/tensor.ts';
@@ -9,7 +9,7 @@ import { readUpload } from './answers.ts';
 import { digestOf, digestOfBytes, readAll, writeReprDigest } from './digest.ts';
 import type { FileAccess } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
-import { encodeUpdate, validateWeights } from './weights.ts';
+import { encodeUpdate, type UpdateFormat, validateWeights } from './weights.ts';
 
 /** A weight file (its path in Node, its bytes, a Blob), or tensors to be written as one. */
 export type UploadSource = string | Uint8Array | Blob | ModelUpdate;
@@ -17,9 +17,10 @@ export type UploadSource = string | Uint8Array | Blob | ModelUpdate;
 /** What the server says of an update that it has safely stored. */
 export interface UploadReceipt {
   readonly fileId: string;
-  readonly run: number;
-  readonly round: number;
-  /** As the server read it from the file. */
+  /** Null, as is the next, where the server's generation does not tell. */
+  readonly run: number | null;
+  readonly round: number | null;
+  /** As the server read it from the file, or else as we did. */
   readonly weighting: number;
   /** Of the bytes sent, lower-case hexadecimal. */
   readonly sha256: string;
@@ -33,6 +34,7 @@ export interface PreparedUpload {
   /** All bytes, where the host cannot send them block by block. */
   readonly whole: Uint8Array | undefined;
   readonly sha256: string;
+  readonly weighting: number;
   /** The host's digest of bytes in memory; WebCrypto does it where there is none. */
   readonly sha256Of: ((bytes: Uint8Array) => string) | undefined;
   close(): void | Promise<void>;
@@ -42,16 +44,21 @@ export interface PreparedUpload {
  * Opens, checks and digests an update; nothing is sent. The same open file is checked and sent, so a file that is
  * replaced meanwhile does no harm.
  *
- * @throws what `validateWeights` throws; FileError; TypeError for a path without file access
+ * @param format the only one that the server takes
+ * @throws what `validateWeights` throws; FormatError `format-generation`; FileError; TypeError for a path without file access
  */
 export async function prepareUpload(
   from: UploadSource,
   files: FileAccess | undefined,
   signal: AbortSignal | undefined,
+  format: UpdateFormat | undefined,
 ): Promise<PreparedUpload> {
-  const { source, bytes } = await openUpload(from, files);
+  const { source, bytes } = await openUpload(from, files, format);
   try {
-    await validateWeights(source);
+    const layout = await validateWeights(source);
+    if (format !== undefined && layout.format !== format)
+      throw wrongFormat(source.name, layout.format, format);
+    const weighting = layout.weighting ?? Number.NaN; // validated
     const close = () => source.close();
     if (files) {
       const sha256Of = (part: Uint8Array) => {
@@ -59,11 +66,18 @@ export async function prepareUpload(
         hash.update(part);
         return hash.digest();
       };
-      return { source, whole: undefined, sha256: await digestOf(source, files, signal), sha256Of, close };
+      return {
+        source,
+        whole: undefined,
+        sha256: await digestOf(source, files, signal),
+        weighting,
+        sha256Of,
+        close,
+      };
     }
     // Few browsers can stream a request, and their WebCrypto digests nothing but the whole.
     const whole = bytes ?? (await readAll(source));
-    return { source, whole, sha256: await digestOfBytes(whole), sha256Of: undefined, close };
+    return { source, whole, sha256: await digestOfBytes(whole), weighting, sha256Of: undefined, close };
   } catch (error) {
     await source.close();
     throw error;
@@ -128,13 +142,26 @@ function sendWhole(
   });
 }
 
+function wrongFormat(name: string, actual: string, wanted: UpdateFormat): FormatError {
+  const ending = wanted === 'npz' ? 'npz' : 'npy';
+  return new FormatError(
+    'format-generation',
+    `${name}: the server's generation takes ${wanted}, this is ${actual}; "cambium convert IN out.${ending}" makes one`,
+    { file: name },
+  );
+}
+
 interface OpenUpload {
   readonly source: ByteSource;
   /** The bytes of the source, where they are in memory anyway. */
   readonly bytes?: Uint8Array;
 }
 
-async function openUpload(from: UploadSource, files: FileAccess | undefined): Promise<OpenUpload> {
+async function openUpload(
+  from: UploadSource,
+  files: FileAccess | undefined,
+  format: UpdateFormat | undefined,
+): Promise<OpenUpload> {
   if (typeof from === 'string') {
     if (files === undefined) throw new TypeError('paths need file access, which this host has not');
     return { source: await files.openSource(from) };
@@ -142,8 +169,8 @@ async function openUpload(from: UploadSource, files: FileAccess | undefined): Pr
   if (from instanceof Blob) return { source: blobSource(from) };
   if (from instanceof Uint8Array) return { source: memorySource(from, 'update'), bytes: from };
   if (Array.isArray((from as Partial<ModelUpdate> | null)?.tensors)) {
-    const bytes = await encodeUpdate(from);
-    return { source: memorySource(bytes, 'update'), bytes };
+    const bytes = await encodeUpdate(from, format);
+    return { source: memorySource(bytes, `update.${format === 'npz' ? 'npz' : 'npy'}`), bytes };
   }
   throw new TypeError('an upload is a path, a Uint8Array, a Blob or { weighting, tensors }');
 }

@@ -39,11 +39,17 @@ function weightingFault(weighting: number | null): readonly [code: string, sente
   return undefined;
 }
 
-/** An update as the bytes of an object-array `.npy`. Throws RangeError when a tensor's bytes do not fit its shape. */
-export async function encodeUpdate(update: ModelUpdate): Promise<Uint8Array> {
+/** Formats of updates that a generation of servers may insist on. */
+export type UpdateFormat = 'npy-object' | 'npz';
+
+/** An update as the bytes of a weight file. Throws RangeError when a tensor's bytes do not fit its shape. */
+export async function encodeUpdate(
+  update: ModelUpdate,
+  format: UpdateFormat = 'npy-object',
+): Promise<Uint8Array> {
   const fault = weightingFault(update.weighting);
   if (fault !== undefined) throw new AggregationError(fault[0], fault[1]);
   let sink = memorySink(0);
-  await writeWeights((byteLength) => (sink = memorySink(byteLength)), update);
+  await writeWeights((byteLength) => (sink = memorySink(byteLength)), update, { format });
   return sink.bytes;
 }

@@ -54,8 +54,8 @@ export interface Timeouts {
 export interface HttpOptions {
   /** Base URL; a path in it is kept. */
   readonly server: string;
-  /** Value of `Authorization`. */
-  readonly authorization?: string | undefined;
+  /** Value of `Authorization` for requests to the server itself; a function is asked each time. */
+  readonly authorization?: string | (() => string | undefined) | undefined;
   readonly timeouts?: Timeouts | undefined;
   readonly retry?: RetryOptions | undefined;
   /** Default: the host's. */
@@ -66,7 +66,7 @@ export interface HttpOptions {
 }
 
 /** Bytes to send. */
-type RequestBody =
+export type RequestBody =
   | {
       readonly byteLength: number;
       /** Called once per attempt; exactly `byteLength` bytes must come. */
@@ -107,6 +107,7 @@ export class Http {
   readonly #fetch: typeof globalThis.fetch;
   readonly #own: KyInstance;
   readonly #foreign: KyInstance;
+  readonly #authorization: () => string | undefined;
   readonly #timeouts: { readonly responseMs: number; readonly idleMs: number };
 
   /** @throws TypeError when `server` is no http(s) URL; RangeError for senseless numbers */
@@ -124,10 +125,9 @@ export class Http {
       credentials: 'omit',
       referrerPolicy: 'no-referrer',
     });
-    this.#own = this.#foreign.extend({
-      prefix: this.server,
-      ...(options.authorization !== undefined && { headers: { authorization: options.authorization } }),
-    });
+    this.#own = this.#foreign.extend({ prefix: this.server });
+    const { authorization } = options;
+    this.#authorization = typeof authorization === 'function' ? authorization : () => authorization;
   }
 
   /** Sends a request, with retries, and reads the answer as JSON; `undefined` for an empty 204. */
@@ -144,6 +144,7 @@ export class Http {
     const { responseMs, idleMs } = withDefaults(request.timeouts, this.#timeouts);
     const watchdog = new Watchdog(this.clock, signal);
     const fetch = this.#fetch;
+    const authorization = foreign ? undefined : this.#authorization();
     let bodyError: unknown;
     const explain = (error: unknown): unknown => {
       if (signal?.aborted) return signal.reason;
@@ -169,7 +170,11 @@ export class Http {
       const response = await (foreign ? this.#foreign : this.#own)(target, {
         method: request.method,
         searchParams: request.query,
-        headers: { ...body?.headers, ...request.headers },
+        headers: {
+          ...(authorization !== undefined && { authorization }),
+          ...body?.headers,
+          ...request.headers,
+        },
         // Not by ky's `signal`: it would be wrapped in an `AbortSignal.any`, see signals.ts.
         fetch: (input, init) => fetch(input, { ...init, signal: watchdog.signal }),
         // Node keeps a copy of a streamed body for a redirect unless redirects are errors. Elsewhere `manual` lets us

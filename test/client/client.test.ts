@@ -338,20 +338,23 @@ test('notices go on after a cut, without repetition, and after a bad one', () =>
   }));
 
 test('a queue whose notices failed connects again at the next get', () =>
-  withClient(async (client, server) => {
-    let left = 1;
-    server.overrides[`/leaves/${LEAF_ID}/notices`] = (_, response) => {
-      if (left-- <= 0) return false;
-      response.writeHead(200, { 'content-type': 'text/html' }).end('<html>');
-      return true;
-    };
-    await failsWith('protocol-not-events', () => client.queue.get());
-    const listening = server.listening();
-    const next = client.queue.get();
-    await listening;
-    server.announce(A);
-    assert.is(await next, A);
-  }));
+  withClient(
+    async (client, server) => {
+      let left = 1;
+      server.overrides[`/leaves/${LEAF_ID}/notices`] = (_, response) => {
+        if (left-- <= 0) return false;
+        response.writeHead(200, { 'content-type': 'text/html' }).end('<html>');
+        return true;
+      };
+      await failsWith('protocol-not-events', () => client.queue.get());
+      const listening = server.listening();
+      const next = client.queue.get();
+      await listening;
+      server.announce(A);
+      assert.is(await next, A);
+    },
+    { notices: 'events' },
+  ));
 
 test('close ends a waiting get, the stream, and every call after it', () =>
   withClient(async (client, server) => {

@@ -19,6 +19,7 @@ const SERVER_FILE = {
 
 test('the whole file, each spelling alone, and the least', () => {
   const expected = {
+    generation: 'cambium',
     server: 'http://127.0.0.1:8740',
     leafId: 'leaf',
     sessionToken: 'secret',
@@ -26,19 +27,22 @@ test('the whole file, each spelling alone, and the least', () => {
     treeId: 'tree',
     branchId: 'branch',
     userId: 'user',
+    password: null,
   };
   const { id, name, session_token, leaf_id, leaf_name, leaf_session_token, ...rest } = SERVER_FILE;
   assert.equal(readCredentialFields(SERVER_FILE), expected);
   assert.equal(readCredentialFields({ ...rest, id, name, session_token }), expected);
   assert.equal(readCredentialFields({ ...rest, leaf_id, leaf_name, leaf_session_token }), expected);
   assert.equal(readCredentialFields({ id, leaf_session_token }), {
-    server: undefined,
+    generation: 'basic',
+    server: 'https://api.branchkey.com',
     leafId: 'leaf',
     sessionToken: 'secret',
     leafName: null,
     treeId: null,
     branchId: null,
     userId: null,
+    password: null,
   });
 });
 

@@ -65,7 +65,7 @@ export class FaultProxy {
           const size = faults.pieces ?? bytes.byteLength;
           for (let at = 0; at < bytes.byteLength && !to.destroyed; at += size) {
             const isFree = to.write(bytes.subarray(at, at + size));
-            if (!isFree) await new Promise((resolve) => to.once('drain', resolve).once('close', resolve));
+            if (!isFree) await room(to);
           }
           if (left <= 0) {
             this.cuts++;
@@ -99,6 +99,17 @@ export class FaultProxy {
     for (const socket of this.#sockets) socket.destroy();
     return new Promise((resolve) => this.#server.close(() => resolve()));
   }
+}
+
+/** Until a socket takes more, or is gone. */
+function room(socket: Socket): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      socket.off('drain', done).off('close', done);
+      resolve();
+    };
+    socket.on('drain', done).on('close', done);
+  });
 }
 
 /** Lets others go first, so many times. */

@@ -1,0 +1,83 @@
+import { isCambiumError, RefusedError, UnavailableError } from '../errors.ts';
+import { type Clock, sleep } from '../transport/clock.ts';
+import type { NoticeMessage, NoticeStream, Notices } from '../transport/notices.ts';
+import { linkSignals } from '../transport/signals.ts';
+import type { RunStatus } from '../wire/cambium.ts';
+
+/** What an answer must tell for notices to be made of it. */
+interface Polled {
+  readonly runStatus: RunStatus;
+  readonly runNumber: number;
+  readonly round: number | null;
+  readonly aggregationId: string | null;
+}
+
+/** Answers in a row that did not come, before the stream gives up. */
+const MAX_FRUITLESS = 45;
+
+/**
+ * Notices made of answers that are asked for again and again: the last resort, where a line carries nothing that takes
+ * longer than an answer. Of several aggregations between two looks only the newest is told.
+ *
+ * @param ask asks how the run stands, with retries of its own
+ */
+export function pollingNotices(
+  ask: (signal: AbortSignal) => Promise<Polled>,
+  clock: Clock,
+  intervalMs: number,
+): Notices {
+  return {
+    open({ signal } = {}): NoticeStream {
+      const link = linkSignals(signal);
+      async function* poll(): AsyncGenerator<NoticeMessage, void, void> {
+        let runStatus: RunStatus | undefined;
+        let runNumber = 0;
+        let aggregationId: string | null = null;
+        try {
+          for (let fruitless = 0; ; await sleep(clock, intervalMs, link.signal)) {
+            let now: Polled;
+            try {
+              now = await ask(link.signal);
+              fruitless = 0;
+            } catch (error) {
+              const isPassing = isCambiumError(error) && error instanceof UnavailableError;
+              const isServerFault = error instanceof RefusedError && error.status >= 500;
+              if ((!isPassing && !isServerFault) || ++fruitless >= MAX_FRUITLESS) throw error;
+              continue;
+            }
+            const place = { run: now.runNumber, round: now.round ?? 0 };
+            if (now.runStatus !== runStatus || now.runNumber !== runNumber) {
+              ({ runStatus, runNumber } = now);
+              yield message('run_status', { body: { run_status: runStatus }, ...place });
+            }
+            if (now.aggregationId !== null && now.aggregationId !== aggregationId) {
+              ({ aggregationId } = now);
+              const body = { aggregation_id: aggregationId };
+              yield message('aggregation_status', { body, ...body, ...place });
+            }
+          }
+        } catch (error) {
+          signal?.throwIfAborted();
+          if (!link.signal.aborted) throw error;
+        } finally {
+          link.unlink();
+        }
+      }
+      const notices = poll();
+      return {
+        [Symbol.asyncIterator]: () => ({
+          next: () => notices.next(),
+          return() {
+            link.abort();
+            return notices.return();
+          },
+        }),
+        close: () => link.abort(),
+      };
+    },
+  };
+}
+
+function message(type: string, members: object): NoticeMessage {
+  return { id: null, type, data: JSON.stringify({ message_type: type, ...members }) };
+}
