@@ -13,6 +13,7 @@ interface AggregateOptions {
   readonly model?: string;
   readonly state?: string;
   readonly threads?: string;
+  readonly names?: string;
   readonly format?: string;
   readonly nonFinite: string;
   readonly compress: boolean;
@@ -45,6 +46,7 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
       strategy,
       model: options.model,
       state: options.state,
+      names: options.names?.split(',').map((name) => name.trim()),
       threads,
       nonFinite,
       compress: options.compress,

@@ -83,6 +83,7 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .option('--strategy <name[:key=number,…]>', `the rule: ${STRATEGY_NAMES.join(', ')}`, 'mean')
     .option('--model <file>', 'the global model, for rules that refer to one')
     .option('--state <file>', 'the state of a server optimiser, made by the first round')
+    .option('--names <list>', "names for the output's tensors, separated by commas")
     .option('--threads <n>', 'threads that share the work (default: all processors)')
     .option(
       '--format <name>',

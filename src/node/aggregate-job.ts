@@ -15,7 +15,7 @@ import { stateSlots, stateTensors } from '../aggregate/steps.ts';
 import { openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
 import { encodeWeights } from '../formats/encode.ts';
-import type { Encoding, WeightsSpec } from '../formats/encoding.ts';
+import type { Encoding, TensorSpec, WeightsSpec } from '../formats/encoding.ts';
 import { openWeights } from '../formats/open.ts';
 import { unpackWeights, type Weights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
@@ -77,7 +77,7 @@ export async function aggregateJob(
       checkForm(request.output, format, request);
       // A rule that measures would do so twice.
       const isShared = format === 'npy-object' && strategy.settle === undefined;
-      const tensors = isShared ? await withOnlyBytes(aggregation) : aggregation.tensors;
+      const tensors = named(isShared ? await withOnlyBytes(aggregation) : aggregation.tensors, request.names);
       const encoding = await encode({
         format,
         weighting: totalWeighting,
@@ -112,6 +112,21 @@ export async function aggregateJob(
   } finally {
     for (const source of opened) await source.close();
   }
+}
+
+/** @throws AggregationError `aggregate-names` when there are not as many names as tensors */
+function named<T extends TensorSpec>(
+  tensors: readonly T[],
+  names: readonly string[] | undefined,
+): readonly T[] {
+  if (names === undefined) return tensors;
+  if (names.length !== tensors.length) {
+    throw new AggregationError(
+      'aggregate-names',
+      `there are ${names.length} names for ${tensors.length} tensors`,
+    );
+  }
+  return tensors.map((tensor, i) => ({ ...tensor, name: names[i]! }));
 }
 
 /** The state of a rule that keeps one, before the round, and what is needed to write it after the round. */

@@ -37,6 +37,8 @@ export interface AggregateRequest extends OutputForm {
   readonly state?: string | undefined;
   /** Threads that share the work, by default as many as there are processors. */
   readonly threads?: number | undefined;
+  /** Names for the output's tensors, in their order, in place of those of the inputs. */
+  readonly names?: readonly string[] | undefined;
   /** What NaN and infinity in inputs do: refuse the job (default), or follow the rule into the result. */
   readonly nonFinite?: 'reject' | 'propagate' | undefined;
   /** Compute the SHA-256 of the output (default true). */

@@ -158,6 +158,17 @@ test('aggregate takes weightings and ids in the order of the files', async () =>
   assert.is(report.leaves, 2);
 });
 
+test('tensors are given names', async () => {
+  const output = join(folder, 'named.safetensors');
+  await cambium('aggregate', ...tiny, '-o', output, '--names', 'kernel,bias');
+  const { stdout } = await cambium('inspect', output, '--json');
+  assert.equal(
+    JSON.parse(stdout).tensors.map(({ name }: { name: string }) => name),
+    ['kernel', 'bias'],
+  );
+  await failsWith(65, 'aggregate-names', 'aggregate', ...tiny, '-o', output, '--names', 'kernel');
+});
+
 test('errors have the codes and exit codes of the documentation', async () => {
   await failsWith(2, 'usage', 'aggregate', tiny[0]!);
   await failsWith(2, 'usage', 'aggregate', tiny[0]!, tiny[0]!, '-o', 'x.npy');
