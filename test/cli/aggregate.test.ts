@@ -163,8 +163,10 @@ test('tensors are given names', async () => {
   await cambium('aggregate', ...tiny, '-o', output, '--names', 'kernel,bias');
   const { stdout } = await cambium('inspect', output, '--json');
   assert.equal(
-    JSON.parse(stdout).tensors.map(({ name }: { name: string }) => name),
-    ['kernel', 'bias'],
+    JSON.parse(stdout)
+      .tensors.map(({ name }: { name: string }) => name)
+      .sort(),
+    ['bias', 'kernel'],
   );
   await failsWith(65, 'aggregate-names', 'aggregate', ...tiny, '-o', output, '--names', 'kernel');
 });
