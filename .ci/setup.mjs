@@ -11,6 +11,9 @@ const PEERS = [
     package: `python3-${name}`,
     check: ['/usr/bin/python3', '-c', `import ${name}`],
   })),
+  { package: 'wabt', check: ['wasm2c', '--version'] },
+  { package: 'gcc', check: ['gcc', '--version'] },
+  { package: 'libc6-dev', check: ['test', '-e', '/usr/include/stdio.h'] },
   { package: 'rabbitmq-server', check: ['test', '-x', '/usr/lib/rabbitmq/bin/rabbitmq-server'] },
 ];
 
