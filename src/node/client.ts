@@ -7,6 +7,7 @@ import type { ClientOptions } from '../client/options.ts';
 import { CambiumError, isCambiumError } from '../errors.ts';
 import { fileError } from './file-errors.ts';
 import { openFileSink, openFileSource } from './files.ts';
+import { type NetworkOptions, networkFetch } from './network.ts';
 import { openPartialSink } from './partial-files.ts';
 
 /** Paths are taken as they are: relative to the working directory, `~` is a name like any other. */
@@ -20,11 +21,18 @@ const files: FileAccess = {
   },
 };
 
+/** What a client of Node can be told besides. */
+export interface NodeClientOptions extends ClientOptions {
+  /** Proxy, own authority, client certificate; `fetch` overrides it. Needs the package undici. */
+  readonly network?: NetworkOptions | undefined;
+}
+
 /** The client with paths: files are sent and written block by block, whatever their size. */
 export class Client extends AnyClient {
   /** As the portable client; throws the same. */
-  constructor(credentials: Credentials, options: ClientOptions = {}) {
-    super(credentials, { ...options, files: options.files ?? files });
+  constructor(credentials: Credentials, { network, ...options }: NodeClientOptions = {}) {
+    const fetch = options.fetch ?? (network && networkFetch(network));
+    super(credentials, { ...options, fetch, files: options.files ?? files });
   }
 }
 

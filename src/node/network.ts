@@ -1,0 +1,82 @@
+/**
+ * What stands between a leaf and its server: proxies, certificates of one's own. Node's fetch takes it as a dispatcher of
+ * undici, an optional package that is loaded when it is needed.
+ */
+import { UnavailableError } from '../errors.ts';
+
+/** How connections are made. All members are optional; without any, the host's way. */
+export interface NetworkOptions {
+  /** URL of the proxy: `http:`, `https:` or `socks5:`, with user and password in it where it wants them. */
+  readonly proxy?: string | undefined;
+  /** Certificates in PEM that are believed besides none of the host's: those of your own authority. */
+  readonly ca?: string | readonly string[] | undefined;
+  /** Certificate and key in PEM by which this leaf shows who it is: both or none. */
+  readonly cert?: string | undefined;
+  readonly key?: string | undefined;
+  /** False believes any certificate: whoever sits on the line can read the token. Told as a warning. Default true. */
+  readonly verify?: boolean | undefined;
+  /** Until a connection stands, in milliseconds. Default 10,000. */
+  readonly connectMs?: number | undefined;
+}
+
+const INSECURE =
+  'certificates are not checked: whoever sits on the line can read the token and change the model; give "ca" instead';
+
+/**
+ * A fetch over the network described.
+ *
+ * @param onWarning told once when `verify` is false; a warning of the process unless given
+ * @throws TypeError, RangeError for senseless options; the fetch itself UnavailableError `unavailable-package`
+ */
+export function networkFetch(
+  options: NetworkOptions,
+  onWarning: (message: string) => void = (message) => process.emitWarning(message, 'CambiumWarning'),
+): typeof globalThis.fetch {
+  const { proxy, cert, key, verify = true, connectMs = 10_000 } = options;
+  const protocol = proxy === undefined ? undefined : protocolOf(proxy);
+  if ((cert === undefined) !== (key === undefined)) {
+    throw new TypeError('a client certificate needs its key: give network.cert and network.key');
+  }
+  if (!(connectMs > 0)) throw new RangeError(`network.connectMs must be above zero, is ${connectMs}`);
+  if (!verify) onWarning(INSECURE);
+  let dispatcher: Promise<unknown> | undefined;
+  const open = async () => {
+    const { Agent, ProxyAgent, Socks5ProxyAgent } = await loadUndici();
+    const tls = {
+      ...(options.ca !== undefined && { ca: [options.ca].flat() }),
+      ...(cert !== undefined && { cert, key }),
+      rejectUnauthorized: verify,
+    };
+    const connect = { ...tls, timeout: connectMs };
+    if (proxy === undefined) return new Agent({ connect });
+    if (protocol?.startsWith('socks')) {
+      // Read by the agent, and missing in its types.
+      const inside = { requestTls: tls } as ConstructorParameters<typeof Socks5ProxyAgent>[1];
+      return new Socks5ProxyAgent(proxy, inside);
+    }
+    return new ProxyAgent({ uri: proxy, requestTls: connect, proxyTls: connect, connect });
+  };
+  return async (input, init) => {
+    dispatcher ??= open();
+    // Known to Node's fetch, and to nobody's types.
+    return fetch(input, { ...init, dispatcher: await dispatcher } as RequestInit);
+  };
+}
+
+function protocolOf(proxy: string): string {
+  const protocol = URL.canParse(proxy) ? new URL(proxy).protocol : '';
+  if (!['http:', 'https:', 'socks5:', 'socks:'].includes(protocol)) {
+    // Without the URL itself: a password may stand in it.
+    throw new TypeError('network.proxy must be a URL that begins with http:, https: or socks5:');
+  }
+  return protocol;
+}
+
+async function loadUndici(): Promise<typeof import('undici')> {
+  try {
+    return await import('undici');
+  } catch (cause) {
+    const remedy = 'proxies and certificates of your own need the package undici: npm install undici@7';
+    throw new UnavailableError('unavailable-package', remedy, { cause });
+  }
+}

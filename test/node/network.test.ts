@@ -1,0 +1,98 @@
+import { createServer as createHttp } from 'node:http';
+import { createServer as createHttps } from 'node:https';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { Client } from '../../src/node/client.ts';
+import { networkFetch } from '../../src/node/network.ts';
+import { makeCertificate } from '../helpers/certificate.ts';
+import { HastyClock } from '../helpers/clock.ts';
+import { failsWith } from '../helpers/errors.ts';
+import { LeafServer } from '../helpers/leaf-server.ts';
+
+const test = suite('network');
+const certificate = makeCertificate();
+if (certificate === undefined) console.log('SKIPPED (missing peer): own authorities, openssl');
+
+test('through an HTTP proxy, with its password', async () => {
+  const server = await LeafServer.start();
+  const asked: string[] = [];
+  const sockets = new Set<Socket>();
+  const proxy = createHttp();
+  proxy.on('connect', (request, near) => {
+    asked.push(`${request.url} ${request.headers['proxy-authorization']}`);
+    const far = connect(Number(new URL(server.url).port), '127.0.0.1', () => {
+      near.write('HTTP/1.1 200 OK\r\n\r\n');
+      near.pipe(far).pipe(near);
+    });
+    sockets.add(far).add(near as Socket);
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  const { port } = proxy.address() as AddressInfo;
+  const client = new Client(server.credentials, { network: { proxy: `http://me:word@127.0.0.1:${port}` } });
+  await client.getRunDetails();
+  await client.close();
+  assert.is(asked[0], `${new URL(server.url).host} Basic ${Buffer.from('me:word').toString('base64')}`);
+  for (const socket of sockets) socket.destroy();
+  proxy.close();
+  await server.close();
+});
+
+test('through a SOCKS proxy', async () => {
+  const server = await LeafServer.start();
+  let asked = 0;
+  // RFC 1928 as far as it goes: no authentication, CONNECT, an address in whatever form.
+  const proxy = createServer((near) => {
+    near.once('data', () => {
+      near.write(Uint8Array.of(5, 0));
+      near.once('data', () => {
+        asked++;
+        const far = connect(Number(new URL(server.url).port), '127.0.0.1', () => {
+          near.write(Uint8Array.of(5, 0, 0, 1, 127, 0, 0, 1, 0, 0));
+          near.pipe(far).pipe(near);
+        });
+        far.on('error', () => {});
+        near.on('error', () => {}).on('close', () => far.destroy());
+      });
+    });
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  const { port } = proxy.address() as AddressInfo;
+  const client = new Client(server.credentials, { network: { proxy: `socks5://127.0.0.1:${port}` } });
+  await client.getRunDetails();
+  await client.close();
+  assert.ok(asked > 0);
+  proxy.close();
+  await server.close();
+});
+
+test('an own authority is believed when it is named; checks go off only with a warning', async () => {
+  if (certificate === undefined) return;
+  const { cert, key } = certificate;
+  const server = createHttps({ cert, key }, (_, response) => response.end('{}'));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const clock = new HastyClock();
+  const stranger = new Client({ server: url, id: 'i', session_token: 't' }, { clock, network: {} });
+  await failsWith('unavailable-tls', () => stranger.authenticate());
+  await stranger.close();
+  assert.is((await networkFetch({ ca: cert })(url)).status, 200);
+  const warnings: string[] = [];
+  const open = networkFetch({ verify: false }, (message) => warnings.push(message));
+  assert.is((await open(url)).status, 200);
+  assert.is(warnings.length, 1);
+  server.closeAllConnections();
+  server.close();
+});
+
+test('senseless options', () => {
+  for (const options of [{ proxy: 'ftp://secret@x' }, { proxy: 'x' }, { cert: 'x' }, { connectMs: 0 }]) {
+    assert.throws(
+      () => networkFetch(options),
+      (error: unknown) =>
+        (error instanceof TypeError || error instanceof RangeError) && !error.message.includes('secret'),
+    );
+  }
+});
+
+test.run();
