@@ -248,3 +248,17 @@ export const PARTIAL_TOTAL_BYTES = 128;
 
 /** Values of float64 and complex128 are multiplied by 2^-60 in partial sums: weighted ones may be beyond binary64. */
 export const PARTIAL_SCALE = 60;
+
+// --- statistics: binary64 numbers of a record ---------------------------------------------------------------------------
+
+/** Least finite number, infinity where there is none. */
+export const STATISTICS_MIN = 0;
+/** Largest finite number, minus infinity where there is none. */
+export const STATISTICS_MAX = 8;
+/** Sum of the finite numbers. */
+export const STATISTICS_SUM = 16;
+/** How many numbers are zero, NaN, infinite, and finite (zeros included). */
+export const STATISTICS_ZEROS = 24;
+export const STATISTICS_NAN = 32;
+export const STATISTICS_INFINITE = 40;
+export const STATISTICS_FINITE = 48;

@@ -13,4 +13,5 @@ export { partialFold, partialPlace, partialTerms } from './partial';
 export { checkResidues, residueRoomBytes } from './partial-block';
 export { partialFinish, partialTotal } from './partial-finish';
 export { dequantise, quantise } from './quantise';
+export { addStatistics, startStatistics } from './statistics';
 export { proximal, step } from './step';

@@ -31,6 +31,11 @@ export interface FoldExports {
 
 /** The second module: aggregation rules beyond the mean. */
 export interface StrategyExports extends FoldExports {
+  /** Begins a record of statistics. */
+  startStatistics(record: number): void;
+  /** Adds n numbers, whole chunks or the last ones, to a record; 0 for a dtype of no numbers. */
+  addStatistics(dtype: number, from: number, n: number, record: number): number;
+
   // Measures of n elements of k inputs: `inputs` is the address of k addresses (uint32) of blocks that begin at the border
   // of a chunk, `out` takes binary64 sums chunk by chunk. False for an unknown dtype.
 

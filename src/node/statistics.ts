@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { needsReorder, readAll, reorderInto } from '../aggregate/reorder.ts';
+import { openStrategies } from '../core/core.ts';
+import { swapBytes } from '../core/elements.ts';
+import { TALLY_ARENA_BYTES, Tally } from '../core/statistics.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
-import { itemSize } from '../tensor/dtypes.ts';
+import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import type { TensorLayout } from '../tensor/layout.ts';
 import { fileScratch } from './scratch.ts';
-import { CHUNK, Tally } from './tally.ts';
-import { openWidening } from './widen.ts';
 
 /** What one pass over a tensor tells. Complex elements count by component, void elements have a digest only. */
 export interface TensorStatistics {
@@ -15,7 +16,7 @@ export interface TensorStatistics {
   /** Of the finite elements, as binary64; null where there are none. */
   readonly min: number | null;
   readonly max: number | null;
-  /** Sum of the finite elements in binary64, in the fixed order of `Tally`, divided by their number. */
+  /** Sum of the finite elements in binary64, in a fixed order (assembly/statistics.ts), divided by their number. */
   readonly mean: number | null;
   readonly zeros: number;
   readonly nan: number;
@@ -28,7 +29,7 @@ export interface StatisticsOptions {
 }
 
 /** Bytes read at a time; whole chunks of every element. */
-const BLOCK = 1 << 20;
+const BLOCK = 256 << 10;
 
 /**
  * Reads a tensor once, in constant memory, and tells its digest and statistics.
@@ -53,32 +54,25 @@ export async function tensorStatistics(
 async function read(
   source: ByteSource,
   offset: number,
-  tensor: TensorLayout,
+  { dtype, byteLength, byteOrder }: TensorLayout,
   { digest = true }: StatisticsOptions,
 ): Promise<TensorStatistics> {
-  const { dtype, byteLength, byteOrder } = tensor;
   const numberSize = dtype.startsWith('complex') ? itemSize(dtype) / 2 : itemSize(dtype);
   const hash = digest ? createHash('sha256') : undefined;
-  const block = Buffer.from(new ArrayBuffer(Math.min(BLOCK, byteLength))); // not of the pool: views need its alignment
-  const widen = openWidening(dtype, block.buffer);
-  const tally = new Tally();
-  for (let at = 0; at < byteLength; at += BLOCK) {
-    const bytes = block.subarray(0, Math.min(BLOCK, byteLength - at));
-    await readAll(source, offset + at, bytes);
-    if (byteOrder === 'big') swap(bytes, numberSize);
-    hash?.update(bytes);
-    if (widen === undefined) continue;
-    const count = bytes.byteLength / numberSize;
-    for (let first = 0; first < count; first += CHUNK) {
-      tally.add(widen(first, Math.min(CHUNK, count - first)));
+  const core = await openStrategies(BLOCK + 16 + TALLY_ARENA_BYTES);
+  try {
+    const tally = new Tally(core);
+    const block = core.take(BLOCK);
+    for (let at = 0; at < byteLength; at += BLOCK) {
+      const bytes = core.bytes(block, Math.min(BLOCK, byteLength - at));
+      await readAll(source, offset + at, bytes);
+      const count = bytes.byteLength / numberSize;
+      if (byteOrder === 'big') swapBytes(core, block, count, numberSize);
+      hash?.update(bytes);
+      tally.add(DTYPES[dtype].code, block, count);
     }
+    return { ...(hash === undefined ? {} : { sha256: hash.digest('hex') }), ...tally.result() };
+  } finally {
+    core.close();
   }
-  return { ...(hash === undefined ? {} : { sha256: hash.digest('hex') }), ...tally.result() };
-}
-
-/** Turns the bytes of each number around, in place. */
-function swap(bytes: Buffer, size: number): void {
-  if (size === 2) bytes.swap16();
-  else if (size === 4) bytes.swap32();
-  else if (size === 8) bytes.swap64();
 }

@@ -59,7 +59,7 @@ function expected(dtype: Exclude<DType, 'void16'>, bytes: Uint8Array) {
   for (let chunk = 0; chunk < numbers.length; chunk += 4096) {
     const s = [0, 0, 0, 0];
     for (const [i, x] of numbers.slice(chunk, chunk + 4096).entries()) if (Number.isFinite(x)) s[i % 4]! += x;
-    sum += s[0]! + s[1]! + s[2]! + s[3]!;
+    sum += s[0]! + s[1]! + (s[2]! + s[3]!);
   }
   const isEmpty = finite.length === 0;
   return {
