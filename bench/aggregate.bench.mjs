@@ -1,109 +1,141 @@
 // File-to-file mean of ten models of 100 MB: Cambium against what a user would write instead, and the floor.
-// Each contender is a process of its own that does one warm-up and then `ROUNDS` timed rounds over the same files in
-// the page cache; beside that, a whole command that does the job once. Results are compared before anything is printed.
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+// Each contender is a process of its own over the same files in the page cache. Results are compared before anything is
+// printed: Cambium's with exact rational arithmetic at random places, those of the peers with Cambium's.
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { ONE_TENSOR, RESIDUAL_NETWORK, writeInputs } from './aggregate/inputs.mjs';
-import { median, ms, printHeader, printTable } from './report.mjs';
+import { checkExact, compareElements, readElements } from './aggregate/elements.mjs';
+import { DATA, ONE_TENSOR, RESIDUAL_NETWORK, writeInputs } from './aggregate/inputs.mjs';
+import {
+  benchFolder,
+  commandOf,
+  measure,
+  printContenders,
+  printGoals,
+  ROUNDS,
+  secondsOf,
+} from './contenders.mjs';
+import { median, printHeader } from './report.mjs';
 
-const ROUNDS = 7;
 const MODELS = 10;
-
-const folder = mkdtempSync(join(tmpdir(), 'cambium-bench-'));
+const folder = benchFolder();
 const output = join(folder, 'out.npy');
-const job = join(folder, 'job.json');
-process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
-const here = (file) => fileURLToPath(new URL(`./aggregate/${file}`, import.meta.url));
-const node = (file) => [process.execPath, here(file)];
-const python = (...args) => [
-  process.env.CAMBIUM_PYTHON ?? '/usr/bin/python3',
-  here('numpy_mean.py'),
-  ...args,
-];
+const FLOOR = { name: 'floor: read, write, nothing between', command: commandOf('aggregate/floor.mjs') };
+const ONE = {
+  name: 'Cambium, exact mean, 1 thread',
+  command: commandOf('aggregate/cambium.mjs'),
+  job: { threads: 1 },
+};
+const TWO = { ...ONE, name: 'Cambium, exact mean, 2 threads', job: { threads: 2 } };
+/** `tolerance` is the largest difference from the exact mean that passes: that of float32 sums. */
+const FLOWER = {
+  name: "NumPy, Flower's formula",
+  command: commandOf('aggregate/numpy_mean.py', 'flower'),
+  tolerance: 1e-6,
+};
+const CAREFUL = {
+  name: 'NumPy, one by one, in place',
+  command: commandOf('aggregate/numpy_mean.py', 'careful'),
+  tolerance: 1e-6,
+};
+const TORCH = {
+  name: 'PyTorch, one by one, in place',
+  command: commandOf('aggregate/torch_mean.py'),
+  tolerance: 1e-6,
+};
+const JS = {
+  name: 'plain JavaScript, float64 sums',
+  command: commandOf('aggregate/plain-js.mjs'),
+  tolerance: 0,
+};
+const PEERS = [JS, FLOWER, CAREFUL, TORCH];
 
-/** `tolerance` is the largest difference from the exact mean that passes; the floor has no result. */
-const CONTENDERS = [
-  { name: 'floor: read, write, nothing between', command: node('floor.mjs') },
-  { name: 'Cambium, exact mean, one thread', command: node('cambium.mjs'), tolerance: 0 },
-  { name: 'plain JavaScript, float64 sums', command: node('plain-js.mjs'), tolerance: 0 },
-  { name: 'NumPy, float64 sums', command: python('float64'), tolerance: 0 },
-  { name: 'NumPy, float32 (as Flower does)', command: python('float32'), tolerance: 1e-6 },
-];
-
-await compare('one tensor', ONE_TENSOR);
-await compare('the tensors of a residual network', RESIDUAL_NETWORK);
-
-async function compare(title, shapes) {
-  const { inputs, payloads, parameters } = await writeInputs(folder, MODELS, shapes);
-  const bytes = inputs.reduce((sum, input) => sum + input.byteLength, 0);
-  const results = CONTENDERS.map((contender) => measure(contender, inputs, payloads)).filter(Boolean);
-  const exact = results.find(({ name }) => name.startsWith('Cambium'))?.result;
-  const remarks = results.filter(({ result }) => result !== undefined).map((one) => agree(one, exact));
-  printHeader(`mean of ${MODELS} × ${(bytes / MODELS / 1e6).toFixed(0)} MB, file to file: ${title}`, [
-    `${parameters} float32 parameters in ${shapes.length} tensors; page cache; median of ${ROUNDS} rounds after one warm-up`,
+for (const [title, shapes] of [
+  ['one tensor', ONE_TENSOR],
+  ['the 113 tensors of a residual network', RESIDUAL_NETWORK],
+]) {
+  const inputs = await writeInputs(folder, MODELS, shapes);
+  const results = await compare(title, inputs, [FLOOR, ONE, TWO, ...PEERS]);
+  const seconds = (contender) => secondsOf(results, contender.name);
+  printGoals([
+    ['1 thread / floor', seconds(ONE) / seconds(FLOOR), 'at most', 2.6],
+    ['2 threads / floor', seconds(TWO) / seconds(FLOOR), 'at most', 1.4],
+    ["Flower's way in NumPy / 2 threads", seconds(FLOWER) / seconds(TWO), 'at least', 8],
+    ['careful NumPy / 2 threads', seconds(CAREFUL) / seconds(TWO), 'at least', 3],
+    ['PyTorch / 2 threads', seconds(TORCH) / seconds(TWO), 'at least', 2],
+    ...peaksOf(results, [ONE, TWO]),
   ]);
-  const floor = median(results[0].seconds);
-  printTable(
-    ['contender', 'median ms', 'min ms', 'GB/s read', '× floor', 'one command s', 'peak MB'],
-    results.map(({ name, seconds, command, peakBytes }) => [
-      name,
-      ms(median(seconds)),
-      ms(Math.min(...seconds)),
-      (bytes / median(seconds) / 1e9).toFixed(2),
-      (median(seconds) / floor).toFixed(2),
-      command.toFixed(2),
-      (peakBytes / 1e6).toFixed(0),
-    ]),
+  if (shapes !== ONE_TENSOR) continue;
+  await variant(
+    'equal weightings',
+    inputs.map((input) => ({ ...input, weighting: 1 })),
   );
-  console.log();
+  await variant(
+    'fractional weightings',
+    inputs.map((input, i) => ({ ...input, weighting: 0.01 + Math.abs(Math.sin(i + 1)) })),
+  );
+}
+await variant('heavy tails', await writeInputs(folder, MODELS, ONE_TENSOR, DATA['heavy tails']));
+await checkCancelling();
+
+/** Measures, checks and prints. */
+async function compare(title, inputs, contenders) {
+  const results = [];
+  const remarks = [];
+  let exact;
+  for (const contender of contenders) {
+    const result = measure(contender, { inputs, output }, folder);
+    if (result === undefined) continue;
+    results.push(result);
+    if (contender === FLOOR) continue;
+    const elements = await readElements(output);
+    if (exact === undefined) {
+      await checkExact(elements, inputs);
+      exact = elements;
+    } else remarks.push(compareElements(contender.name, elements, exact, contender.tolerance ?? 0));
+  }
+  const bytes = inputs.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  printHeader(`mean of ${MODELS} × ${(bytes / MODELS / 1e6).toFixed(0)} MB, file to file: ${title}`, [
+    `${exact.length} float32 parameters; page cache; median of ${ROUNDS} rounds after one warm-up`,
+  ]);
+  printContenders(results, bytes, 'floor');
   for (const remark of remarks) console.log(remark);
+  return results;
 }
 
-/** Runs a contender; undefined when it is not there. */
-function measure({ name, command, tolerance }, inputs, payloads) {
-  const run = (rounds) => {
-    writeFileSync(job, JSON.stringify({ rounds, output, inputs }));
-    return spawnSync(command[0], [...command.slice(1), job], { encoding: 'utf8' });
-  };
-  const done = run(ROUNDS);
-  if (done.status !== 0) {
-    console.error(`${name}: not measured\n${done.error ?? done.stderr}`);
-    return undefined;
+async function variant(title, inputs) {
+  const results = await compare(title, inputs, [FLOOR, ONE, TWO]);
+  const ratio = secondsOf(results, TWO.name) / secondsOf(results, FLOOR.name);
+  printGoals([[`${title}, 2 threads / floor`, ratio, 'at most', 1.7], ...peaksOf(results, [TWO])]);
+}
+
+function peaksOf(results, contenders) {
+  return contenders.map(({ name }) => {
+    const megabytes = (results.find((result) => result.name === name)?.peakBytes ?? Number.NaN) / 1e6;
+    return [`resident MB, ${name}`, megabytes, 'at most', 110];
+  });
+}
+
+/** Updates that cancel leave the third of the one between them: checked, not timed. */
+async function checkCancelling() {
+  const draws = [
+    (uniform) => 2 ** 60 * (1 + uniform()),
+    DATA.ordinary,
+    (uniform) => -(2 ** 60) * (1 + uniform()),
+  ];
+  const inputs = [];
+  for (const [i, draw] of draws.entries()) {
+    const place = join(folder, `cancelling-${i}`);
+    mkdirSync(place);
+    inputs.push(
+      ...(await writeInputs(place, 1, [[4_000_000]], draw)).map((input) => ({ ...input, leaf: `${i}` })),
+    );
   }
-  const startedAt = performance.now();
-  run(0);
-  const wholeCommand = (performance.now() - startedAt) / 1000;
-  const result = tolerance === undefined ? undefined : elementsOf(readFileSync(output), payloads);
-  return {
-    name,
-    tolerance,
-    result,
-    command: wholeCommand,
-    ...JSON.parse(done.stdout.trim().split('\n').at(-1)),
-  };
-}
-
-/** The elements of a result, without the container around them. */
-function elementsOf(file, payloads) {
-  const parts = payloads(file).map(({ offset, byteLength }) => file.subarray(offset, offset + byteLength));
-  const bytes = Buffer.concat(parts);
-  return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-}
-
-/** Compares a result with the exact mean; throws when it is another one. */
-function agree({ name, result, tolerance }, exact) {
-  let different = 0;
-  let largest = 0;
-  for (let i = 0; i < exact.length; i++) {
-    if (exact[i] === result[i]) continue;
-    different++;
-    largest = Math.max(largest, Math.abs(exact[i] - result[i]));
-  }
-  if (result.length !== exact.length || !(largest <= tolerance))
-    throw new Error(`${name} has another result`);
-  return `${name}: ${different} of ${exact.length} elements differ from the exact mean, by at most ${largest}`;
+  const expected = (await readElements(inputs[1].path)).map((x) => x / 3);
+  const result = measure({ ...TWO, job: { threads: 2, rounds: 1 } }, { inputs, output }, folder);
+  const elements = await readElements(output);
+  compareElements('Cambium', elements, expected, 0);
+  console.log(
+    `\ndata that cancel: all ${elements.length} elements are right, at ${((1e9 * median(result.seconds)) / elements.length).toFixed(0)} ns each`,
+  );
 }

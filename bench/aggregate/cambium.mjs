@@ -1,6 +1,7 @@
 import { startJobs } from '../../dist/index.js';
-import { contend } from './contender.mjs';
+import { contend, job } from '../peers/contend.mjs';
 
+const { inputs, output, threads, strategy, model, state } = job;
 const jobs = startJobs({ threads: 1 });
-await contend(({ inputs, output }) => jobs.aggregate({ inputs, output, digest: false }));
+await contend(() => jobs.aggregate({ inputs, output, threads, strategy, model, state, digest: false }));
 await jobs.close();

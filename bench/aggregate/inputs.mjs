@@ -1,92 +1,82 @@
-// The inputs: models of about 100 MB, weights normally distributed, sample counts 100 … 5000.
+// The inputs: models of about 100 MB with sample counts 100 … 5000.
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { encodeWeights } from '../../dist/index.js';
 
-const SEED = 7;
-
 /** One tensor of 25 million parameters. */
 export const ONE_TENSOR = [[25_000_000]];
 
-/** 161 tensors, about 25 million parameters: a stem, four stages of bottleneck blocks, a classifier. */
-export const RESIDUAL_NETWORK = residualNetwork();
+/**
+ * 113 tensors, 24.6 million parameters: a residual network of sixteen basic blocks with a projection in each of its four
+ * stages, a little wider than usual so that it has the size of the one tensor.
+ */
+export const RESIDUAL_NETWORK = residualNetwork(68);
 
-function residualNetwork() {
-  const list = [[64, 3, 7, 7], [64], [64]];
-  let channels = 64;
+function residualNetwork(base) {
+  const list = [[base, 3, 7, 7], [base], [base]];
+  let channels = base;
   for (const [blocks, width] of [
-    [3, 64],
-    [4, 128],
-    [6, 256],
-    [3, 512],
+    [3, base],
+    [4, 2 * base],
+    [6, 4 * base],
+    [3, 8 * base],
   ]) {
     for (let block = 0; block < blocks; block++) {
-      for (const shape of [
-        [width, channels, 1, 1],
-        [width, width, 3, 3],
-        [width * 4, width, 1, 1],
-      ]) {
-        list.push(shape, [shape[0]], [shape[0]]);
-      }
-      if (block === 0) list.push([width * 4, channels, 1, 1], [width * 4], [width * 4]);
-      channels = width * 4;
+      list.push([width, channels, 3, 3], [width], [width], [width, width, 3, 3], [width], [width]);
+      if (block === 0) list.push([width, channels, 1, 1], [width], [width]);
+      channels = width;
     }
   }
-  list.push([1000, 2048], [1000]);
+  list.push([1000, channels], [1000]);
   return list;
 }
 
-/** Writes `count` weight files with tensors of the given shapes, and tells where their elements lie. */
-export async function writeInputs(folder, count, shapes) {
+/** Kinds of data, each a function of uniform random numbers. */
+export const DATA = {
+  ordinary: (uniform) => 0.05 * Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()),
+  'heavy tails': (uniform) => Math.tan(3.14 * (uniform() - 0.5)) ** 3,
+};
+
+/** Whole numbers of samples, as leaves have them. */
+export const samples = (i) => 100 + Math.floor(4900 * Math.abs(Math.sin(i + 1)));
+
+/** Writes `count` weight files with tensors of the given shapes. */
+export async function writeInputs(folder, count, shapes, draw = DATA.ordinary) {
   const tensors = shapes.map((shape) => ({ name: null, dtype: 'float32', shape }));
-  const random = gaussian(SEED);
+  const uniform = mulberry32(7);
   // One long random sequence, entered at another place by each model: drawing 250 million numbers would take longer.
-  const pool = Float32Array.from({ length: (1 << 20) + 7 }, () => 0.05 * random());
+  const pool = Float32Array.from({ length: (1 << 20) + 7 }, () => draw(uniform));
   const inputs = [];
-  let payloads;
   for (let i = 0; i < count; i++) {
-    const weighting = 100 + Math.floor(4900 * Math.abs(Math.sin(i + 1)));
+    const weighting = samples(i);
     const path = join(folder, `model-${i}.npy`);
     const encoding = await encodeWeights({ format: 'npy-object', weighting, tensors });
     const file = openSync(path, 'w');
-    for (const { offset, bytes } of encoding.literals) writeSync(file, bytes, 0, bytes.length, offset);
+    const write = (bytes, offset) => writeSync(file, bytes, 0, bytes.length, offset);
+    for (const { offset, bytes } of encoding.literals) write(bytes, offset);
     let at = (i * 104_729) % pool.length;
     for (const { offset, byteLength } of encoding.payloads) {
       for (let done = 0; done < byteLength / 4; ) {
         const part = pool.subarray(at, Math.min(pool.length, at + byteLength / 4 - done));
-        writeSync(
-          file,
-          new Uint8Array(part.buffer, part.byteOffset, part.byteLength),
-          0,
-          part.byteLength,
-          offset + done * 4,
-        );
+        write(new Uint8Array(part.buffer, part.byteOffset, part.byteLength), offset + done * 4);
         done += part.length;
         at = (at + part.length) % pool.length;
       }
     }
     closeSync(file);
-    inputs.push({ path, weighting, byteLength: encoding.byteLength, tensors: tensors.length });
-    payloads = encoding.payloads;
+    inputs.push({ path, leaf: `model-${i}`, weighting, byteLength: encoding.byteLength });
   }
-  const parameters = payloads.reduce((sum, { byteLength }) => sum + byteLength / 4, 0);
-  // Results differ from inputs in the width of the weighting, so their payloads are found by searching from the end.
-  return {
-    inputs,
-    parameters,
-    payloads: (file) =>
-      payloads.map(({ offset, byteLength }) => ({
-        offset: offset + file.length - inputs.at(-1).byteLength,
-        byteLength,
-      })),
-  };
+  return inputs;
 }
 
-function gaussian(seed) {
+/** At least 0 and below 1, always the same numbers. */
+export function mulberry32(seed) {
   let state = seed;
-  const uniform = () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return (state + 1) / 2 ** 32;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
-  return () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
 }

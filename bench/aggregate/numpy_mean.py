@@ -1,42 +1,48 @@
-"""The mean as one writes it in NumPy: load, weighted sum, divide, save. float32 sums follow Flower's aggregate()."""
-import json
-import re
+"""The mean of files as one writes it in NumPy.
+
+flower: load all, multiply, add, divide, save: the formula of Flower's aggregate(), in float32
+careful: load one by one, accumulate in place, float32
+"""
 import sys
-import time
 from functools import reduce
 
 import numpy as np
+from contend import contend, read_job
 
 
-def mean_float32(inputs):
+def flower(inputs):
     loaded = [np.load(item["path"], allow_pickle=True) for item in inputs]
     total = sum(weighting for weighting, _ in loaded)
     weighted = [[layer * weighting for layer in arrays] for weighting, arrays in loaded]
     return total, [reduce(np.add, layers) / total for layers in zip(*weighted)]
 
 
-def mean_float64(inputs):
+def careful(inputs):
     total, sums = 0, None
     for item in inputs:
         weighting, arrays = np.load(item["path"], allow_pickle=True)
+        for array in arrays:
+            np.multiply(array, np.float32(weighting), out=array)
         if sums is None:
-            sums = [np.zeros(array.shape) for array in arrays]
-        for into, array in zip(sums, arrays):
-            into += weighting * array.astype(np.float64)
+            sums = arrays
+        else:
+            for into, array in zip(sums, arrays):
+                into += array
         total += weighting
-    return total, [(into / total).astype(np.float32) for into in sums]
+    for into in sums:
+        into /= np.float32(total)
+    return total, sums
 
 
-mean = {"float32": mean_float32, "float64": mean_float64}[sys.argv[1]]
-with open(sys.argv[2]) as file:
-    job = json.load(file)
-seconds = []
-for round in range(job["rounds"] + 1):
-    started = time.perf_counter()
+mean = {"flower": flower, "careful": careful}[sys.argv[1]]
+job = read_job()
+
+
+def work():
     total, arrays = mean(job["inputs"])
-    np.save(job["output"], np.asarray((total, arrays), dtype=object))
-    if round > 0:
-        seconds.append(time.perf_counter() - started)
-with open("/proc/self/status") as status:
-    peak = int(re.search(r"VmHWM:\s+(\d+) kB", status.read())[1]) * 1024
-print(json.dumps({"seconds": seconds, "peakBytes": peak}))
+    result = np.empty(2, object)
+    result[:] = total, list(arrays)
+    np.save(job["output"], result)
+
+
+contend(job, work)

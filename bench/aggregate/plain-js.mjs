@@ -2,9 +2,10 @@
 // the arrays in the pickle is left to Cambium; the loop over the elements is what is compared.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { encodeWeights, openFileSource, openWeights } from '../../dist/index.js';
-import { contend } from './contender.mjs';
+import { contend, job } from '../peers/contend.mjs';
 
-await contend(async ({ inputs, output }) => {
+const { inputs, output } = job;
+await contend(async () => {
   let sums;
   let total = 0;
   let tensors;

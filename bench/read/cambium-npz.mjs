@@ -5,7 +5,7 @@ import { writeFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { crc32, createInflateRaw } from 'node:zlib';
 import { openFileSource, openWeights } from '../../dist/index.js';
-import { contend } from '../aggregate/contender.mjs';
+import { contend } from '../peers/contend.mjs';
 import { addElements, total } from './sum.mjs';
 
 const inflate = (packed) =>

@@ -1,7 +1,7 @@
 // Finds the layout and takes the elements through two buffers of 1 MiB: one is read into while the other is used.
 import { writeFileSync } from 'node:fs';
 import { openFileSource, openWeights } from '../../dist/index.js';
-import { contend } from '../aggregate/contender.mjs';
+import { contend } from '../peers/contend.mjs';
 import { addElements, total } from './sum.mjs';
 
 const BLOCK_BYTES = 1 << 20;

@@ -1,7 +1,7 @@
 // Its `load` copies what it is given; `parse` makes a view of the file in memory and is the faster way.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parse } from 'npyjs';
-import { contend } from '../aggregate/contender.mjs';
+import { contend } from '../peers/contend.mjs';
 import { addElements, total } from './sum.mjs';
 
 await contend(async ({ input, output }) => {

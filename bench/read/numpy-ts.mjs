@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { loadNpy } from 'numpy-ts';
-import { contend } from '../aggregate/contender.mjs';
+import { contend } from '../peers/contend.mjs';
 import { addElements, total } from './sum.mjs';
 
 await contend(async ({ input, output }) => {

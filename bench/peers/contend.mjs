@@ -1,8 +1,10 @@
 // The frame of a contender in Node: reads the job, does a warm-up and the rounds, tells times and memory.
 import { readFileSync } from 'node:fs';
 
+export const job = JSON.parse(readFileSync(process.argv.at(-1), 'utf8'));
+
+/** @param work one round; what it needs first is ready before */
 export async function contend(work) {
-  const job = JSON.parse(readFileSync(process.argv[2], 'utf8'));
   const seconds = [];
   let cpu = process.cpuUsage();
   for (let round = 0; round <= job.rounds; round++) {
