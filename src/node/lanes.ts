@@ -5,6 +5,7 @@ import { InternalError } from '../errors.ts';
 import { builtFile } from './built-file.ts';
 import type { FromLane, ToLane } from './lane-messages.ts';
 import { unpackError } from './worker-errors.ts';
+import { WORKER_OPTIONS } from './worker-options.ts';
 
 /** Spans that a lane has in hand: one under way, one to go on with while the answer travels. */
 const DEPTH = 2;
@@ -22,7 +23,7 @@ class LaneThread {
   #loss: InternalError | null = null;
 
   constructor(url: URL) {
-    this.#worker = new Worker(url);
+    this.#worker = new Worker(url, WORKER_OPTIONS);
     this.#worker.unref(); // the job that waits for its answers keeps the process alive
     this.#worker.on('message', (message: FromLane) => {
       const waiting = this.#waiting.get(message.id);

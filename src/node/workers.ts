@@ -4,6 +4,7 @@ import { builtFile } from './built-file.ts';
 import type { AggregateReport, ConvertReport, Examination, JobOptions, Jobs } from './jobs.ts';
 import { unpackError } from './worker-errors.ts';
 import type { FromWorker, JobMessage, JobResult, ToWorker } from './worker-messages.ts';
+import { WORKER_OPTIONS } from './worker-options.ts';
 
 export interface WorkersOptions {
   /** Jobs that run at the same time, each on a thread of its own (default 2). More wait in line. */
@@ -30,7 +31,7 @@ export function startJobs(options: WorkersOptions = {}): Jobs {
   let isClosed = false;
 
   function startWorker(): Worker {
-    const worker = new Worker(url);
+    const worker = new Worker(url, WORKER_OPTIONS);
     worker.on('error', (cause) => {
       failJob(
         worker,
