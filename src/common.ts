@@ -12,7 +12,14 @@ export type { Credentials } from './client/credentials.ts';
 export type { Generation, RunDetails } from './client/dialect.ts';
 export type { DownloadedBytes, DownloadedFile } from './client/download.ts';
 export type { FileAccess } from './client/file-access.ts';
-export type { CallOptions, ClientOptions, TransferOptions, TransferProgress } from './client/options.ts';
+export type {
+  CallOptions,
+  ClientOptions,
+  NoticeSession,
+  NoticesFor,
+  TransferOptions,
+  TransferProgress,
+} from './client/options.ts';
 export type { AggregationQueue, GetOptions, QueuePolicy } from './client/queue.ts';
 export type { UploadReceipt, UploadSource } from './client/upload.ts';
 export { validateWeights } from './client/weights.ts';

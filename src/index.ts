@@ -1,6 +1,7 @@
 /** The door for Node: what every host has, and files and worker threads. The server is started by `cambium serve`. */
 export * from './common.ts';
 export { aggregateFiles } from './node/aggregate-files.ts';
+export type { BrokerOptions } from './node/broker-place.ts';
 export { Client, type NodeClientOptions, readCredentials } from './node/client.ts';
 export { openFileSink, openFileSource } from './node/files.ts';
 export type { AggregateInput, AggregateReport, AggregateRequest, JobOptions, Jobs } from './node/jobs.ts';

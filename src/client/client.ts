@@ -68,6 +68,8 @@ export class Client implements AsyncDisposable {
   #runNumber: number | null = null;
   #session: Promise<BranchKeySession> | undefined;
   #notices: { readonly stream: NoticeStream; readonly ended: Promise<void> } | undefined;
+  /** The carrier that was made for this session. */
+  #made: Notices | undefined;
   #isWithoutEvents = false;
   #lastNoticeId: string | null = null;
   #lastAggregationId: string | null = null;
@@ -416,6 +418,13 @@ export class Client implements AsyncDisposable {
   #carrier(): Notices {
     const { notices } = this.#options;
     if (typeof notices === 'object') return notices;
+    if (typeof notices === 'function') {
+      this.#made ??= notices({
+        identity: () => this.#identity,
+        renew: (signal) => this.#identify(signal),
+      });
+      return this.#made;
+    }
     const isOurs = this.generation === 'cambium';
     if (notices === 'events' && !isOurs)
       throw new TypeError(`the ${this.generation} generation has no events`);
@@ -453,7 +462,9 @@ export class Client implements AsyncDisposable {
   #take(data: string): void {
     const notice = readNotice(data);
     if (notice?.message_type === 'run_status') {
-      this.#setRun(notice.body.run_status, notice.run);
+      // Only our servers tell the number of the run with it.
+      const { run = this.#runNumber ?? 0 } = notice;
+      this.#setRun(notice.body.run_status, run);
       for (const wake of this.#runWatchers) wake();
     } else if (notice?.message_type === 'aggregation_status') {
       const id = notice.body.aggregation_id;

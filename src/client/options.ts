@@ -2,9 +2,21 @@ import type { Clock } from '../transport/clock.ts';
 import type { Timeouts } from '../transport/http.ts';
 import type { Notices } from '../transport/notices.ts';
 import type { RetryOptions } from '../transport/retry.ts';
+import type { LeafIdentity } from './credentials.ts';
 import type { Generation } from './dialect.ts';
 import type { FileAccess } from './file-access.ts';
 import type { QueuePolicy } from './queue.ts';
+
+/** What a carrier with a login of its own must know of the client's session. */
+export interface NoticeSession {
+  /** As the server told it last; the token changes when a session of the login generation begins anew. */
+  identity(): LeafIdentity;
+  /** Authenticates again. */
+  renew(signal: AbortSignal): Promise<void>;
+}
+
+/** Makes the carrier, when the client begins to listen. */
+export type NoticesFor = (session: NoticeSession) => Notices;
 
 /** Everything that can be set about a client. It is read once, in the constructor. */
 export interface ClientOptions {
@@ -12,9 +24,10 @@ export interface ClientOptions {
   readonly generation?: Generation | undefined;
   /**
    * How notices come: `events` by server-sent events, `polling` by asking every `runCheckIntervalMs`, or by a carrier of your
-   * own. Default: events, and polling on lines that carry none; polling for the generations of BranchKey.
+   * own, also one that is made for the session. Default: events, and polling on lines that carry none; polling for the
+   * generations of BranchKey.
    */
-  readonly notices?: 'events' | 'polling' | Notices | undefined;
+  readonly notices?: 'events' | 'polling' | Notices | NoticesFor | undefined;
   /** Base URL of the server. Default: the credentials' `server`. */
   readonly server?: string | undefined;
   /** Limits of silence, not of the whole: 30 s until an answer begins, 60 s in the middle of a body. */

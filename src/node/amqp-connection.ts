@@ -19,14 +19,20 @@ export interface AmqpConnectionOptions {
   readonly vhost: string;
   /** Shown in the broker's list of connections. */
   readonly name: string;
+  /** Asked at every attempt: who logs in, where that changes. The address says it unless given. */
+  readonly account?: (() => AmqpAccount) | undefined;
 }
+
+/** User and password at a broker. */
+export type AmqpAccount = Pick<AmqpAddress, 'username' | 'password'>;
 
 /**
  * A connection that comes back by itself, as often as it takes, until it is closed. It is returned before there is one:
  * the events `connect`, `connect-failed` and `disconnect` tell.
  */
 export async function openAmqpConnection(options: AmqpConnectionOptions): Promise<RecoveringChannelModel> {
-  const { protocol, hostname, port, username, password, ca } = options.address;
+  const { account, address } = options;
+  const { protocol, hostname, port, username, password, ca } = address;
   // Only who has a broker pays for the library.
   const { connect } = await import('amqplib');
   const connection = await connect(
@@ -46,6 +52,7 @@ export async function openAmqpConnection(options: AmqpConnectionOptions): Promis
       keepAlive: true,
       clientProperties: { connection_name: options.name },
       ...(ca === undefined ? {} : { ca }),
+      ...(account === undefined ? {} : { credentials: plain(account) }),
       recovery: {
         waitForConnect: false,
         initialDelay: FIRST_PAUSE_MS,
@@ -56,6 +63,17 @@ export async function openAmqpConnection(options: AmqpConnectionOptions): Promis
   // An error is followed by `disconnect`, which is listened to; without a listener it would end the process.
   connection.on('error', () => {});
   return connection;
+}
+
+/** SASL PLAIN (RFC 4616) with what the account is at that moment. */
+function plain(account: () => AmqpAccount) {
+  return {
+    mechanism: 'PLAIN',
+    response() {
+      const { username, password } = account();
+      return Buffer.from(`\0${username}\0${password}`);
+    },
+  };
 }
 
 /** What failed and where, in a sentence without secrets. */

@@ -5,6 +5,8 @@ import { type Credentials, readCredentialFields } from '../client/credentials.ts
 import type { FileAccess } from '../client/file-access.ts';
 import type { ClientOptions } from '../client/options.ts';
 import { CambiumError, isCambiumError } from '../errors.ts';
+import { amqpNotices } from './amqp-notices.ts';
+import { type BrokerCredentials, type BrokerOptions, brokerAddress, brokerPlace } from './broker-place.ts';
 import { fileError } from './file-errors.ts';
 import { openFileSink, openFileSource } from './files.ts';
 import { type NetworkOptions, networkFetch } from './network.ts';
@@ -21,19 +23,68 @@ const files: FileAccess = {
   },
 };
 
-/** What a client of Node can be told besides. */
-export interface NodeClientOptions extends ClientOptions {
+/** What the client can do in Node besides. */
+export interface NodeClientOptions extends Omit<ClientOptions, 'notices'> {
+  /**
+   * As of the portable client, and `amqp`: from the leaf's queue at a RabbitMQ, which is the default for the generations of
+   * BranchKey where there is one. Our own API has events, which need no second port.
+   */
+  readonly notices?: ClientOptions['notices'] | 'amqp';
+  /** The broker, where the credentials do not tell it right. */
+  readonly broker?: BrokerOptions | undefined;
+  /** Told what is amiss with the notices of a broker and mends itself. A warning of the process unless given. */
+  readonly onWarning?: ((sentence: string) => void) | undefined;
   /** Proxy, own authority, client certificate; `fetch` overrides it. Needs the package undici. */
   readonly network?: NetworkOptions | undefined;
 }
 
 /** The client with paths: files are sent and written block by block, whatever their size. */
 export class Client extends AnyClient {
-  /** As the portable client; throws the same. */
-  constructor(credentials: Credentials, { network, ...options }: NodeClientOptions = {}) {
-    const fetch = options.fetch ?? (network && networkFetch(network));
-    super(credentials, { ...options, fetch, files: options.files ?? files });
+  /** As the portable client; throws the same, and CambiumError `broker-url`. */
+  constructor(
+    credentials: BrokerCredentials,
+    { broker, network, onWarning, ...options }: NodeClientOptions = {},
+  ) {
+    super(credentials, {
+      ...options,
+      fetch: options.fetch ?? (network && networkFetch(network)),
+      notices: carrierOf(credentials, { ca: authoritiesOf(network), ...broker }, options, onWarning),
+      files: options.files ?? files,
+    });
   }
+}
+
+/** Who is believed for the server is believed for its broker, unless told otherwise. */
+function authoritiesOf(network: NetworkOptions | undefined): string | undefined {
+  return network?.ca === undefined ? undefined : [network.ca].flat().join('\n');
+}
+
+/** The broker's notices, where they are asked for or nothing else would bring any. */
+function carrierOf(
+  credentials: BrokerCredentials,
+  broker: BrokerOptions,
+  { notices, generation: wanted, server }: NodeClientOptions,
+  onWarning: NodeClientOptions['onWarning'],
+): ClientOptions['notices'] {
+  if (notices !== 'amqp' && notices !== undefined) return notices;
+  const { generation, server: told } = readCredentialFields(credentials, wanted);
+  if (notices === undefined && generation === 'cambium') return undefined;
+  const address = brokerAddress(credentials, generation, server ?? told, broker);
+  if (address === undefined) {
+    if (notices === undefined) return undefined;
+    throw new CambiumError('credentials-missing', 'the credentials tell no broker; give broker.url');
+  }
+  const { arrangement = 'tree' } = broker;
+  // Kept apart from the object, which is the caller's.
+  const { queue_password } = credentials;
+  return ({ identity, renew }) =>
+    amqpNotices({
+      address,
+      place: () => brokerPlace(identity(), arrangement, queue_password),
+      name: `leaf-${identity().leafId}`,
+      renew,
+      onWarning,
+    });
 }
 
 /**

@@ -7,32 +7,8 @@ import * as assert from 'uvu/assert';
 import type { CredentialsBody } from '../../../src/wire/cambium.ts';
 import { RabbitMq } from '../../helpers/rabbitmq.ts';
 import { Consumer } from './consumer.ts';
-import { closeRound, fetchAggregation, hasPeers, provisioning, startHarness } from './rig.ts';
-
-const ROUNDS = 100;
-/** After every so many rounds something happens to the broker. */
-const EVERY = 7;
-/** So many rounds are closed while it happens. */
-const MEANWHILE = 3;
-
-type Mishap = (rabbit: RabbitMq) => Promise<void>;
-const restart: Mishap = async (rabbit) => {
-  await rabbit.stop();
-  await rabbit.start();
-};
-const kill: Mishap = async (rabbit) => {
-  await rabbit.kill();
-  await rabbit.start();
-};
-const empty: Mishap = async (rabbit) => {
-  await rabbit.kill();
-  rabbit.empty();
-  await rabbit.start();
-};
-const MISHAPS: readonly Mishap[] = [
-  ...[restart, restart, kill, restart, restart, kill, restart],
-  ...[empty, restart, restart, kill, restart, restart, restart],
-];
+import { closeRoundsUnderMishaps, ROUNDS } from './mishaps.ts';
+import { fetchAggregation, hasPeers, provisioning, startHarness } from './rig.ts';
 
 const test = suite('rabbitmq, long');
 
@@ -40,7 +16,6 @@ test('every aggregation reaches every leaf', async () => {
   const rabbit = await RabbitMq.start();
   const harness = await startHarness(provisioning(rabbit));
   const { leaves } = await harness.branch(2);
-  const ids: string[] = [];
   /** Reads until it has all, fetching each; ids may repeat. */
   const read = async (leaf: CredentialsBody, consumer: Consumer) => {
     const seen = new Set<string>();
@@ -63,18 +38,7 @@ test('every aggregation reaches every leaf', async () => {
     consumers.push(consumer);
     reading.push(read(leaf, consumer));
   }
-  const mishaps = [...MISHAPS];
-  while (ids.length < ROUNDS) {
-    ids.push(await closeRound(harness, leaves, ids.length));
-    if (ids.length % EVERY !== 0) continue;
-    const mishap = mishaps.shift()?.(rabbit);
-    for (let i = 0; i < MEANWHILE && ids.length < ROUNDS; i++) {
-      ids.push(await closeRound(harness, leaves, ids.length));
-    }
-    await mishap;
-  }
-  // The rest, where the rounds above have run over some multiples.
-  for (const mishap of mishaps) await mishap(rabbit);
+  const ids = await closeRoundsUnderMishaps(harness, rabbit, leaves);
   for (const seen of await Promise.all(reading)) {
     assert.equal(
       ids.filter((id) => !seen.has(id)),
