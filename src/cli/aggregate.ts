@@ -14,6 +14,7 @@ interface AggregateOptions {
   readonly state?: string;
   readonly threads?: string;
   readonly names?: string;
+  readonly perLeaf?: string;
   readonly format?: string;
   readonly nonFinite: string;
   readonly compress: boolean;
@@ -24,7 +25,6 @@ interface AggregateOptions {
 
 /** `cambium aggregate FILE… -o OUT`: the weighted mean or another rule, file to file. */
 export async function aggregate(files: readonly string[], options: AggregateOptions): Promise<void> {
-  const strategy = strategyOption(options.strategy);
   const threads = options.threads === undefined ? undefined : countOf(options.threads);
   const { nonFinite } = options;
   if (nonFinite !== 'reject' && nonFinite !== 'propagate') {
@@ -37,6 +37,7 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
     const twice = ids.find((id, i) => ids.indexOf(id) !== i);
     throw new UsageError(`${twice} is given more than once: each input needs an id of its own (--ids)`);
   }
+  const strategy = strategyOption(options.strategy, ids, options.perLeaf);
   const progress = openProgress('averaging');
   const report = await aggregateFiles(
     {
@@ -74,7 +75,11 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
 }
 
 /** `NAME` or `NAME:key=number,…`. */
-function strategyOption(text: string): StrategyRequest {
+function strategyOption(
+  text: string,
+  ids: readonly string[],
+  perLeafText: string | undefined,
+): StrategyRequest {
   const [name = '', ...rest] = text.split(':');
   const parameters: Record<string, number> = {};
   for (const part of rest.join(':').split(',')) {
@@ -85,8 +90,10 @@ function strategyOption(text: string): StrategyRequest {
     }
     parameters[key] = Number(value);
   }
-  openStrategy(name, parameters); // refuses what makes no sense before anything is read
-  return { name, parameters };
+  const numbers = perLeafText === undefined ? undefined : numbersOf(perLeafText, ids.length, '--per-leaf');
+  const perLeaf = numbers === undefined ? undefined : new Map(ids.map((id, i) => [id, numbers[i]!]));
+  openStrategy(name, parameters, perLeaf); // refuses what makes no sense before anything is read
+  return { name, parameters, perLeaf };
 }
 
 /** Threads beyond this help nobody and cost memory each. */
@@ -100,10 +107,10 @@ function countOf(text: string): number {
   return count;
 }
 
-function numbersOf(text: string, count: number): number[] {
-  return namesOf(text, count, '--weights').map((part) => {
+function numbersOf(text: string, count: number, option = '--weights'): number[] {
+  return namesOf(text, count, option).map((part) => {
     if (!/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$|^[+-]?inf(inity)?$|^nan$/i.test(part)) {
-      throw new UsageError(`--weights: ${part} is not a number`);
+      throw new UsageError(`${option}: ${part} is not a number`);
     }
     if (/nan/i.test(part)) return Number.NaN;
     return /inf/i.test(part) ? Number(`${part.startsWith('-') ? '-' : ''}Infinity`) : Number(part);

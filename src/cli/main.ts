@@ -81,6 +81,7 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     )
     .option('--ids <list>', 'ids in the order of the files (default: their paths)')
     .option('--strategy <name[:key=number,…]>', `the rule: ${STRATEGY_NAMES.join(', ')}`, 'mean')
+    .option('--per-leaf <list>', 'local steps for fednova, staleness for buffered, in the order of the files')
     .option('--model <file>', 'the global model, for rules that refer to one')
     .option('--state <file>', 'the state of a server optimiser, made by the first round')
     .option('--names <list>', "names for the output's tensors, separated by commas")

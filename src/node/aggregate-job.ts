@@ -56,7 +56,8 @@ export async function aggregateJob(
       formats.add(layout.format);
       inputs.push({ leaf, source, layout, weighting: weighting ?? layout.weighting });
     }
-    const strategy = openStrategy(request.strategy?.name ?? 'mean', request.strategy?.parameters);
+    const { name = 'mean', parameters, perLeaf } = request.strategy ?? {};
+    const strategy = openStrategy(name, parameters, perLeaf);
     const model =
       request.model === undefined || !strategy.needsModel
         ? undefined

@@ -15,6 +15,8 @@ export interface AggregateInput {
 export interface StrategyRequest {
   readonly name: string;
   readonly parameters?: Readonly<Record<string, number>> | undefined;
+  /** By leaf, for rules that want to know something of each: local steps of `fednova`, staleness of `buffered`. */
+  readonly perLeaf?: ReadonlyMap<string, number> | undefined;
 }
 
 export interface AggregateRequest extends OutputForm {

@@ -89,7 +89,9 @@ for (const name of STRATEGY_NAMES) {
       ...model(`leaf-${i}`, random),
       weighting: random.integer(0, 3) === 0 ? 0.1 * random.integer(1, 99) : random.integer(1, 5000),
     }));
-    const strategy = openStrategy(name, PARAMETERS[name]);
+    const steps = new Map(leaves.map(({ leaf }, i) => [leaf, i + 1]));
+    const perLeaf = name === 'fednova' || name === 'buffered' ? steps : undefined;
+    const strategy = openStrategy(name, PARAMETERS[name], perLeaf);
     const digests = new Map<string, string>();
     for (let n = 0; n < COMBINATIONS; n++) {
       const blockBytes =

@@ -46,7 +46,24 @@ const DEFINITIONS: readonly StrategyDefinition[] = [
   define('fedadagrad', { learningRate: null, beta1: 0, tau: 1e-3 }, fedAdagrad),
   define('fedadam', { learningRate: null, beta1: 0.9, beta2: 0.99, tau: 1e-3 }, fedAdam),
   define('fedyogi', { learningRate: null, beta1: 0.9, beta2: 0.99, tau: 1e-3 }, fedYogi),
+  defineFor('local steps', 'fednova', {}, (_, localSteps) => fedNova({ localSteps })),
+  defineFor(
+    'staleness',
+    'buffered',
+    { learningRate: 1, exponent: 0.5 },
+    ({ learningRate, exponent }, staleness) =>
+      buffered({ staleness, learningRate, rule: { kind: 'polynomial', exponent } }),
+  ),
 ];
+
+function defineFor<K extends string>(
+  perLeaf: string,
+  name: string,
+  parameters: Readonly<Record<K, number | null>>,
+  make: (parameters: Readonly<Record<K, number>>, perLeaf: ReadonlyMap<string, number>) => Strategy,
+): StrategyDefinition {
+  return { name, parameters, perLeaf, make };
+}
 
 function define<K extends string>(
   name: string,
@@ -62,9 +79,14 @@ export const STRATEGY_NAMES: readonly string[] = DEFINITIONS.map(({ name }) => n
 /**
  * A rule by name and parameters.
  *
+ * @param perLeaf by leaf id, for rules that want to know something of each: local steps of `fednova`, staleness of `buffered`
  * @throws AggregationError `strategy-unknown`, `strategy-parameter`
  */
-export function openStrategy(name: string, parameters: Readonly<Record<string, number>> = {}): Strategy {
+export function openStrategy(
+  name: string,
+  parameters: Readonly<Record<string, number>> = {},
+  perLeaf: ReadonlyMap<string, number> | undefined = undefined,
+): Strategy {
   const definition = DEFINITIONS.find((candidate) => candidate.name === name);
   if (definition === undefined) {
     throw new AggregationError(
@@ -87,5 +109,8 @@ export function openStrategy(name: string, parameters: Readonly<Record<string, n
       throw new AggregationError('strategy-parameter', `${name} needs the parameter "${key}"`);
     settled[key] = value;
   }
-  return definition.make(settled);
+  if (perLeaf !== undefined && definition.perLeaf === undefined) {
+    throw new AggregationError('strategy-parameter', `${name} has nothing to know of each leaf`);
+  }
+  return definition.make(settled, perLeaf ?? new Map());
 }

@@ -104,6 +104,8 @@ export interface StrategyDefinition {
   readonly name: string;
   /** Parameters with their defaults; null has to be given. */
   readonly parameters: Readonly<Record<string, number | null>>;
+  /** What the rule wants to know of each leaf, for example `local steps`; absent where that is nothing. */
+  readonly perLeaf?: string | undefined;
   /** @throws AggregationError `strategy-parameter` */
-  make(parameters: Readonly<Record<string, number>>): Strategy;
+  make(parameters: Readonly<Record<string, number>>, perLeaf: ReadonlyMap<string, number>): Strategy;
 }
