@@ -6,11 +6,12 @@
  * defects of the calling program, not events of a run.
  */
 export class CambiumError extends Error {
+  // Written out in each class, because minified builds give classes other names.
+  override readonly name: string = 'CambiumError';
   readonly code: string;
 
   constructor(code: string, message: string, options?: ErrorOptions) {
     super(message, options);
-    this.name = new.target.name;
     this.code = code;
   }
 }
@@ -37,6 +38,7 @@ export interface FormatPlace {
 
 /** Bytes that are not the weight file they should be. Codes: `npy-…`, `pickle-…`, `weights-…`, `format-…`. */
 export class FormatError extends CambiumError {
+  override readonly name: string = 'FormatError';
   readonly file: string | undefined;
   readonly tensor: string | number | undefined;
   readonly offset: number | undefined;
@@ -70,6 +72,7 @@ export interface AggregationPlace {
 
 /** Updates that cannot be aggregated with one another. Codes: `aggregate-…`, `weighting-…`, `non-finite`. */
 export class AggregationError extends CambiumError {
+  override readonly name: string = 'AggregationError';
   readonly leaf: string | undefined;
   readonly tensor: string | number | undefined;
   readonly index: number | undefined;
@@ -86,6 +89,7 @@ export class AggregationError extends CambiumError {
 
 /** A file or folder that cannot be read or written. Codes: `file-…`. */
 export class FileError extends CambiumError {
+  override readonly name: string = 'FileError';
   readonly path: string;
 
   constructor(code: string, message: string, path: string, options?: ErrorOptions) {
@@ -96,6 +100,7 @@ export class FileError extends CambiumError {
 
 /** The server answered, and the answer is no. `code` is the server's own. */
 export class RefusedError extends CambiumError {
+  override readonly name: string = 'RefusedError';
   /** HTTP status of the answer. */
   readonly status: number;
 
@@ -106,13 +111,19 @@ export class RefusedError extends CambiumError {
 }
 
 /** A service or an optional package that is not there, or does not answer. Codes: `unavailable-…`, `timeout`. */
-export class UnavailableError extends CambiumError {}
+export class UnavailableError extends CambiumError {
+  override readonly name: string = 'UnavailableError';
+}
 
 /** An answer that does not follow the protocol. Codes: `protocol-…`. */
-export class ProtocolError extends CambiumError {}
+export class ProtocolError extends CambiumError {
+  override readonly name: string = 'ProtocolError';
+}
 
 /** Something inside that should not happen: a worker that died, a status that nobody knows. Codes: `internal-…`. */
-export class InternalError extends CambiumError {}
+export class InternalError extends CambiumError {
+  override readonly name: string = 'InternalError';
+}
 
 const CLASS_NAMES: ReadonlySet<string> = new Set([
   'CambiumError',
