@@ -6,6 +6,7 @@ export {
   type RunOptions,
 } from './aggregate/aggregation.ts';
 export { type AverageOptions, average } from './aggregate/average.ts';
+export type { ConversionForm } from './aggregate/conversion.ts';
 export { openStrategy, STRATEGY_NAMES, type Strategy, strategies } from './aggregate/strategies/index.ts';
 export type { DownloadOptions, UploadOptions } from './client/client.ts';
 export type { Credentials } from './client/credentials.ts';

@@ -11,11 +11,11 @@ import {
 } from '../aggregate/aggregation.ts';
 import type { LaneOrder } from '../aggregate/lanes.ts';
 import type { StateOwner } from '../aggregate/optimiser-state.ts';
+import { commonFormat, encodeResult } from '../aggregate/result.ts';
 import { stateSlots, stateTensors } from '../aggregate/steps.ts';
 import { openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
-import { encodeWeights } from '../formats/encode.ts';
-import type { Encoding, TensorSpec, WeightsSpec } from '../formats/encoding.ts';
+import type { Encoding } from '../formats/encoding.ts';
 import { openWeights } from '../formats/open.ts';
 import { unpackWeights, type Weights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
@@ -23,7 +23,6 @@ import { itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type WeightsFormat } from '../tensor/layout.ts';
 import type { AggregateReport, AggregateRequest } from './jobs.ts';
 import { openLanes } from './lanes.ts';
-import { withOnlyBytes } from './only-bytes.ts';
 import { checkForm, formatOfName } from './output-format.ts';
 import { fileScratch } from './scratch.ts';
 import { SourcePool } from './source-pool.ts';
@@ -73,18 +72,9 @@ export async function aggregateJob(
       scratch: fileScratch(dirname(request.output)),
     });
     try {
-      const { totalWeighting } = aggregation;
       const format = formatOf(request, formats);
       checkForm(request.output, format, request);
-      // A rule that measures would do so twice.
-      const isShared = format === 'npy-object' && strategy.settle === undefined;
-      const tensors = named(isShared ? await withOnlyBytes(aggregation) : aggregation.tensors, request.names);
-      const encoding = await encode({
-        format,
-        weighting: totalWeighting,
-        tensors,
-        align: request.align ? 64 : undefined,
-      });
+      const encoding = await encodeResult(aggregation, strategy, { ...request, format });
       const run = {
         signal,
         onProgress,
@@ -99,8 +89,8 @@ export async function aggregateJob(
         format,
         strategy: strategy.name,
         leaves: aggregation.leaves.length,
-        totalWeighting,
-        tensors: tensors.length,
+        totalWeighting: aggregation.totalWeighting,
+        tensors: aggregation.tensors.length,
         parameters: aggregation.parameters,
         bytesRead: aggregation.bytesRead,
         seconds: (performance.now() - startedAt) / 1000,
@@ -113,21 +103,6 @@ export async function aggregateJob(
   } finally {
     for (const source of opened) await source.close();
   }
-}
-
-/** @throws AggregationError `aggregate-names` when there are not as many names as tensors */
-function named<T extends TensorSpec>(
-  tensors: readonly T[],
-  names: readonly string[] | undefined,
-): readonly T[] {
-  if (names === undefined) return tensors;
-  if (names.length !== tensors.length) {
-    throw new AggregationError(
-      'aggregate-names',
-      `there are ${names.length} names for ${tensors.length} tensors`,
-    );
-  }
-  return tensors.map((tensor, i) => ({ ...tensor, name: names[i]! }));
 }
 
 /** The state of a rule that keeps one, before the round, and what is needed to write it after the round. */
@@ -224,29 +199,11 @@ function lanesFor({ threads = availableParallelism() }: AggregateRequest, bytes:
 
 /** What is asked for, else what the name of the output says, else what the inputs have in common. */
 function formatOf({ format, output }: AggregateRequest, inputs: ReadonlySet<WeightsFormat>): WeightsFormat {
-  const [first = 'npy-object'] = inputs;
-  const isPlain = inputs.size === 1 && first === 'npy';
-  const asked = format ?? formatOfName(output, isPlain);
+  const isPlain = inputs.size === 1 && inputs.has('npy');
+  const asked = format ?? formatOfName(output, isPlain) ?? commonFormat(inputs);
   if (asked !== undefined) return asked;
-  if (inputs.size === 1) return first;
-  if ([...inputs].every((input) => input.startsWith('npy'))) return 'npy-object';
   throw new CambiumError(
     'output-format',
     `${output}: its name says no format, and the inputs have several (${[...inputs].join(', ')}): name one`,
   );
-}
-
-/** What a format cannot hold is the fault of the inputs here, not of a program. */
-async function encode(spec: WeightsSpec): Promise<Encoding> {
-  try {
-    return await encodeWeights(spec);
-  } catch (cause) {
-    if (!(cause instanceof RangeError)) throw cause;
-    throw new AggregationError(
-      'aggregate-format',
-      `the result as ${spec.format}: ${cause.message}`,
-      {},
-      { cause },
-    );
-  }
 }

@@ -1,3 +1,4 @@
+import type { ConversionForm } from '../aggregate/conversion.ts';
 import type { NonFiniteElement } from '../errors.ts';
 import type { Layout, WeightsFormat } from '../tensor/layout.ts';
 import type { OutputForm } from './output-format.ts';
@@ -68,7 +69,7 @@ export interface AggregateReport {
   readonly countsEqually: boolean;
 }
 
-export interface ConvertRequest extends OutputForm {
+export interface ConvertRequest extends OutputForm, ConversionForm {
   readonly input: string;
   /** Appears complete or not at all. */
   readonly output: string;
@@ -77,10 +78,6 @@ export interface ConvertRequest extends OutputForm {
    * `npy-object`.
    */
   readonly format?: WeightsFormat | undefined;
-  /** Overrides the weighting of the file; null leaves it out. */
-  readonly weighting?: number | null | undefined;
-  /** What becomes of the names of tensors: kept (default), or dropped, so that positions remain. */
-  readonly names?: 'keep' | 'drop' | undefined;
   /** Take anonymous two-byte elements for bfloat16. */
   readonly void16?: 'bfloat16' | undefined;
 }

@@ -1,3 +1,4 @@
+import type { PackedError } from '../aggregate/packed-errors.ts';
 import type {
   AggregateReport,
   AggregateRequest,
@@ -6,7 +7,6 @@ import type {
   Examination,
   Progress,
 } from './jobs.ts';
-import type { PackedError } from './worker-errors.ts';
 
 export interface ExamineMessage {
   readonly type: 'examine';

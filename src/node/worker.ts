@@ -2,6 +2,7 @@ import { dirname } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import type { Stop } from '../aggregate/aggregation.ts';
 import { findNonFiniteElements } from '../aggregate/finite.ts';
+import { packError } from '../aggregate/packed-errors.ts';
 import { openWeights } from '../formats/open.ts';
 import { unpackWeights } from '../formats/weights.ts';
 import { aggregateJob } from './aggregate-job.ts';
@@ -9,7 +10,6 @@ import { convert } from './convert.ts';
 import { openFileSourceSync } from './files.ts';
 import type { Examination } from './jobs.ts';
 import { unpackingIn } from './unpacking.ts';
-import { packError } from './worker-errors.ts';
 import type { ExamineMessage, FromWorker, ToWorker } from './worker-messages.ts';
 
 /** Progress is told at most this often: a message costs more than a block. */

@@ -1,8 +1,8 @@
 import { Worker } from 'node:worker_threads';
+import { unpackError } from '../aggregate/packed-errors.ts';
 import { InternalError } from '../errors.ts';
 import { builtFile } from './built-file.ts';
 import type { AggregateReport, ConvertReport, Examination, JobOptions, Jobs } from './jobs.ts';
-import { unpackError } from './worker-errors.ts';
 import type { FromWorker, JobMessage, JobResult, ToWorker } from './worker-messages.ts';
 import { WORKER_OPTIONS } from './worker-options.ts';
 

@@ -1,3 +1,4 @@
+import { FileError } from '../errors.ts';
 import type { ByteSource } from './bytes.ts';
 
 /** A Blob or File as a byte source; nothing is read before it is asked for. */
@@ -5,11 +6,21 @@ export function blobSource(blob: Blob, name = 'name' in blob ? String(blob.name)
   return {
     name,
     byteLength: blob.size,
+    handle: { kind: 'blob', name, blob },
     async readInto(offset, target) {
-      const part = await blob.slice(offset, offset + target.byteLength).arrayBuffer();
+      const part = await bytesOf(blob.slice(offset, offset + target.byteLength), name);
       target.set(new Uint8Array(part));
       return part.byteLength;
     },
     close() {},
   };
+}
+
+async function bytesOf(blob: Blob, name: string): Promise<ArrayBuffer> {
+  try {
+    return await blob.arrayBuffer();
+  } catch (cause) {
+    // A file that was chosen and then changed or removed; hosts tell nothing else.
+    throw new FileError('file-changed', `${name} cannot be read any more: ${String(cause)}`, name, { cause });
+  }
 }

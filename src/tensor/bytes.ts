@@ -44,6 +44,11 @@ export type SourceHandle =
       };
     }
   | {
+      readonly kind: 'blob';
+      readonly name: string;
+      readonly blob: Blob;
+    }
+  | {
       readonly kind: 'joined';
       readonly source: SourceHandle;
       readonly scratch: SourceHandle;

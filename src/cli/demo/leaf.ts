@@ -3,8 +3,8 @@
  * training in one place that it is compared with. It is told what to do by its parent and ends with it.
  */
 import { join } from 'node:path';
+import { packError } from '../../aggregate/packed-errors.ts';
 import { Client, readCredentials } from '../../node/client.ts';
-import { packError } from '../../node/worker-errors.ts';
 import type { CentralTask, LeafTask, Message, Task } from './messages.ts';
 import { datasetOf, loadTraining, type Training } from './model.ts';
 import { Random } from './random.ts';

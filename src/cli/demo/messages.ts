@@ -1,5 +1,5 @@
 /** What the demo and its processes say to one another. Sent by structured clone, so bytes stay bytes. */
-import type { PackedError } from '../../node/worker-errors.ts';
+import type { PackedError } from '../../aggregate/packed-errors.ts';
 import type { Samples } from './digits.ts';
 
 /** What both kinds of process need: everyone starts from the weights of the same seed. */

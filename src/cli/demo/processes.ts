@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
+import { unpackError } from '../../aggregate/packed-errors.ts';
 import { type CambiumError, InternalError } from '../../errors.ts';
-import { unpackError } from '../../node/worker-errors.ts';
 import type { Failed, Message, Task } from './messages.ts';
 
 /** As much of what a process says on stderr as is kept for the message of its failure. */

@@ -1,8 +1,8 @@
-import type { Aggregation } from '../aggregate/aggregation.ts';
 import type { TensorSpec } from '../formats/encoding.ts';
 import { memorySink } from '../tensor/bytes.ts';
 import { itemSize } from '../tensor/dtypes.ts';
 import { elementCount } from '../tensor/layout.ts';
+import type { Aggregation } from './aggregation.ts';
 
 /**
  * The tensors of an aggregation with the results of those that are one byte: a writer that shares such payloads by their

@@ -1,6 +1,6 @@
-import type { LaneOrder, Span, SpanResult } from '../aggregate/lanes.ts';
-import type { Stage } from '../aggregate/runner.ts';
-import type { PackedError } from './worker-errors.ts';
+import type { LaneOrder, Span, SpanResult } from './lanes.ts';
+import type { PackedError } from './packed-errors.ts';
+import type { Stage } from './runner.ts';
 
 /** What goes to a lane's thread. `id` comes back with the answer. */
 export type ToLane = { readonly id: number } & (
