@@ -39,7 +39,7 @@ function bannerOf({ name, moduleIds }) {
 }
 
 /** The bundled libraries ask that their notices travel along. */
-const licences = license({ thirdParty: { output: 'dist/THIRD-PARTY-LICENSES.txt' } });
+const licences = (file) => license({ thirdParty: { output: `dist/${file}` } });
 
 /** @type {import('rollup').RollupOptions[]} */
 export default [
@@ -65,21 +65,21 @@ export default [
       commonjs(),
       json(),
       ts,
-      licences,
+      licences('THIRD-PARTY-LICENSES.txt'),
     ],
     onwarn: silenceLibraries,
   },
   {
-    input: { browser: 'src/browser.ts' },
+    // Pages may load these files as they are, so nothing in them is imported by a bare name.
+    input: { browser: 'src/browser.ts', 'browser-worker': 'src/browser/worker.ts' },
     output: {
       dir: 'dist',
       format: 'esm',
-      chunkFileNames: 'chunks/browser-[name].js',
+      // All in one folder: whichever of them starts the worker finds it beside itself.
+      chunkFileNames: 'browser-[name].js',
       manualChunks: ownChunk,
     },
-    external: isExternal,
-    // Pages may load these files as they are.
-    plugins: [nodeResolve({ browser: true }), ts, minify()],
+    plugins: [nodeResolve({ browser: true }), ts, minify(), licences('THIRD-PARTY-LICENSES.browser.txt')],
   },
   {
     input: { index: 'src/index.ts', browser: 'src/browser.ts' },

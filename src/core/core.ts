@@ -13,14 +13,28 @@ const ALIGNMENT = 16;
 /** Gives the bytes of a module in base64: of the build with SIMD, or of the one of the same sources without. */
 type LoadBytes = (simd: boolean) => Promise<string>;
 
+export type CoreName = 'core' | 'strategies';
+
+/** Compiles the build with SIMD of a module in a way of its own; null leaves it at the bytes in this library. */
+type Compiler = (name: CoreName) => Promise<WebAssembly.Module | null>;
+
+let compiler: Compiler | undefined;
+
+/** Lets a host have the modules from elsewhere. What comes is checked for its ABI like the bytes in this library. */
+export function compileCoreBy(own: Compiler): void {
+  compiler = own;
+}
+
 /** A module of the core: compiled once per process (page, worker), its instances kept for later jobs. */
 class CoreModule<E extends FoldExports> {
+  readonly #name: CoreName;
   readonly #load: LoadBytes;
   #compiled: Promise<WebAssembly.Module> | undefined;
   /** Instances that wait for their next job: to make one takes longer than many a job. */
   readonly #idle: Core<E>[] = [];
 
-  constructor(load: LoadBytes) {
+  constructor(name: CoreName, load: LoadBytes) {
+    this.#name = name;
     this.#load = load;
   }
 
@@ -28,7 +42,7 @@ class CoreModule<E extends FoldExports> {
   async open(arenaBytes: number): Promise<Core<E>> {
     const position = this.#idle.findIndex((core) => core.free >= arenaBytes);
     if (position >= 0) return this.#idle.splice(position, 1)[0]!.reopen(); // found
-    this.#compiled ??= compile(this.#load).catch((error: unknown) => {
+    this.#compiled ??= compile(this.#name, this.#load).catch((error: unknown) => {
       this.#compiled = undefined; // a chunk that did not arrive, or memory that was short, may be there next time
       throw error;
     });
@@ -61,14 +75,17 @@ const WITH_SIMD = [
   0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 10, 9, 1, 7, 0, 65, 0, 253, 17, 26, 11,
 ];
 
-async function compile(load: LoadBytes): Promise<WebAssembly.Module> {
+async function compile(name: CoreName, load: LoadBytes): Promise<WebAssembly.Module> {
   if (typeof WebAssembly === 'undefined') {
     throw new UnavailableError(
       'unavailable-webassembly',
       'this host has no WebAssembly, which the core needs',
     );
   }
-  const bytes = decodeBase64(await load(WebAssembly.validate(Uint8Array.from(WITH_SIMD))));
+  const simd = WebAssembly.validate(Uint8Array.from(WITH_SIMD));
+  const own = simd ? await compiler?.(name) : undefined;
+  if (own != null) return own;
+  const bytes = decodeBase64(await load(simd));
   try {
     return await WebAssembly.compile(bytes);
   } catch (cause) {
@@ -87,12 +104,12 @@ async function compile(load: LoadBytes): Promise<WebAssembly.Module> {
   }
 }
 
-const core = new CoreModule<CoreExports>(async (simd) =>
+const core = new CoreModule<CoreExports>('core', async (simd) =>
   simd
     ? (await import('./wasm.ts')).CORE_WASM_BASE64
     : (await import('./scalar-wasm.ts')).CORE_SCALAR_WASM_BASE64,
 );
-const strategies = new CoreModule<StrategyExports>(async (simd) =>
+const strategies = new CoreModule<StrategyExports>('strategies', async (simd) =>
   simd
     ? (await import('./strategies-wasm.ts')).STRATEGIES_WASM_BASE64
     : (await import('./strategies-scalar-wasm.ts')).STRATEGIES_SCALAR_WASM_BASE64,

@@ -1,0 +1,175 @@
+/** What jobs over Blobs do, on whatever thread: in constant memory, with asynchronous reads. */
+import { Aggregation, type AggregationInput, type RunOptions } from '../aggregate/aggregation.ts';
+import { openConversion } from '../aggregate/conversion.ts';
+import { commonFormat, encodeResult } from '../aggregate/result.ts';
+import { stateSlots } from '../aggregate/steps.ts';
+import { openStrategy } from '../aggregate/strategies/index.ts';
+import { AggregationError, CambiumError } from '../errors.ts';
+import type { Encoding } from '../formats/encoding.ts';
+import type { ReadOptions } from '../formats/npy.ts';
+import { openWeights } from '../formats/open.ts';
+import { unpackWeights, type Weights } from '../formats/weights.ts';
+import { blobSource } from '../tensor/blob.ts';
+import type { ByteSource } from '../tensor/bytes.ts';
+import type { WeightsFormat } from '../tensor/layout.ts';
+import { blobScratch, blobSink } from './blob-pieces.ts';
+import { openHandleSink } from './file-sink.ts';
+import type {
+  BlobAggregateReport,
+  BlobAggregateRequest,
+  BlobConvertReport,
+  BlobConvertRequest,
+} from './jobs.ts';
+
+/** An input whose body is here, and who is called something. */
+interface NamedBlob {
+  readonly blob: Blob;
+  readonly leaf: string;
+  readonly weighting: number | undefined;
+}
+
+/** Requests as plain data, for another thread. */
+type AggregateWork = Omit<BlobAggregateRequest, 'inputs' | 'model'> & {
+  readonly type: 'aggregate';
+  readonly inputs: readonly NamedBlob[];
+  readonly model: Blob | undefined;
+};
+type ConvertWork = Omit<BlobConvertRequest, 'input'> & {
+  readonly type: 'convert';
+  readonly input: Blob;
+};
+
+export type Work = AggregateWork | ConvertWork;
+export type WorkResult = BlobAggregateReport | BlobConvertReport;
+
+type Run = Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes'>;
+
+/**
+ * Carries a job out.
+ *
+ * @throws FormatError, AggregationError, FileError, UnavailableError; the reason of `signal`
+ */
+export function runWork(work: Work, run: Run): Promise<WorkResult> {
+  return work.type === 'aggregate' ? aggregate(work, run) : convert(work, run);
+}
+
+async function aggregate(work: AggregateWork, run: Run): Promise<BlobAggregateReport> {
+  const startedAt = performance.now();
+  const opened: ByteSource[] = [];
+  try {
+    const formats = new Set<WeightsFormat>();
+    const inputs: AggregationInput[] = [];
+    for (const { blob, leaf, weighting } of work.inputs) {
+      const { source, layout } = await open(blob, leaf, {}, opened, run);
+      formats.add(layout.format);
+      inputs.push({ leaf, source, layout, weighting: weighting ?? layout.weighting });
+    }
+    let model: Omit<AggregationInput, 'weighting'> | undefined;
+    if (work.model !== undefined)
+      model = { leaf: 'model', ...(await open(work.model, 'model', {}, opened, run)) };
+    const strategy = openStrategy(work.strategy?.name ?? 'mean', work.strategy?.parameters);
+    if (strategy.step !== undefined && stateSlots(strategy.step).length > 0) {
+      throw new AggregationError(
+        'strategy-state-missing',
+        `"${strategy.name}" keeps a state from round to round, which jobs on Blobs have no place for`,
+      );
+    }
+    const aggregation = await Aggregation.open(inputs, {
+      strategy,
+      model,
+      nonFinite: work.nonFinite,
+      scratch: blobScratch,
+    });
+    try {
+      const format = formatOf(work, formats);
+      const encoding = await encodeResult(aggregation, strategy, { format, align: work.align });
+      const blob = await write(aggregation, encoding, work.output, run);
+      return {
+        blob,
+        format,
+        strategy: strategy.name,
+        leaves: aggregation.leaves.length,
+        totalWeighting: aggregation.totalWeighting,
+        tensors: aggregation.tensors.length,
+        parameters: aggregation.parameters,
+        bytesRead: aggregation.bytesRead,
+        seconds: (performance.now() - startedAt) / 1000,
+        countsEqually: inputs.every((input) => input.weighting === null),
+      };
+    } finally {
+      await aggregation.close();
+    }
+  } finally {
+    for (const source of opened) await source.close();
+  }
+}
+
+async function convert(work: ConvertWork, run: Run): Promise<BlobConvertReport> {
+  const startedAt = performance.now();
+  const opened: ByteSource[] = [];
+  try {
+    const name = work.input instanceof File ? work.input.name : 'blob';
+    const weights = await open(work.input, name, { void16: work.void16 }, opened, run);
+    const { aggregation, encoding, weighting } = await openConversion(
+      name,
+      weights,
+      work.format,
+      work,
+      blobScratch,
+    );
+    try {
+      return {
+        blob: await write(aggregation, encoding, work.output, run),
+        weighting,
+        tensors: aggregation.tensors.length,
+        parameters: aggregation.parameters,
+        bytesRead: aggregation.bytesRead,
+        seconds: (performance.now() - startedAt) / 1000,
+      };
+    } finally {
+      await aggregation.close();
+    }
+  } finally {
+    for (const source of opened) await source.close();
+  }
+}
+
+async function open(
+  blob: Blob,
+  name: string,
+  options: ReadOptions,
+  opened: ByteSource[],
+  { signal }: Run,
+): Promise<Weights> {
+  const weights = await openWeights(blobSource(blob, name), options);
+  const unpacked = await unpackWeights(weights, { scratch: blobScratch, signal });
+  opened.push(unpacked.source);
+  return unpacked;
+}
+
+function formatOf({ format }: AggregateWork, inputs: ReadonlySet<WeightsFormat>): WeightsFormat {
+  const chosen = format ?? commonFormat(inputs);
+  if (chosen !== undefined) return chosen;
+  throw new CambiumError(
+    'output-format',
+    `the inputs have several formats (${[...inputs].join(', ')}): name the one of the result`,
+  );
+}
+
+async function write(
+  aggregation: Aggregation,
+  encoding: Encoding,
+  output: FileSystemFileHandle | undefined,
+  run: Run,
+): Promise<Blob> {
+  const memory = output === undefined ? blobSink(encoding.byteLength) : undefined;
+  const sink = memory ?? (await openHandleSink(output!)); // one of them is there
+  try {
+    await aggregation.run(sink, encoding, run);
+    await sink.commit();
+  } catch (error) {
+    await sink.discard();
+    throw error;
+  }
+  return memory === undefined ? output!.getFile() : memory.blob;
+}

@@ -1,0 +1,77 @@
+/** The Web Worker: it carries out a job, or is a lane of another worker's job. `pool.ts` is the other end. */
+import { LaneCaller, serveLane } from '../aggregate/distant-lanes.ts';
+import type { FromLane } from '../aggregate/lane-messages.ts';
+import { type LaneOrder, LocalLane } from '../aggregate/lanes.ts';
+import { packError } from '../aggregate/packed-errors.ts';
+import { crc32 } from '../formats/crc32.ts';
+import { blobSource } from '../tensor/blob.ts';
+import { type ByteSource, joinSources, type SourceHandle } from '../tensor/bytes.ts';
+import { streamCore } from './streamed-core.ts';
+import { runWork } from './work.ts';
+import type { FromWorker, ToWorker } from './worker-messages.ts';
+
+/** Progress is told at most this often: a message costs more than a block. */
+const PROGRESS_INTERVAL_MS = 50;
+
+const send = (message: FromWorker) => self.postMessage(message);
+
+self.addEventListener('message', ({ data }: MessageEvent<ToWorker>) => {
+  if (data.core !== undefined) streamCore(data.core);
+  if (data.type === 'lane') beLane(data.port);
+  else doJob(data);
+});
+
+async function doJob({ work, lanes }: ToWorker & { type: 'job' }): Promise<void> {
+  const openLanes = async (order: LaneOrder) => lanes.map((port) => callLane(port, order));
+  try {
+    const value = await runWork(work, { onProgress: sparingly(), openLanes });
+    send({ type: 'done', value });
+  } catch (error) {
+    send({ type: 'failed', error: packError(error) });
+  } finally {
+    for (const port of lanes) port.close(); // what was sent still arrives
+  }
+}
+
+function sparingly() {
+  let last = 0;
+  return (progress: { readonly bytesDone: number; readonly bytesTotal: number }) => {
+    const now = performance.now();
+    if (now - last < PROGRESS_INTERVAL_MS && progress.bytesDone < progress.bytesTotal) return;
+    last = now;
+    send({ type: 'progress', progress });
+  };
+}
+
+function callLane(port: MessagePort, order: LaneOrder) {
+  const caller = new LaneCaller((message) => port.postMessage(message));
+  port.onmessage = ({ data }: MessageEvent<FromLane>) => caller.hear(data);
+  return caller.open(order);
+}
+
+function beLane(port: MessagePort): void {
+  const serve = serveLane({
+    // Blocks go back with the results: a sink is written by one thread here.
+    open: ({ plan, sources }) => new LocalLane(plan, sources.map(openHandle), crc32, null),
+    post(message) {
+      const blocks = message.type === 'done' ? (message.value?.blocks ?? []) : [];
+      port.postMessage(
+        message,
+        blocks.map(({ buffer }) => buffer as ArrayBuffer), // copies out of the arena: LocalLane
+      );
+    },
+    closed: () => port.close(),
+  });
+  port.onmessage = ({ data }) => serve(data);
+}
+
+function openHandle(handle: SourceHandle): ByteSource {
+  switch (handle.kind) {
+    case 'blob':
+      return blobSource(handle.blob, handle.name);
+    case 'joined':
+      return joinSources(openHandle(handle.source), { ...openHandle(handle.scratch), write() {} });
+    default:
+      throw new RangeError(`no ${handle.kind} can be read here`);
+  }
+}
