@@ -9,6 +9,7 @@ import { encodeWeights } from '../../src/formats/encode.ts';
 import { type ByteSource, memorySink, memorySource } from '../../src/tensor/bytes.ts';
 import { type DType, itemSize } from '../../src/tensor/dtypes.ts';
 import { distantLanes } from '../helpers/lanes.ts';
+import { vectors } from '../helpers/models.ts';
 import { Random, testSeed } from '../helpers/random.ts';
 
 const test = suite('equality');
@@ -37,20 +38,7 @@ const SHAPES: readonly (readonly [DType, number])[] = [
 ];
 
 function model(name: string, random: Random) {
-  let byteLength = 0;
-  const tensors = SHAPES.map(([dtype, length], i) => {
-    const tensor = {
-      name: `t${i}`,
-      dtype,
-      shape: [length],
-      order: 'C' as const,
-      byteOrder: 'little' as const,
-      byteOffset: byteLength,
-      byteLength: length * itemSize(dtype),
-    };
-    byteLength += tensor.byteLength;
-    return tensor;
-  });
+  const { tensors, byteLength } = vectors(SHAPES);
   const bytes = new Uint8Array(byteLength);
   const view = new DataView(bytes.buffer);
   for (const { dtype, shape, byteOffset } of tensors) {

@@ -10,6 +10,7 @@ import type { WeightsFormat } from '../../src/tensor/layout.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';
 import { distantLanes } from '../helpers/lanes.ts';
+import { vectors } from '../helpers/models.ts';
 import { Random } from '../helpers/random.ts';
 
 const test = suite('lanes');
@@ -27,20 +28,7 @@ const SHAPES: readonly (readonly [DType, number])[] = [
 
 /** An update in memory whose sources can be read elsewhere. */
 function leaf(name: string, random: Random, spoil?: (view: DataView) => void) {
-  let byteLength = 0;
-  const tensors = SHAPES.map(([dtype, length], i) => {
-    const tensor = {
-      name: `t${i}`,
-      dtype,
-      shape: [length],
-      order: 'C' as const,
-      byteOrder: 'little' as const,
-      byteOffset: byteLength,
-      byteLength: length * itemSize(dtype),
-    };
-    byteLength += tensor.byteLength;
-    return tensor;
-  });
+  const { tensors, byteLength } = vectors(SHAPES);
   const bytes = new Uint8Array(byteLength);
   const view = new DataView(bytes.buffer);
   for (const { dtype, shape, byteOffset } of tensors) {
