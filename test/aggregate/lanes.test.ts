@@ -5,7 +5,6 @@ import { Aggregation, type RunOptions } from '../../src/aggregate/aggregation.ts
 import { encodeWeights } from '../../src/formats/encode.ts';
 import { type ByteSource, memorySink, memorySource } from '../../src/tensor/bytes.ts';
 import type { DType } from '../../src/tensor/dtypes.ts';
-import { itemSize } from '../../src/tensor/dtypes.ts';
 import type { WeightsFormat } from '../../src/tensor/layout.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';
