@@ -172,7 +172,7 @@ async function writeWithState(
   run: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes'>,
   { path, owner, before }: RuleState,
 ): Promise<string | null> {
-  const next: NextState = createStateFile(path, owner, (before?.round ?? 0) + 1);
+  const next: NextState = createStateFile(path, owner, (before?.round ?? 0) + 1, request.durable);
   try {
     const sha256 = await writeOutput(
       aggregation,

@@ -2,9 +2,11 @@
  * The state of an optimiser beside the model that it belongs to: two files, and a crash between them neither loses a step
  * nor takes one twice.
  *
- *     1. the new state is written to FILE.next, with the digest of the new model, and flushed
+ *     1. the new state is written to FILE.next, with the digest of the new model
  *     2. the new model appears under its name                                  <- from here on the step has been taken
  *     3. FILE.next becomes FILE
+ *
+ * A process that dies at any moment leaves one of these; to outlast a power cut, both files have to be flushed (`durable`).
  *
  * Who begins a round says which model it starts from. FILE belongs to it: a FILE.next there may be is of a step that was
  * not taken, and is written over. FILE.next belongs to it: 3 is made up for. Neither: the state is refused. (Where a step
@@ -75,17 +77,20 @@ export interface NextState {
   /** Where each tensor of `stateTensors` begins. */
   readonly byteOffsets: readonly number[];
   readonly sink: Pick<ByteSink, 'write' | 'handle'>;
-  /** Before the new model appears: flushes the state as FILE.next. @param model SHA-256 of the new model file */
+  /** Before the new model appears: completes the state as FILE.next. @param model SHA-256 of the new model file */
   prepare(model: string): Promise<void>;
   /** After the new model has appeared. */
   finish(): void;
   discard(): Promise<void>;
 }
 
-/** @param round steps that the state will have seen */
-export function createStateFile(path: string, owner: StateOwner, round: number): NextState {
+/**
+ * @param round steps that the state will have seen
+ * @param durable flush the file and its folder to the disk before `prepare` ends
+ */
+export function createStateFile(path: string, owner: StateOwner, round: number, durable = false): NextState {
   const { payloads } = encodeState(owner, round, NO_DIGEST);
-  const sink = openFileSinkSync(nextOf(path), { durable: true });
+  const sink = openFileSinkSync(nextOf(path), { durable });
   return {
     byteOffsets: payloads.map(({ offset }) => offset),
     sink,
