@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import commonjs from '@rollup/plugin-commonjs';
 import json from '@rollup/plugin-json';
 import { nodeResolve } from '@rollup/plugin-node-resolve';
@@ -41,6 +42,17 @@ function bannerOf({ name, moduleIds }) {
 /** The bundled libraries ask that their notices travel along. */
 const licences = (file) => license({ thirdParty: { output: `dist/${file}` } });
 
+/** Small hosts may lack TextEncoder and TextDecoder: modules that name them import ours, which prefer the host's. */
+const textCoders = {
+  name: 'text-coders',
+  transform(code, id) {
+    const names = ['TextDecoder', 'TextEncoder'].filter((name) => code.includes(`new ${name}(`));
+    if (names.length === 0 || id.endsWith('/text-coders.ts')) return null;
+    const path = fileURLToPath(new URL('src/tensor/text-coders.ts', import.meta.url));
+    return { code: `import { ${names.join(', ')} } from ${JSON.stringify(path)};\n${code}`, map: null };
+  },
+};
+
 /** @type {import('rollup').RollupOptions[]} */
 export default [
   {
@@ -82,7 +94,19 @@ export default [
     plugins: [nodeResolve({ browser: true }), ts, minify(), licences('THIRD-PARTY-LICENSES.browser.txt')],
   },
   {
-    input: { index: 'src/index.ts', browser: 'src/browser.ts' },
+    // One file without imports, the core in it.
+    input: { edge: 'src/edge.ts' },
+    output: { dir: 'dist', format: 'esm', inlineDynamicImports: true },
+    plugins: [
+      nodeResolve({ browser: true }),
+      ts,
+      textCoders,
+      minify(),
+      licences('THIRD-PARTY-LICENSES.edge.txt'),
+    ],
+  },
+  {
+    input: { index: 'src/index.ts', browser: 'src/browser.ts', edge: 'src/edge.ts' },
     output: { dir: 'dist', format: 'esm', chunkFileNames: 'chunks/types-[name].d.ts' },
     external: isExternal,
     plugins: [dts({ tsconfig: 'tsconfig.json' })],

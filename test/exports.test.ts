@@ -2,6 +2,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as browser from '../src/browser.ts';
+import * as edge from '../src/edge.ts';
 import * as node from '../src/index.ts';
 
 const ERRORS = [
@@ -17,10 +18,9 @@ const ERRORS = [
 ];
 
 /** What every host has. */
-const COMMON = [
+const EMBEDDED = [
   ...ERRORS,
   'Aggregation',
-  'Client',
   'DTYPES',
   'STRATEGY_NAMES',
   'VERSION',
@@ -35,11 +35,17 @@ const COMMON = [
   'readTensors',
   'strategies',
   'tensorOf',
-  'validateWeights',
   'writeWeights',
 ];
 
+/** What hosts with a network have. */
+const COMMON = [...EMBEDDED, 'Client', 'validateWeights'];
+
 const test = suite('exports');
+
+test('edge', () => {
+  assert.equal(Object.keys(edge).sort(), [...EMBEDDED].sort());
+});
 
 test('Node', () => {
   const own = ['aggregateFiles', 'openFileSink', 'openFileSource', 'readCredentials', 'startJobs'];

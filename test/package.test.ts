@@ -50,6 +50,7 @@ test('installs little', async () => {
 for (const [door, names] of [
   ['cambium', ['average', 'aggregateFiles', 'Client']],
   ['cambium/browser', ['average', 'Client', 'blobSource']],
+  ['cambium/edge', ['average', 'Aggregation', 'memorySource']],
 ] as const) {
   test(`${door} imports and averages`, async () => {
     const code = `

@@ -88,6 +88,9 @@ async function codecBytes(split: boolean): Promise<number> {
     .reduce((sum, { contents }) => sum + gzipSync(contents, { level: 9 }).length, 0);
 }
 
+/** JavaScript of the edge door, gzipped, without the bytes of the modules in it: all formats and rules, in one file. */
+const EDGE_BYTES = 42_000;
+
 const test = suite('size');
 
 test('the modules of the core have no imports and keep their budgets', () => {
@@ -118,6 +121,13 @@ test('the browser door keeps its budget and knows nothing of Node', () => {
   console.log(`browser.js without the core, gzipped: ${atOnce} bytes at once, ${inAll} in all`);
   assert.ok(atOnce <= BROWSER_BYTES, `${atOnce} bytes at once`);
   assert.ok(inAll <= BROWSER_BYTES_IN_ALL, `${inAll} bytes in all`);
+});
+
+test('the edge door keeps its budget', () => {
+  const text = readFileSync(join(dist, 'edge.js'), 'utf8');
+  const code = gzipSync(text.replaceAll(/[A-Za-z0-9+/=]{5000,}/g, ''), { level: 9 }).length;
+  console.log(`edge.js: ${text.length} bytes, without the core, gzipped: ${code}`);
+  assert.ok(code <= EDGE_BYTES, `${code} bytes`);
 });
 
 test('the codecs alone keep their budget', async () => {

@@ -1,3 +1,5 @@
+import { UnavailableError } from '../errors.ts';
+
 /**
  * Takes a raw deflate stream apart: pieces in, pieces out, in order and of any length. The result throws when the
  * stream is damaged or cut, and lets go of `packed` when its reader stops early.
@@ -16,6 +18,12 @@ const PIECE = 32 << 10;
  * pipe would feel any pressure.
  */
 export const inflate: Inflate = async function* (packed) {
+  if (typeof DecompressionStream === 'undefined') {
+    throw new UnavailableError(
+      'unavailable-inflate',
+      'this host has no DecompressionStream, which compressed archives need',
+    );
+  }
   const { readable, writable } = new DecompressionStream('deflate-raw');
   const writer = writable.getWriter();
   const reader = readable.getReader();

@@ -18,6 +18,7 @@
 import { type Core, openCore } from '../core/core.ts';
 import { readNpyHeader } from '../core/npy.ts';
 import type { TensorRecord } from '../core/records.ts';
+import { UnavailableError } from '../errors.ts';
 import type { ByteSource, Scratch } from '../tensor/bytes.ts';
 import { dtypeOfCode } from '../tensor/dtypes.ts';
 import { decodeFloat16 } from '../tensor/float16.ts';
@@ -257,7 +258,9 @@ class NpzArchive {
         try {
           step = await iterator.next();
         } catch (cause) {
-          throw failure ?? this.#error('zip-deflate', zip, 'its data is no deflate stream', { cause });
+          if (failure !== undefined) throw failure;
+          if (cause instanceof UnavailableError) throw cause; // the host's fault
+          throw this.#error('zip-deflate', zip, 'its data is no deflate stream', { cause });
         }
         if (step.done) break;
         at += step.value.byteLength;
