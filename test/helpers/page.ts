@@ -35,7 +35,7 @@ export async function launchChromium(args: readonly string[] = []): Promise<Brow
 }
 
 /** The strictest policy that WebAssembly lives under. */
-const STRICT_POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'";
+export const STRICT_POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'";
 
 const TYPES: Readonly<Record<string, string>> = {
   '.html': 'text/html; charset=utf-8',
@@ -53,9 +53,9 @@ type Extras = Readonly<Record<string, Uint8Array | string>>;
 /**
  * Serves `/dist/…` and `/test/…` of this package, and the page `/` that loads nothing but the script `/page.js`.
  *
- * @param policy sent with every file, workers' own too
+ * @param policyOf sent with every file, workers' own too
  */
-function servePage(script: string, policy = STRICT_POLICY, extras: Extras = {}): Promise<LoopbackServer> {
+function servePage(script: string, policyOf: () => string, extras: Extras = {}): Promise<LoopbackServer> {
   const pages: Extras = {
     '/': '<!doctype html><meta charset="utf-8"><title>Cambium</title><script type="module" src="/page.js"></script>',
     '/page.js': script,
@@ -69,12 +69,12 @@ function servePage(script: string, policy = STRICT_POLICY, extras: Extras = {}):
     const isPublic = /^\/(dist|test\/fixtures)\//.test(path);
     const body = extra ?? (isPublic ? await readFile(join(root, path)).catch(() => undefined) : undefined);
     if (body === undefined) {
-      response.writeHead(404, { 'content-security-policy': policy }).end();
+      response.writeHead(404, { 'content-security-policy': policyOf() }).end();
       return;
     }
     response.writeHead(200, {
       'content-type': TYPES[extname(path)] ?? (path === '/' ? TYPES['.html'] : 'application/octet-stream'),
-      'content-security-policy': policy,
+      'content-security-policy': policyOf(),
       'cache-control': 'no-store',
     });
     response.end(body);
@@ -92,13 +92,24 @@ export interface OpenPage {
   close(): Promise<void>;
 }
 
+interface PageOptions {
+  /** Strict unless given; a function is told the page's address first, for servers that must know it. */
+  readonly policy?: string | ((url: string) => Promise<string>);
+  readonly extras?: Extras;
+  /** Runs in the page before anything else. */
+  readonly before?: string;
+}
+
 /** Opens the page of a server of its own, and waits until its script has run. */
 export async function openPage(
   browser: Browser,
   script: string,
-  options: { readonly policy?: string; readonly extras?: Extras; readonly before?: string } = {},
+  options: PageOptions = {},
 ): Promise<OpenPage> {
-  const server = await servePage(script, options.policy, options.extras);
+  let policy = STRICT_POLICY;
+  const server = await servePage(script, () => policy, options.extras);
+  if (typeof options.policy === 'function') policy = await options.policy(server.url);
+  else policy = options.policy ?? STRICT_POLICY;
   const context = await browser.newContext();
   const page = await context.newPage();
   const complaints: string[] = [];
