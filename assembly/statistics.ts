@@ -117,17 +117,16 @@ function addAny(n: u32, record: usize): void {
   memory.fill(LANES, 0, 32);
   for (let i: u32 = 0; i < n; i++) {
     const value = load<f64>(TILE + ((<usize>i) << 3));
-    if (isNaN(value)) {
-      bump(record, STATISTICS_NAN, 1);
-    } else if (abs(value) === Infinity) {
-      bump(record, STATISTICS_INFINITE, 1);
-    } else {
+    const magnitude = abs(value);
+    if (magnitude < Infinity) {
       const lane = LANES + ((<usize>i & 3) << 3);
       store<f64>(lane, load<f64>(lane) + value);
       keepLeast(record, value);
       keepLargest(record, value);
       bump(record, STATISTICS_FINITE, 1);
       if (value === 0) bump(record, STATISTICS_ZEROS, 1);
+    } else {
+      bump(record, magnitude === Infinity ? STATISTICS_INFINITE : STATISTICS_NAN, 1);
     }
   }
   bump(record, STATISTICS_SUM, sumOfLanes());
