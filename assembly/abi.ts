@@ -213,6 +213,9 @@ export const REASON_STATE_ENTRY = 32;
 /** Elements that are summed in one go, so ranges begin on their borders; the sums of chunks are added in their order. */
 export const CHUNK = 4_096;
 
+/** Lower bits of a magnitude in the search for the k largest; 16 are above them. */
+export const TOP_FINE_BITS = 15;
+
 // --- partial sums: statuses, records and residues --------------------------------------------------------------------
 
 /** Done: 0 or more are bytes of residues. A refusal is answered as the negative of one of the following. */

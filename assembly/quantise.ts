@@ -23,14 +23,30 @@ export function quantise(x: usize, n: u32, block: u32, codes: usize, scales: usi
 }
 
 function quantiseBlock(x: usize, n: u32, codes: usize, scaleAt: usize, zeroAt: usize): bool {
-  let lo: f32 = 0;
-  let hi: f32 = 0;
+  store<f32>(EXTENT, 0);
+  store<f32>(EXTENT, 0, 4);
+  if (!extend(x, n, EXTENT)) return false;
+  scaleOf(EXTENT, scaleAt, zeroAt);
+  quantiseBy(x, n, scaleAt, zeroAt, codes);
+  return true;
+}
+
+/** Two float32, the extent of a block. */
+const EXTENT: usize = memory.data(8, 4);
+
+/**
+ * Takes n elements into an extent, lo and hi as two float32 that begin at 0. Answers false when an element is NaN or infinite:
+ * the extent is undefined then.
+ */
+export function extend(x: usize, n: u32, extent: usize): bool {
+  let lo = load<f32>(extent);
+  let hi = load<f32>(extent, 4);
   let finite = true;
   let i: u32 = 0;
   if (ASC_FEATURE_SIMD) {
-    let lows = f32x4.splat(0);
-    let highs = lows;
-    let rests = lows;
+    let lows = f32x4.splat(lo);
+    let highs = f32x4.splat(hi);
+    let rests = f32x4.splat(0);
     for (; n - i >= 4; i += 4) {
       const v = v128.load(x + ((<usize>i) << 2));
       lows = f32x4.pmin(lows, v);
@@ -49,16 +65,28 @@ function quantiseBlock(x: usize, n: u32, codes: usize, scaleAt: usize, zeroAt: u
     hi = max(hi, v);
     if (!(abs(v) < Infinity)) finite = false;
   }
-  if (!finite) return false;
-  const scale = <f32>((<f64>hi - <f64>lo) / 255);
-  const zero = scale > 0 ? <i32>clamp(nearest(-128 - <f64>lo / <f64>scale)) : 0;
+  store<f32>(extent, lo);
+  store<f32>(extent, hi, 4);
+  return finite;
+}
+
+/** Gives the scale (float32) and the zero point (int8) of an extent. */
+export function scaleOf(extent: usize, scaleAt: usize, zeroAt: usize): void {
+  const lo = <f64>load<f32>(extent);
+  const scale = <f32>((<f64>load<f32>(extent, 4) - lo) / 255);
   store<f32>(scaleAt, scale);
-  store<i8>(zeroAt, <i8>zero);
+  store<i8>(zeroAt, scale > 0 ? <i8>(<i32>clamp(nearest(-128 - lo / <f64>scale))) : 0);
+}
+
+/** Encodes n finite elements with one scale and one zero point. */
+export function quantiseBy(x: usize, n: u32, scaleAt: usize, zeroAt: usize, codes: usize): void {
+  const scale = load<f32>(scaleAt);
+  const zero = <i32>load<i8>(zeroAt);
   if (scale === 0) {
     memory.fill(codes, 0, n);
-    return true;
+    return;
   }
-  i = 0;
+  let i: u32 = 0;
   if (ASC_FEATURE_SIMD) {
     const s = f32x4.splat(scale);
     const z = i32x4.splat(zero);
@@ -74,7 +102,6 @@ function quantiseBlock(x: usize, n: u32, codes: usize, scaleAt: usize, zeroAt: u
     const q = nearest<f32>(load<f32>(x + ((<usize>i) << 2)) / scale);
     store<i8>(codes + i, <i8>(<i32>clamp(<f64>q + <f64>zero)));
   }
-  return true;
 }
 
 function codesOf(x: v128, s: v128, z: v128): v128 {

@@ -152,7 +152,7 @@ function secondPair(rule: u32, v: v128, square: v128, beta2: f64, rest2: f64): v
   return f64x2.add(v, v128.or(up, down));
 }
 
-function offset<T>(i: u32): usize {
+export function offset<T>(i: u32): usize {
   return <usize>i * sizeof<T>();
 }
 
@@ -171,13 +171,13 @@ function storePair<T>(p: usize, x: v128): v128 {
   return f32x4.sub(rounded, rounded);
 }
 
-function loadNumber<T>(p: usize): f64 {
+export function loadNumber<T>(p: usize): f64 {
   if (isFloat<T>()) return <f64>load<T>(p);
   return isSigned<T>() ? fromBrain(load<u16>(p)) : fromHalf(load<u16>(p));
 }
 
 /** Stores a number and answers whether what is stored is finite. */
-function storeNumber<T>(p: usize, x: f64): bool {
+export function storeNumber<T>(p: usize, x: f64): bool {
   if (isFloat<T>()) {
     const rounded = <T>x;
     store<T>(p, rounded);
@@ -190,7 +190,7 @@ function storeNumber<T>(p: usize, x: f64): bool {
 }
 
 /** Makes every NaN the canonical one; those of two bytes are already. */
-function makeCanonical<T>(p: usize, n: u32): void {
+export function makeCanonical<T>(p: usize, n: u32): void {
   for (let i: u32 = 0; i < n; i++, p += sizeof<T>()) {
     if (abs(loadNumber<T>(p)) >= 0) continue;
     if (sizeof<T>() === 8) store<u64>(p, 0x7ff8000000000000);

@@ -12,6 +12,7 @@ export { pairwiseDistances } from './pairwise';
 export { partialFold, partialPlace, partialTerms } from './partial';
 export { checkResidues, residueRoomBytes } from './partial-block';
 export { partialFinish, partialTotal } from './partial-finish';
-export { dequantise, quantise } from './quantise';
+export { dequantise, extend, quantise, quantiseBy, scaleOf } from './quantise';
 export { addStatistics, startStatistics } from './statistics';
 export { proximal, step } from './step';
+export { addTo, countLower, countUpper, narrow, placeTop, takeTop, widenHalves } from './updates';

@@ -10,6 +10,7 @@ export {
   type RunOptions,
 } from './aggregate/aggregation.ts';
 export { type AverageOptions, average } from './aggregate/average.ts';
+export { addModel, proximalGradient, subtractModel } from './aggregate/differences.ts';
 export { openStrategy, STRATEGY_NAMES, type Strategy, strategies } from './aggregate/strategies/index.ts';
 export * from './errors.ts';
 export { encodeWeights } from './formats/encode.ts';

@@ -19,6 +19,9 @@ const ERRORS = [
 
 /** What every host has. */
 const EMBEDDED = [
+  'addModel',
+  'proximalGradient',
+  'subtractModel',
   ...ERRORS,
   'Aggregation',
   'DTYPES',

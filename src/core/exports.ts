@@ -92,6 +92,12 @@ export interface StrategyExports extends FoldExports {
   ): number;
   /** Encodes n float32 as int8 codes with a scale and a zero point a block. False for NaN or infinity. */
   quantise(x: number, n: number, block: number, codes: number, scales: number, zeros: number): number;
+  /** Takes n float32 into an extent (two float32, zeros to begin with). False for NaN or infinity. */
+  extend(x: number, n: number, extent: number): number;
+  /** Gives the scale and the zero point of an extent. */
+  scaleOf(extent: number, scale: number, zero: number): void;
+  /** Encodes n float32 with one scale and one zero point. */
+  quantiseBy(x: number, n: number, scale: number, zero: number, codes: number): void;
   /** Decodes n elements from the one at `start` on. */
   dequantise(
     codes: number,
@@ -104,6 +110,29 @@ export interface StrategyExports extends FoldExports {
   ): void;
   /** g += μ·(x - global) for n elements. False when a result is NaN or infinite. */
   proximal(dtype: number, mu: number, g: number, x: number, global: number, n: number): number;
+
+  /** Adds x to a, or takes it away. False when a result is NaN or infinite. */
+  addTo(dtype: number, a: number, x: number, n: number, subtract: boolean): number;
+  /** Rounds n float32 to float16 or bfloat16. False when a result is NaN or infinite. */
+  narrow(dtype: number, x: number, n: number, out: number): number;
+  /** Gives n float16 or bfloat16 as float32. */
+  widenHalves(dtype: number, x: number, n: number, out: number): void;
+  /** Counts n float32 by the upper bits of their magnitudes. False for NaN or infinity. */
+  countUpper(x: number, n: number, bins: number): number;
+  /** Counts those with these upper bits by the lower ones. */
+  countLower(x: number, n: number, upper: number, bins: number): void;
+  /** Takes the elements above a magnitude and the first of those that tie with it. How many. */
+  takeTop(
+    x: number,
+    n: number,
+    threshold: number,
+    ties: number,
+    first: number,
+    indices: number,
+    values: number,
+  ): number;
+  /** Writes n elements from `start` on: k values at their indices, zero elsewhere. */
+  placeTop(indices: number, values: number, k: number, start: number, n: number, out: number): void;
 
   /** Elements (not complex) as binary64: n numbers, of a 64-bit integer 2n. Room for three numbers more. */
   partialTerms(dtype: number, from: number, n: number, to: number): void;

@@ -34,3 +34,36 @@ export function dequantiseInto(
 ): void {
   core.exports.dequantise(codes, scales, zeros, block, start, count, out);
 }
+
+/** Bytes of the arena that `ScaleSearch` takes. */
+export const SCALE_ARENA_BYTES = 48;
+
+/** One scale and one zero point for any number of elements, which are shown twice: `extend`, `encode`. */
+export class ScaleSearch {
+  readonly #core: Core<StrategyExports>;
+  readonly #extent: number;
+  /** Addresses of the two, once `settle` has found them. */
+  readonly scale: number;
+  readonly zero: number;
+
+  constructor(core: Core<StrategyExports>) {
+    this.#core = core;
+    this.#extent = core.take(8);
+    this.scale = core.take(4);
+    this.zero = core.take(1);
+    core.bytes(this.#extent, 8).fill(0);
+  }
+
+  /** Returns false for NaN or infinity. */
+  extend(x: number, count: number): boolean {
+    return this.#core.exports.extend(x, count, this.#extent) !== 0;
+  }
+
+  settle(): void {
+    this.#core.exports.scaleOf(this.#extent, this.scale, this.zero);
+  }
+
+  encode(x: number, count: number, codes: number): void {
+    this.#core.exports.quantiseBy(x, count, this.scale, this.zero, codes);
+  }
+}

@@ -201,6 +201,8 @@ const SUITES = [
   'core/npy',
   'core/partial',
   'core/step',
+  'core/quantise',
+  'core/updates',
   'aggregate/fedavg',
   ...(process.env.CAMBIUM_LONG ? ['core/mean', 'core/order', 'core/pickle', 'aggregate/aggregation'] : []),
 ];
