@@ -1,0 +1,2 @@
+export const MAJORS: readonly string[];
+export function nodeOf(major: string): string;
