@@ -7,10 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createContext, runInContext } from 'node:vm';
-import { build } from 'esbuild';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as node from '../src/index.ts';
+import { bundleEdge, openBareContext } from './helpers/bare-context.ts';
 import { aggregate } from './hosts/aggregate.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -47,31 +47,10 @@ async function inNode(): Promise<Record<string, Record<string, string>>> {
 const expected = await inNode();
 const test = suite('edge');
 
-/** The built door and one aggregation through it, as a script that leaves `edge` behind. */
-const bundle = await build({
-  stdin: {
-    contents: `export * from './dist/edge.js'; export { aggregate } from './test/hosts/aggregate.mjs';`,
-    resolveDir: root,
-  },
-  absWorkingDir: root,
-  bundle: true,
-  format: 'iife',
-  globalName: 'edge',
-  target: 'es2022',
-  metafile: true,
-  write: false,
-});
-
-type Edge = typeof import('../src/edge.ts') & { readonly aggregate: typeof aggregate };
-
-/** The door in a context that has nothing: no timers, no TextDecoder, no console, no code from text. */
-function bareContext(wasm = true): Edge {
-  const context = createContext({}, { codeGeneration: { strings: false, wasm } });
-  return runInContext(`${bundle.outputFiles[0]!.text}; edge`, context) as Edge;
-}
+const bundle = await bundleEdge();
 
 test('the door is one file without imports', () => {
-  assert.equal(bundle.metafile.inputs['dist/edge.js']!.imports, []);
+  assert.equal(bundle.imports, []);
   assert.not.match(readFileSync(`${root}dist/edge.js`, 'utf8'), /\bfetch\s*\(|\bdocument\.|\batob\b/);
 });
 
@@ -83,7 +62,7 @@ test('a bare context has none of what is usual', () => {
 });
 
 test('a bare context gives the bytes of Node', async () => {
-  const edge = bareContext();
+  const edge = openBareContext(bundle.text);
   for (const { files, set, name, ...rest } of cases) {
     const result = await edge.aggregate(edge, { inputs: inputsOf(files), ...rest });
     // A member of one archive is deflated.
@@ -93,7 +72,7 @@ test('a bare context gives the bytes of Node', async () => {
 });
 
 test('a bare context inspects what Node inspects', async () => {
-  const edge = bareContext();
+  const edge = openBareContext(bundle.text);
   for (const name of ['npz/savez.npz', 'safetensors/half.safetensors', 'weights/np1-orders.npy']) {
     const bytes = new Uint8Array(readFileSync(`${fixtures}${name}`));
     const [ours, theirs] = await Promise.all(
@@ -104,7 +83,7 @@ test('a bare context inspects what Node inspects', async () => {
 });
 
 test('a host that forbids WebAssembly is told so', async () => {
-  const edge = bareContext(false);
+  const edge = openBareContext(bundle.text, false);
   const inputs = inputsOf(cases[0]!.files);
   assert.is(await edge.aggregate(edge, { inputs }), 'unavailable-compile');
 });
