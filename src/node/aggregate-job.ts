@@ -16,6 +16,7 @@ import { stateSlots, stateTensors } from '../aggregate/steps.ts';
 import { openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
 import type { Encoding } from '../formats/encoding.ts';
+import type { ReadOptions } from '../formats/npy.ts';
 import { openWeights } from '../formats/open.ts';
 import { unpackWeights, type Weights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
@@ -41,10 +42,10 @@ export async function aggregateJob(
   const pool = new SourcePool();
   const opened: ByteSource[] = [];
   const formats = new Set<WeightsFormat>();
-  const openInput = async (path: string, leaf: string): Promise<Weights> => {
+  const openInput = async (path: string, leaf: string, options?: ReadOptions): Promise<Weights> => {
     const file = pool.open(path, leaf);
     opened.push(file);
-    const weights = await openWeights(file);
+    const weights = await openWeights(file, options);
     const unpacked = await unpackWeights(weights, unpackingIn(dirname(request.output), signal));
     if (unpacked.source !== file) opened.push(unpacked.source);
     return unpacked;
@@ -60,7 +61,8 @@ export async function aggregateJob(
     const model =
       request.model === undefined || !strategy.needsModel
         ? undefined
-        : { leaf: request.model, ...(await openInput(request.model, request.model)) };
+        : // What has two bytes and no type in a .npy is bfloat16 here: no rule knows another element of that kind.
+          { leaf: request.model, ...(await openInput(request.model, request.model, { void16: 'bfloat16' })) };
     pool.reserve();
     const state = await openState(strategy, model, request.state);
     if (state?.before !== undefined) opened.push(state.before.source);

@@ -116,10 +116,13 @@ export interface Examination {
 
 /** Heavy work on files, done off the caller's thread. */
 export interface Jobs {
-  /** Finds the layout of a weight file and, with `checkFinite`, reads every element once. Throws FormatError, FileError. */
+  /**
+   * Finds the layout of a weight file and, with `checkFinite`, reads every element once; compressed ones are unpacked for
+   * that, as long as they take no more than `maxUnpackedBytes`. Throws FormatError, FileError.
+   */
   examine(
     path: string,
-    options?: JobOptions & { checkFinite?: boolean; name?: string },
+    options?: JobOptions & { checkFinite?: boolean; name?: string; maxUnpackedBytes?: number },
   ): Promise<Examination>;
   /** Aggregates files into a file. Throws FormatError, AggregationError, FileError. */
   aggregate(request: AggregateRequest, options?: JobOptions): Promise<AggregateReport>;

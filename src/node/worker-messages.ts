@@ -14,6 +14,7 @@ export interface ExamineMessage {
   /** What errors call the file. */
   readonly name: string;
   readonly checkFinite: boolean;
+  readonly maxUnpackedBytes: number | undefined;
 }
 
 /** What a job asks for. */

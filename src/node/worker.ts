@@ -55,13 +55,19 @@ function stopOf(flag: Int32Array): Stop {
   };
 }
 
-async function examine({ path, name, checkFinite }: ExamineMessage, signal: Stop): Promise<Examination> {
+async function examine(
+  { path, name, checkFinite, maxUnpackedBytes }: ExamineMessage,
+  signal: Stop,
+): Promise<Examination> {
   const source = openFileSourceSync(path, name);
   try {
     const weights = await openWeights(source);
     const { layout } = weights;
     if (!checkFinite) return { layout, nonFinite: [] };
-    const unpacked = await unpackWeights(weights, unpackingIn(dirname(path), signal));
+    const unpacked = await unpackWeights(weights, {
+      ...unpackingIn(dirname(path), signal),
+      maxByteLength: maxUnpackedBytes,
+    });
     try {
       const nonFinite = await findNonFiniteElements(unpacked.source, unpacked.layout, name, signal);
       return { layout, nonFinite };

@@ -98,8 +98,11 @@ export function startJobs(options: WorkersOptions = {}): Jobs {
   }
 
   return {
-    examine: (path, { checkFinite = false, name = path, ...jobOptions } = {}) =>
-      submit({ type: 'examine', path, name, checkFinite }, jobOptions) as Promise<Examination>,
+    examine: (path, { checkFinite = false, name = path, maxUnpackedBytes, ...jobOptions } = {}) =>
+      submit(
+        { type: 'examine', path, name, checkFinite, maxUnpackedBytes },
+        jobOptions,
+      ) as Promise<Examination>,
     aggregate: (request, jobOptions = {}) =>
       submit({ type: 'aggregate', request }, jobOptions) as Promise<AggregateReport>,
     convert: (request, jobOptions = {}) =>

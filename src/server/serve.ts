@@ -11,6 +11,7 @@ import { type BrokerOptions, readBrokerOptions, startBroker } from './broker/bro
 import { noBroker } from './broker/contract.ts';
 import { BrokerRegister } from './broker/register.ts';
 import { Aggregator } from './domain/aggregations.ts';
+import { Deadlines } from './domain/deadlines.ts';
 import type { Domain } from './domain/domain.ts';
 import { addOperator, hasOperators } from './domain/operators.ts';
 import { Representations } from './domain/representations.ts';
@@ -125,9 +126,12 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       log,
       now,
       keepUpdates: options.keepUpdates ?? 1,
+      maxUpdateBytes: maxUploadBytes,
     };
     await sweepBlobs(domain);
     const aggregator = new Aggregator(domain);
+    domain.signals.on('closed', (branchId) => aggregator.schedule(branchId));
+    const deadlines = new Deadlines(domain, timers);
     const queueKey = await secretKey(folder, 'queue_key');
     if (brokerSettings !== undefined) broker = await startBroker(domain, timers, queueKey, brokerSettings);
     let url = '';
@@ -140,6 +144,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const context: RouteContext = {
       domain,
       aggregator,
+      deadlines,
       broker,
       representations: new Representations(domain, (bytes) => spool.checkRoom(bytes), closing.signal),
       spool,
@@ -162,6 +167,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       url = `${options.tlsCert === undefined ? 'http' : 'https'}://${isIP(address) === 6 ? `[${address}]` : address}:${port}`;
       await giveOperator(folder, context.baseUrl(), now);
       await aggregator.resume();
+      deadlines.look();
     } catch (error) {
       await app.close();
       throw error;
@@ -287,7 +293,7 @@ async function shutDown(
   app: FastifyInstance,
   sockets: Sockets,
   folder: DataFolder,
-  { aggregator, broker, partials, timers, work }: RouteContext,
+  { aggregator, deadlines, broker, partials, timers, work }: RouteContext,
   closing: AbortController,
 ): Promise<void> {
   closing.abort();
@@ -299,6 +305,7 @@ async function shutDown(
   });
   try {
     await app.close();
+    await deadlines.close();
     await aggregator.close();
     await broker.close();
     await Promise.race([work.idle().then(() => partials.idle()), patience]);

@@ -18,6 +18,41 @@ export type RunStatus = 'start' | 'pause' | 'stop';
 export type RoundStatus = 'open' | 'aggregating' | 'done' | 'failed' | 'discarded';
 export type MetricsMode = 'train' | 'test' | 'non-federated';
 
+/** A rule by name, with its parameters (README, "Strategies"). */
+export interface StrategyBody {
+  readonly name: string;
+  readonly parameters: Readonly<Record<string, number>>;
+}
+
+/**
+ * How a branch holds its rounds. What has no deadline, minimum or sample says null. A branch below another one has a
+ * target and a minimum of its own; the rest is its root's.
+ */
+export interface PolicyBody {
+  /** Contributions that close a round: updates of the branch's own leaves, and branches below that are complete. */
+  readonly aggregation_target: number;
+  /** Fewest contributions with which a round may close before its target is met. */
+  readonly minimum: number | null;
+  /** Milliseconds from the opening of a round until it closes with what is there. */
+  readonly deadline_ms: number | null;
+  /** Milliseconds from the minimum until it closes with what is there. */
+  readonly grace_ms: number | null;
+  /** What becomes of an update that is based on an older model than the newest: counted, or refused (`update-late`). */
+  readonly late: 'next' | 'refuse';
+  /** Whether a leaf may replace its update until the round closes. */
+  readonly replace: boolean;
+  /** So many leaves are asked in each round, drawn by the seed (that of the run unless given); all of them without. */
+  readonly sample: { readonly leaves: number; readonly seed?: string } | null;
+  readonly strategy: StrategyBody;
+  /** What NaN and infinity in updates do: refused, or carried into the result. */
+  readonly non_finite: 'reject' | 'propagate';
+  /** Aggregations of the branch that are kept, the newest; all of them without. */
+  readonly keep_aggregations: number | null;
+}
+
+/** Body of `PATCH /branches/{id}`: what is not named stays as it is. */
+export type BranchChange = Partial<PolicyBody> & { readonly parent_id?: string | null };
+
 /** What an aggregation can be had as: `[weighting, [arrays]]` in a `.npy`, an `.npz`, or safetensors. */
 export type FileFormat = 'npy' | 'npz' | 'safetensors';
 
@@ -53,6 +88,7 @@ export interface BranchBody {
   readonly parent_id: string | null;
   /** Number of updates that closes a round. */
   readonly aggregation_target: number;
+  readonly policy: PolicyBody;
   readonly created_at: number;
 }
 
@@ -124,6 +160,22 @@ export interface RunBody {
   /** Updates accepted in the open round, and how many close it. */
   readonly updates: number;
   readonly aggregation_target: number;
+  /** The newest aggregation of the run (its initial model is the first), null before the first. */
+  readonly aggregation_id: string | null;
+  /** Ids of the leaves that the open round has drawn; null when it wants all of them. */
+  readonly sample: readonly string[] | null;
+  /** When the open round closes with what is there by then; null when nothing but its target closes it. */
+  readonly closes_at: number | null;
+}
+
+/** A run in the history of its branch. */
+export interface RunRecord {
+  readonly run_number: number;
+  readonly run_status: RunStatus;
+  readonly started_at: number;
+  readonly stopped_at: number | null;
+  /** Rounds that are done. */
+  readonly rounds: number;
   /** The newest aggregation of the run, null before the first. */
   readonly aggregation_id: string | null;
 }
@@ -151,6 +203,19 @@ export interface RoundBody {
   readonly done_at: number | null;
   /** Why the round failed. */
   readonly failure: ErrorBody | null;
+  /** As it was when the round opened. */
+  readonly policy: PolicyBody;
+  /** The rule that was used, null before; the mean where the policy's rule needs a global model and there is none yet. */
+  readonly strategy: StrategyBody | null;
+  /** Leaves that are asked, and have neither come nor been excluded. */
+  readonly missing: readonly { readonly leaf_id: string; readonly leaf_name: string }[];
+  /** Ids of leaves that an operator has excluded. */
+  readonly excluded: readonly string[];
+  readonly closes_at: number | null;
+  /** When its aggregation began; it may have waited for the one before. */
+  readonly started_at: number | null;
+  /** Of the aggregation, once done. */
+  readonly bytes_read: number | null;
 }
 
 export interface UpdateBody {
@@ -162,6 +227,10 @@ export interface UpdateBody {
   /** Lower-case hexadecimal. */
   readonly sha256: string;
   readonly received_at: number;
+  /** Rounds that had ended since the model that it is based on. */
+  readonly staleness: number;
+  /** Why it does not count: the leaf was excluded, or its branch had too few when the round closed. */
+  readonly left_out: 'excluded' | 'branch-incomplete' | null;
 }
 
 /** What an upload answers (201). */
@@ -235,10 +304,14 @@ export const paths = {
   trees: () => `${API_PREFIX}/trees`,
   /** GET list, POST `{ name, tree_id, aggregation_target, parent_id? }`; operators. */
   branches: () => `${API_PREFIX}/branches`,
-  /** GET; operators. */
+  /** GET, PATCH `BranchChange`, DELETE; operators. */
   branch: (id: string) => `${API_PREFIX}/branches/${seg(id)}`,
   /** GET (operators and the branch's leaves), POST `RunChange` (operators). */
   run: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/run`,
+  /** POST the bytes of a weight file: starts a run with this global model, its aggregation 0; operators. */
+  runModel: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/run/model`,
+  /** GET list of RunRecord, newest first; operators. */
+  runs: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/runs`,
   /**
    * POST without a body: gives up the open round and the contract that its first update fixed, and opens the next round;
    * refused once the run has an aggregation; operators.
@@ -252,7 +325,13 @@ export const paths = {
   branchMetrics: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/metrics`,
   /** POST: run the aggregation of a failed round again; operators. */
   roundRetry: (id: string) => `${API_PREFIX}/rounds/${seg(id)}/retry`,
-  /** POST: give up a failed round; operators. */
+  /** POST: close an open round with what is there; operators. */
+  roundClose: (id: string) => `${API_PREFIX}/rounds/${seg(id)}/close`,
+  /** POST `{ leaf_id }`: leave a leaf out of an open or failed round; operators. */
+  roundExclude: (id: string) => `${API_PREFIX}/rounds/${seg(id)}/exclude`,
+  /** POST `{ branch_id }`, answers AggregationBody: the mean of one branch of a round, whatever its rule; operators. */
+  roundAverage: (id: string) => `${API_PREFIX}/rounds/${seg(id)}/average`,
+  /** POST: give up an open or failed round; operators. */
   roundDiscard: (id: string) => `${API_PREFIX}/rounds/${seg(id)}/discard`,
   /** GET list `?branch=ID`, POST `{ name, branch_id }`, answers CredentialsBody; operators. */
   leaves: () => `${API_PREFIX}/leaves`,
@@ -261,7 +340,8 @@ export const paths = {
   /** GET AuthenticatedBody; leaves. */
   me: () => `${API_PREFIX}/leaves/me`,
   /**
-   * PUT the bytes of a weight file, `?round=N` optional (refused when another round is open), headers `Repr-Digest` and
+   * PUT the bytes of a weight file, `?round=N` optional (refused when another round is open), `?local_steps=N` for the rule
+   * `fednova`, headers `Repr-Digest` and
    * `Idempotency-Key` optional; answers 201 UploadBody; the leaf itself. With `Upload-Complete: ?0`, `Upload-Length` and
    * without a body: begins an upload in blocks; answers 201, `Location`, `Upload-Offset`, or the receipt under
    * `Upload-Complete: ?1`.

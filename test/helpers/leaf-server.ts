@@ -151,6 +151,8 @@ export class LeafServer {
         updates: 0,
         aggregation_target: 2,
         aggregation_id: null,
+        sample: null,
+        closes_at: null,
       } satisfies RunBody);
     }
     if (path === `/leaves/${LEAF_ID}/updates`) return this.#receive(request, response, url.search);

@@ -10,7 +10,14 @@ import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AggregationError, FormatError, type NonFiniteElement } from '../../src/errors.ts';
-import type { AggregateReport, AggregateRequest, Examination, Jobs } from '../../src/node/jobs.ts';
+import type {
+  AggregateReport,
+  AggregateRequest,
+  ConvertReport,
+  ConvertRequest,
+  Examination,
+  Jobs,
+} from '../../src/node/jobs.ts';
 import { type RunningServer, type ServerOptions, startServer } from '../../src/server/index.ts';
 import type { Timers } from '../../src/server/timers.ts';
 import { type DType, itemSize } from '../../src/tensor/dtypes.ts';
@@ -83,8 +90,21 @@ export class ToyJobs implements Jobs {
   /** Thrown by the next aggregation. */
   failure: Error | undefined;
 
-  async convert(): Promise<never> {
-    throw new Error('a server converts nothing');
+  async convert({ input, output, format = 'npy-object', weighting }: ConvertRequest): Promise<ConvertReport> {
+    const toy = readToy(input, input);
+    const bytes = toyFile(weighting === undefined ? toy.weighting : weighting, toy.tensors);
+    await writeFile(output, bytes);
+    return {
+      input,
+      output,
+      format,
+      weighting: weighting ?? null,
+      tensors: toy.tensors.length,
+      parameters: 2,
+      bytesRead: 1,
+      seconds: 0.25,
+      sha256: createHash('sha256').update(bytes).digest('hex'),
+    };
   }
 
   async examine(path: string, { name = path }: { name?: string } = {}): Promise<Examination> {
@@ -112,10 +132,16 @@ export class ToyJobs implements Jobs {
     }));
     const bytes = toyFile(total, tensors);
     await writeFile(request.output, bytes);
+    // A state that counts its rounds.
+    if (request.state !== undefined) {
+      const before = await readFile(request.state, 'utf8').catch(() => '0');
+      await rm(request.state, { force: true });
+      await writeFile(request.state, String(Number(before) + 1));
+    }
     return {
       output: request.output,
       format: 'npy-object',
-      strategy: 'mean',
+      strategy: request.strategy?.name ?? 'mean',
       leaves: files.length,
       countsEqually: false,
       totalWeighting: total,

@@ -5,14 +5,17 @@
  *
  * Rounds of one branch are done one after the other in their order, so that their notices come in order too.
  */
-import { stat } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { rm, stat } from 'node:fs/promises';
 import { AggregationError, type AggregationPlace, isCambiumError } from '../../errors.ts';
 import type { AggregateReport } from '../../node/jobs.ts';
-import type { ErrorBody } from '../../wire/cambium.ts';
+import type { ErrorBody, StrategyBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import type { Domain } from './domain.ts';
-import { writeNotice } from './notices.ts';
+import { announce, writeNotice } from './notices.ts';
+import { policyOf } from './policy.ts';
 import { giveUpUpdates, type Round } from './rounds.ts';
+import { type RoundRule, ruleOf } from './rules.ts';
 
 export class Aggregator {
   readonly #domain: Domain;
@@ -77,17 +80,24 @@ export class Aggregator {
   }
 
   async #aggregate(round: Round): Promise<void> {
-    const { db, blobs, jobs, log } = this.#domain;
+    const { db, blobs, jobs, log, now } = this.#domain;
     const id = round.aggregation_id!; // fixed when the round closed
     const output = blobs.workPath(id);
+    const state = `${output}.state`;
     const updates = await db
       .selectFrom('updates')
-      .select(['id', 'leaf_id', 'weighting'])
+      .select(['id', 'leaf_id', 'weighting', 'staleness', 'local_steps'])
       .where('round_id', '=', round.id)
+      .where('left_out', 'is', null)
       .orderBy('leaf_id')
       .execute();
+    await db.updateTable('rounds').set({ started_at: now() }).where('id', '=', round.id).execute();
     let report: AggregateReport;
+    let rule: RoundRule;
     try {
+      rule = await ruleOf(db, round);
+      await rm(state, { force: true });
+      if (rule.stateId !== undefined) await blobs.borrow(rule.stateId, state);
       report = await jobs.aggregate(
         {
           inputs: updates.map((update) => ({
@@ -97,7 +107,10 @@ export class Aggregator {
           })),
           output,
           format: 'npy-object',
-          nonFinite: 'reject',
+          strategy: { ...rule.strategy, perLeaf: perLeafOf(rule.strategy, updates) },
+          model: rule.modelId && blobs.path(rule.modelId),
+          state: rule.keepsState ? state : undefined,
+          nonFinite: rule.nonFinite,
           digest: true,
           durable: true,
         },
@@ -110,7 +123,7 @@ export class Aggregator {
     }
     if (this.#stop.signal.aborted) return;
     return this.#finish(
-      this.#complete(round, id, output, report).catch((error) => {
+      this.#complete(round, id, { output, state }, rule, report).catch((error) => {
         log.error({ err: error, round: round.id, aggregation: id }, 'aggregation could not be stored');
         return this.#fail(round, failureOf(error));
       }),
@@ -127,10 +140,18 @@ export class Aggregator {
     }
   }
 
-  async #complete(round: Round, id: string, output: string, report: AggregateReport): Promise<void> {
-    const { db, blobs, signals, now } = this.#domain;
-    const { size } = await stat(output);
-    await blobs.put(id, output);
+  async #complete(
+    round: Round,
+    id: string,
+    files: { readonly output: string; readonly state: string },
+    rule: RoundRule,
+    report: AggregateReport,
+  ): Promise<void> {
+    const { db, blobs, now } = this.#domain;
+    const { size } = await stat(files.output);
+    const stateId = rule.keepsState ? randomUUID() : null;
+    if (stateId !== null) await blobs.put(stateId, files.state);
+    await blobs.put(id, files.output);
     const removed = await db.transaction().execute(async (tx) => {
       const at = now();
       const run = await tx
@@ -149,6 +170,8 @@ export class Aggregator {
           byte_length: size,
           sha256: report.sha256!, // asked for
           created_at: at,
+          state_id: stateId,
+          removed_at: null,
         })
         .execute();
       await tx
@@ -157,6 +180,8 @@ export class Aggregator {
           status: 'done',
           total_weighting: report.totalWeighting,
           aggregation_seconds: report.seconds,
+          strategy: JSON.stringify(rule.strategy),
+          bytes_read: report.bytesRead,
           done_at: at,
         })
         .where('id', '=', round.id)
@@ -174,22 +199,63 @@ export class Aggregator {
         },
         at,
       );
-      return this.#prune(tx, round, at);
+      const used = await this.#forgetStates(tx, round, id);
+      return [...used, ...(await this.#prune(tx, round, at)), ...(await this.#pruneHistory(tx, round, at))];
     });
     for (const blob of removed) await blobs.remove(blob);
-    signals.emit(`notices:${round.branch_id}`);
-    signals.emit(`rounds:${round.branch_id}`, round.id);
+    await announce(this.#domain, round.branch_id, round.id);
   }
 
   async #fail(round: Round, failure: ErrorBody): Promise<void> {
-    const { db, signals, now } = this.#domain;
+    const { db, now } = this.#domain;
     await db
       .updateTable('rounds')
       .set({ status: 'failed', failure: JSON.stringify(failure), done_at: now() })
       .where('id', '=', round.id)
       .where('status', '=', 'aggregating')
       .execute();
-    signals.emit(`rounds:${round.branch_id}`, round.id);
+    await announce(this.#domain, round.branch_id, round.id);
+  }
+
+  /** States of earlier models of the run, and of runs before: the next round goes on from this one. */
+  async #forgetStates(tx: Database, { branch_id }: Round, newest: string): Promise<string[]> {
+    const old = await tx
+      .selectFrom('aggregations')
+      .select(['id', 'state_id'])
+      .where('branch_id', '=', branch_id)
+      .where('state_id', 'is not', null)
+      .where('id', '!=', newest)
+      .execute();
+    for (const { id } of old) {
+      await tx.updateTable('aggregations').set({ state_id: null }).where('id', '=', id).execute();
+    }
+    return old.flatMap(({ state_id }) => state_id ?? []);
+  }
+
+  /** Gives up aggregations beyond those that the branch's policy keeps, the newest first. */
+  async #pruneHistory(tx: Database, { branch_id }: Round, now: number): Promise<string[]> {
+    const branch = await tx
+      .selectFrom('branches')
+      .selectAll()
+      .where('id', '=', branch_id)
+      .executeTakeFirstOrThrow();
+    const { keep_aggregations: keep } = policyOf(branch, branch.aggregation_target);
+    if (keep === null) return [];
+    const kept = await tx
+      .selectFrom('aggregations')
+      .innerJoin('rounds', 'rounds.id', 'aggregations.round_id')
+      .innerJoin('runs', 'runs.id', 'rounds.run_id')
+      .select('aggregations.id')
+      .where('aggregations.branch_id', '=', branch_id)
+      .where('aggregations.removed_at', 'is', null)
+      .orderBy('runs.number', 'desc')
+      .orderBy('rounds.number', 'desc')
+      .execute();
+    const old = kept.slice(keep).map(({ id }) => id);
+    for (const id of old) {
+      await tx.updateTable('aggregations').set({ removed_at: now }).where('id', '=', id).execute();
+    }
+    return old;
   }
 
   /** Gives up the updates of rounds that are done and older than what is kept, those of earlier runs too. */
@@ -215,6 +281,21 @@ export class Aggregator {
       now,
     );
   }
+}
+
+/** What some rules want to know of each leaf. */
+function perLeafOf(
+  { name }: StrategyBody,
+  updates: readonly {
+    readonly leaf_id: string;
+    readonly staleness: number;
+    readonly local_steps: number | null;
+  }[],
+): ReadonlyMap<string, number> | undefined {
+  if (name === 'buffered') return new Map(updates.map((update) => [update.leaf_id, update.staleness]));
+  // An upload without is refused where the rule asks for them (domain/updates.ts).
+  if (name === 'fednova') return new Map(updates.map((update) => [update.leaf_id, update.local_steps ?? 0]));
+  return undefined;
 }
 
 function failureOf(error: unknown): ErrorBody {

@@ -5,11 +5,12 @@
  * The first accepted update of a run fixes the contract: names, shapes and element types of the tensors. It is kept with
  * the run, because the update itself is removed while the run goes on.
  */
-import { strategies } from '../../aggregate/strategies/index.ts';
 import { MAX_TOTAL_WEIGHTING, MAX_WEIGHTING, MIN_WEIGHTING } from '../../aggregate/weightings.ts';
 import type { Examination } from '../../node/jobs.ts';
 import { DTYPES } from '../../tensor/dtypes.ts';
 import { type Layout, type TensorLayout, tensorLabel } from '../../tensor/layout.ts';
+import type { PolicyBody } from '../../wire/cambium.ts';
+import { strategyOf } from './policy.ts';
 import { Refusal } from './refusal.ts';
 
 /** The tensors of every update of a run. */
@@ -21,30 +22,43 @@ export function contractOf(layout: Layout): Contract {
 }
 
 /**
- * Checks one update by itself.
+ * Checks one update by itself under the policy of its round.
  *
  * @returns its weighting
  * @throws Refusal `weighting-…`, `layout-empty`, `aggregate-dtype-unsupported`, `non-finite`
  */
-export function checkUpdate({ layout, nonFinite }: Examination): number {
-  const weighting = checkWeighting(layout.weighting);
+export function checkUpdate(examination: Examination, policy: PolicyBody): number {
+  const weighting = checkWeighting(examination.layout.weighting);
+  checkTensors(examination, policy);
+  return weighting;
+}
+
+/**
+ * Checks the tensors of an update, or of an initial model.
+ *
+ * @throws Refusal `layout-empty`, `aggregate-dtype-unsupported`, `non-finite`
+ */
+export function checkTensors(
+  { layout, nonFinite }: Examination,
+  policy: Pick<PolicyBody, 'strategy' | 'non_finite'>,
+): void {
+  const strategy = strategyOf(policy.strategy);
   if (layout.tensors.length === 0) throw refuse('layout-empty', 'the update has no tensors');
   for (const [i, tensor] of layout.tensors.entries()) {
-    if (strategies.mean.supports(DTYPES[tensor.dtype].code)) continue;
+    if (strategy.supports(DTYPES[tensor.dtype].code)) continue;
     throw refuse(
       'aggregate-dtype-unsupported',
-      `${tensorLabel(tensor, i)} is ${tensor.dtype}, which this server cannot average yet`,
+      `${tensorLabel(tensor, i)} is ${tensor.dtype}, which "${strategy.name}" cannot do`,
       { tensor: tensor.name ?? i, dtype: tensor.dtype },
     );
   }
   const first = nonFinite[0];
-  if (first !== undefined) {
+  if (first !== undefined && policy.non_finite === 'reject') {
     const label = tensorLabel(layout.tensors[first.tensor] ?? { name: null }, first.tensor);
     throw refuse('non-finite', `${label} holds NaN or infinity, first at element ${first.index}`, {
       non_finite: nonFinite.map(({ tensor, index }) => ({ tensor, index })),
     });
   }
-  return weighting;
 }
 
 /**

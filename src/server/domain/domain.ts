@@ -20,4 +20,6 @@ export interface Domain {
   readonly now: () => number;
   /** For so many rounds after its own an update is kept; at least 1 keeps those of the newest aggregation. */
   readonly keepUpdates: number;
+  /** What the elements of a compressed update may take when they are unpacked. */
+  readonly maxUpdateBytes: number;
 }

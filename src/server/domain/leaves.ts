@@ -4,7 +4,10 @@ import type { Database } from '../store/database.ts';
 import { hashToken, isToken, newToken } from '../tokens.ts';
 import type { Domain } from './domain.ts';
 import { checkName } from './names.ts';
+import { announce } from './notices.ts';
 import { Refusal, unknown } from './refusal.ts';
+import { roundInProgress, settleRound } from './rounds.ts';
+import { currentRun } from './runs.ts';
 import { lockBranch } from './trees.ts';
 
 /** A leaf whose token has been checked. */
@@ -85,16 +88,34 @@ export async function revokeLeaf(
   domain: Domain,
   id: string,
 ): Promise<Pick<Leaf, 'id' | 'branch_id' | 'tree_id'>> {
-  const leaf = await findLeaf(domain.db, id);
-  if (leaf === undefined) throw unknown('leaf', id);
-  await domain.db
-    .updateTable('leaves')
-    .set({ revoked_at: domain.now() })
-    .where('id', '=', id)
-    .where('revoked_at', 'is', null)
-    .execute();
+  const { leaf, settled } = await domain.db.transaction().execute(async (tx) => {
+    const found = await findLeaf(tx, id);
+    if (found === undefined) throw unknown('leaf', id);
+    const now = domain.now();
+    await tx
+      .updateTable('leaves')
+      .set({ revoked_at: now })
+      .where('id', '=', id)
+      .where('revoked_at', 'is', null)
+      .execute();
+    return { leaf: found, settled: await settleWithout(tx, found, now) };
+  });
+  for (const blob of settled?.removed ?? []) await domain.blobs.remove(blob);
   domain.signals.emit(`notices:${leaf.branch_id}`);
+  if (settled !== undefined) {
+    await announce(domain, settled.branchId, settled.roundId);
+    if (settled.isClosed) domain.signals.emit('closed', settled.branchId);
+  }
   return leaf;
+}
+
+/** A round that waited for nobody else closes. */
+async function settleWithout(tx: Database, leaf: LeafRow, now: number) {
+  const branch = await lockBranch(tx, leaf.branch_id);
+  const run = await currentRun(tx, branch);
+  const round = run && run.status !== 'stop' ? await roundInProgress(tx, run.id) : undefined;
+  if (round === undefined) return undefined;
+  return { branchId: round.branch_id, roundId: round.id, ...(await settleRound(tx, round, now)) };
 }
 
 /** Whether the leaf's token has been taken back. */

@@ -2,9 +2,10 @@
  * The outbox. A notice is written in the transaction that makes it true, with the next number of its branch; so a leaf
  * that has seen number n has missed nothing up to n, and can ask for what came after.
  */
-import type { Notice } from '../../wire/cambium.ts';
+import type { Notice, RunStatus } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
-import { lockBranch } from './trees.ts';
+import type { Domain } from './domain.ts';
+import { branchesBelow, lockBranch } from './trees.ts';
 
 /** A notice as it goes out. */
 export interface NumberedNotice {
@@ -15,28 +16,58 @@ export interface NumberedNotice {
 /** So many notices are read at once. */
 const PAGE = 100;
 
-/** Writes a notice with the branch's next number; inside a transaction. */
+/**
+ * Writes a notice for a root branch and every branch below it, with the next number of each; inside a transaction. Its
+ * leaves hear of it when `announce` is called after the commit.
+ */
 export async function writeNotice(
   tx: Database,
-  branchId: string,
+  rootId: string,
   runId: string,
   data: Notice,
   now: number,
 ): Promise<void> {
-  const branch = await lockBranch(tx, branchId);
-  const number = branch.notice_number + 1;
-  await tx
-    .insertInto('notices')
-    .values({
-      branch_id: branchId,
-      number,
-      run_id: runId,
-      event: data.message_type,
-      data: JSON.stringify(data),
-      created_at: now,
-    })
-    .execute();
-  await tx.updateTable('branches').set({ notice_number: number }).where('id', '=', branchId).execute();
+  for (const branch of await branchesBelow(tx, rootId)) {
+    const number = branch.notice_number + 1;
+    await tx
+      .insertInto('notices')
+      .values({
+        branch_id: branch.id,
+        number,
+        run_id: runId,
+        event: data.message_type,
+        data: JSON.stringify(data),
+        created_at: now,
+      })
+      .execute();
+    await tx.updateTable('branches').set({ notice_number: number }).where('id', '=', branch.id).execute();
+  }
+}
+
+/** Tells the leaves of a root branch where its run stands. */
+export function writeRunNotice(
+  tx: Database,
+  rootId: string,
+  run: {
+    readonly id: string;
+    readonly number: number;
+    readonly status: RunStatus;
+    readonly round: number;
+  },
+  now: number,
+): Promise<void> {
+  const { id, number, status, round } = run;
+  const data = { message_type: 'run_status', body: { run_status: status }, run: number, round } as const;
+  return writeNotice(tx, rootId, id, data, now);
+}
+
+/** Wakes whoever listens to a root branch or one below it, after the commit. @param roundId the round that changed */
+export async function announce({ db, signals }: Domain, rootId: string, roundId: string): Promise<void> {
+  for (const branch of await branchesBelow(db, rootId)) {
+    signals.emit(`notices:${branch.id}`);
+    signals.emit(`rounds:${branch.id}`, roundId);
+  }
+  signals.emit('ends');
 }
 
 /** The next notices of a branch after a number, in order; an empty list when there is none. */

@@ -1,22 +1,22 @@
 /**
- * Rounds: open → aggregating → done | failed; an open one that its run's stop ends, and a failed one that an operator
- * gives up, become discarded. A run has exactly one open round as long as it is not stopped.
+ * Rounds: open → aggregating → done | failed. An open one that its run's stop ends, or that an operator gives up, and a
+ * failed one that is given up become discarded; an open one whose time is over with too few is failed. A run has exactly
+ * one open round as long as it is not stopped.
  */
 import { randomUUID } from 'node:crypto';
 import type { Selectable } from 'kysely';
-import type { ErrorBody, RoundBody, UpdateBody } from '../../wire/cambium.ts';
+import type { PolicyBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import type { RoundsTable } from '../store/schema.ts';
-import type { Domain } from './domain.ts';
-import { Refusal, unknown } from './refusal.ts';
-import { lockBranch } from './trees.ts';
+import { writeRunNotice } from './notices.ts';
+import { drawLeaves, leastOf, policyOf } from './policy.ts';
+import { Refusal } from './refusal.ts';
+import { standingOf } from './standing.ts';
+import { branchesBelow, lockBranch } from './trees.ts';
 
 export type Round = Selectable<RoundsTable>;
 
-/** The newest rounds that a list shows unless asked otherwise. */
-const LIST_LIMIT = 1000;
-
-/** Opens a round; its id is returned. */
+/** Opens a round of a root branch under its present policy; its id is returned. */
 export async function openRound(
   tx: Database,
   branchId: string,
@@ -25,6 +25,7 @@ export async function openRound(
   now: number,
 ): Promise<string> {
   const id = randomUUID();
+  const terms = await termsOf(tx, branchId, runId, number, now);
   await tx
     .insertInto('rounds')
     .values({
@@ -40,9 +41,63 @@ export async function openRound(
       opened_at: now,
       closed_at: null,
       done_at: null,
+      started_at: null,
+      strategy: null,
+      bytes_read: null,
+      minimum_at: null,
+      ...terms,
     })
     .execute();
   return id;
+}
+
+/** What a round takes from its branch's policy when it opens. */
+export async function termsOf(
+  tx: Database,
+  branchId: string,
+  runId: string,
+  number: number,
+  now: number,
+): Promise<Pick<Round, 'policy' | 'sample' | 'closes_at'>> {
+  const branch = await lockBranch(tx, branchId);
+  const policy = policyOf(branch, branch.aggregation_target);
+  const { sample, deadline_ms } = policy;
+  return {
+    policy: JSON.stringify(policy),
+    closes_at: deadline_ms === null ? null : now + deadline_ms,
+    sample:
+      sample === null
+        ? null
+        : JSON.stringify(
+            drawLeaves(await activeLeaves(tx, branchId), sample.leaves, sample.seed ?? runId, number),
+          ),
+  };
+}
+
+/** Ids of the leaves of a branch and of all branches below it that have not been revoked. */
+export async function activeLeaves(tx: Database, branchId: string): Promise<string[]> {
+  const branches = await branchesBelow(tx, branchId);
+  const rows = await tx
+    .selectFrom('leaves')
+    .select('id')
+    .where(
+      'branch_id',
+      'in',
+      branches.map((branch) => branch.id),
+    )
+    .where('revoked_at', 'is', null)
+    .execute();
+  return rows.map((row) => row.id);
+}
+
+/** The policy that a round was opened with. */
+export async function policyOfRound(tx: Database, round: Round): Promise<PolicyBody> {
+  const branch = await tx
+    .selectFrom('branches')
+    .select(['aggregation_target'])
+    .where('id', '=', round.branch_id)
+    .executeTakeFirstOrThrow();
+  return policyOf(round, branch.aggregation_target);
 }
 
 /** The open round of a run. */
@@ -55,24 +110,108 @@ export function roundInProgress(tx: Database, runId: string): Promise<Round | un
     .executeTakeFirst();
 }
 
+/** What has become of an open round when something in it has changed. */
+export interface Settlement {
+  readonly isClosed: boolean;
+  /** Blobs to remove once the transaction is committed. */
+  readonly removed: readonly string[];
+}
+
+/** Closes a round that has its target, or begins the grace of one that has its minimum. */
+export async function settleRound(tx: Database, round: Round, now: number): Promise<Settlement> {
+  const policy = await policyOfRound(tx, round);
+  const { contributions, target } = await standingOf(tx, round);
+  // Under an exclusion the target may have come down to what the minimum forbids.
+  if (contributions.byTarget >= target && contributions.byTarget >= leastOf(policy)) {
+    return { isClosed: true, removed: await closeRound(tx, round, 'target', now) };
+  }
+  const { grace_ms, minimum } = policy;
+  if (
+    grace_ms !== null &&
+    minimum !== null &&
+    round.minimum_at === null &&
+    contributions.byMinimum >= minimum
+  ) {
+    const closes_at = Math.min(now + grace_ms, round.closes_at ?? Infinity);
+    await tx.updateTable('rounds').set({ minimum_at: now, closes_at }).where('id', '=', round.id).execute();
+  }
+  return { isClosed: false, removed: [] };
+}
+
 /**
  * Closes an open round: its members are frozen, the aggregation has its id, and the next round is open. The aggregation
  * itself is done afterwards, as often as it takes, under that id.
+ *
+ * @param by what makes a branch below complete: its target, or its minimum where the round ends early
+ * @returns blobs of updates that do not count, to remove once the transaction is committed
  */
-export async function closeRound(tx: Database, round: Round, now: number): Promise<void> {
+export async function closeRound(
+  tx: Database,
+  round: Round,
+  by: 'target' | 'minimum',
+  now: number,
+): Promise<string[]> {
+  const { incomplete } = await standingOf(tx, round);
+  const left = by === 'target' ? incomplete.byTarget : incomplete.byMinimum;
+  const removed = await leaveOut(
+    tx,
+    left.map((member) => member.id),
+    'branch-incomplete',
+    now,
+  );
   await tx
     .updateTable('rounds')
-    .set({ status: 'aggregating', aggregation_id: randomUUID(), closed_at: now })
+    .set({ status: 'aggregating', aggregation_id: randomUUID(), closed_at: now, closes_at: null })
     .where('id', '=', round.id)
     .execute();
   await openRound(tx, round.branch_id, round.run_id, round.number + 1, now);
+  return removed;
+}
+
+/** Marks updates as not counting; their blobs are returned. */
+export async function leaveOut(
+  tx: Database,
+  ids: readonly string[],
+  left_out: 'excluded' | 'branch-incomplete',
+  now: number,
+): Promise<string[]> {
+  if (ids.length === 0) return [];
+  await tx
+    .updateTable('updates')
+    .set({ left_out, removed_at: now })
+    .where('id', 'in', ids)
+    .where('removed_at', 'is', null)
+    .execute();
+  return [...ids];
+}
+
+/** Opens the round after one that gave no aggregation, and tells the leaves, who would wait for one. */
+export async function openNext(tx: Database, round: Round, now: number): Promise<void> {
+  await openRound(tx, round.branch_id, round.run_id, round.number + 1, now);
+  const run = await tx
+    .selectFrom('runs')
+    .selectAll()
+    .where('id', '=', round.run_id)
+    .executeTakeFirstOrThrow();
+  await writeRunNotice(
+    tx,
+    round.branch_id,
+    { id: run.id, number: run.number, status: run.status, round: round.number + 1 },
+    now,
+  );
+}
+
+/** The refusal for a round that has not what its policy asks for. */
+export function tooFew(count: number, least: number): Refusal {
+  const message = `${count} of at least ${least} contributions are there`;
+  return new Refusal('conflict', 'round-minimum', message, { contributions: count, minimum: least });
 }
 
 /** Gives up a round and its updates; returns the blobs to remove once the transaction is committed. */
 export async function discardRound(tx: Database, roundId: string, now: number): Promise<string[]> {
   await tx
     .updateTable('rounds')
-    .set({ status: 'discarded', closed_at: now })
+    .set({ status: 'discarded', closed_at: now, closes_at: null })
     .where('id', '=', roundId)
     .execute();
   return giveUpUpdates(tx, [roundId], now);
@@ -98,120 +237,4 @@ export async function giveUpUpdates(
     .where('removed_at', 'is', null)
     .execute();
   return rows.map((row) => row.id);
-}
-
-/**
- * Lets a failed round be aggregated again, under the same id.
- *
- * @returns the round's branch, whose aggregations are to be taken up
- * @throws Refusal `round-unknown`, `round-not-failed`
- */
-export async function retryRound(domain: Domain, id: string): Promise<RoundBody> {
-  const branchId = await domain.db.transaction().execute(async (tx) => {
-    const round = await failedRound(tx, id);
-    await tx
-      .updateTable('rounds')
-      .set({ status: 'aggregating', failure: null, done_at: null })
-      .where('id', '=', id)
-      .execute();
-    return round.branch_id;
-  });
-  domain.signals.emit(`rounds:${branchId}`, id);
-  return getRound(domain.db, id);
-}
-
-/** @throws Refusal `round-unknown`, `round-not-failed` */
-export async function giveUpRound(domain: Domain, id: string): Promise<RoundBody> {
-  const { branchId, removed } = await domain.db.transaction().execute(async (tx) => {
-    const round = await failedRound(tx, id);
-    return { branchId: round.branch_id, removed: await discardRound(tx, id, domain.now()) };
-  });
-  for (const blob of removed) await domain.blobs.remove(blob);
-  domain.signals.emit(`rounds:${branchId}`, id);
-  return getRound(domain.db, id);
-}
-
-/** @throws Refusal `round-unknown` */
-export async function getRound(db: Database, id: string): Promise<RoundBody> {
-  const [round] = await roundBodies(db, (query) => query.where('rounds.id', '=', id).limit(1));
-  if (round === undefined) throw unknown('round', id);
-  return round;
-}
-
-/** The rounds of a branch, newest first. Throws Refusal `branch-unknown`. */
-export async function listRounds(
-  db: Database,
-  branchId: string,
-  options: { readonly run?: number | undefined; readonly limit?: number | undefined } = {},
-): Promise<RoundBody[]> {
-  await lockBranch(db, branchId);
-  return roundBodies(db, (query) => {
-    const ofBranch = query.where('rounds.branch_id', '=', branchId).limit(options.limit ?? LIST_LIMIT);
-    return options.run === undefined ? ofBranch : ofBranch.where('runs.number', '=', options.run);
-  });
-}
-
-async function failedRound(tx: Database, id: string): Promise<Round> {
-  const round = await tx.selectFrom('rounds').selectAll().where('id', '=', id).executeTakeFirst();
-  if (round === undefined) throw unknown('round', id);
-  await lockBranch(tx, round.branch_id);
-  if (round.status !== 'failed') {
-    throw new Refusal('conflict', 'round-not-failed', `the round is ${round.status}, not failed`);
-  }
-  return round;
-}
-
-function roundsWithRun(db: Database) {
-  return db
-    .selectFrom('rounds')
-    .innerJoin('runs', 'runs.id', 'rounds.run_id')
-    .selectAll('rounds')
-    .select('runs.number as run_number')
-    .orderBy('runs.number', 'desc')
-    .orderBy('rounds.number', 'desc');
-}
-
-type RoundQuery = ReturnType<typeof roundsWithRun>;
-
-async function roundBodies(db: Database, narrow: (query: RoundQuery) => RoundQuery): Promise<RoundBody[]> {
-  const rounds = await narrow(roundsWithRun(db)).execute();
-  if (rounds.length === 0) return [];
-  const updates = await db
-    .selectFrom('updates')
-    .innerJoin('leaves', 'leaves.id', 'updates.leaf_id')
-    .select([
-      'updates.round_id',
-      'updates.id as file_id',
-      'updates.leaf_id',
-      'leaves.name as leaf_name',
-      'updates.weighting',
-      'updates.byte_length',
-      'updates.sha256',
-      'updates.received_at',
-    ])
-    .where(
-      'updates.round_id',
-      'in',
-      rounds.map((round) => round.id),
-    )
-    .orderBy('updates.received_at')
-    .orderBy('updates.id')
-    .execute();
-  const byRound = new Map<string, UpdateBody[]>(rounds.map((round) => [round.id, []]));
-  for (const { round_id, ...update } of updates) byRound.get(round_id)!.push(update);
-  return rounds.map((round) => ({
-    id: round.id,
-    branch_id: round.branch_id,
-    run_number: round.run_number,
-    round: round.number,
-    status: round.status,
-    updates: byRound.get(round.id)!,
-    aggregation_id: round.aggregation_id,
-    total_weighting: round.total_weighting,
-    aggregation_seconds: round.aggregation_seconds,
-    opened_at: round.opened_at,
-    closed_at: round.closed_at,
-    done_at: round.done_at,
-    failure: round.failure === null ? null : (JSON.parse(round.failure) as ErrorBody), // written by Aggregator
-  }));
 }

@@ -4,14 +4,16 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Selectable } from 'kysely';
-import type { RunBody, RunStatus } from '../../wire/cambium.ts';
+import type { RunBody, RunRecord, RunStatus } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import type { BranchesTable, RunsTable } from '../store/schema.ts';
+import type { Contract } from './contract.ts';
 import type { Domain } from './domain.ts';
-import { writeNotice } from './notices.ts';
+import { announce, writeRunNotice } from './notices.ts';
+import { checkPolicy, policyOf } from './policy.ts';
 import { Refusal } from './refusal.ts';
-import { discardRound, openRound, roundInProgress } from './rounds.ts';
-import { lockBranch } from './trees.ts';
+import { activeLeaves, discardRound, openRound, roundInProgress } from './rounds.ts';
+import { type Branch, branchesBelow, lockBranch, rootOf } from './trees.ts';
 
 export type Run = Selectable<RunsTable>;
 
@@ -27,38 +29,44 @@ export async function currentRun(
 /**
  * Starts, pauses or stops the run of a branch. Asking for the status that it has changes nothing.
  *
- * @throws Refusal `branch-unknown`, `run-stopped` when there is no run to pause
+ * @throws Refusal `branch-unknown`, `branch-below` (its run is that of its root), `run-stopped` when there is no run to
+ *   pause, `policy-minimum-leaves`
  */
 export async function changeRun(domain: Domain, branchId: string, status: RunStatus): Promise<RunBody> {
   const { changedRound, removed } = await domain.db.transaction().execute(async (tx) => {
-    const branch = await lockBranch(tx, branchId);
+    const branch = await rootBranch(tx, branchId);
     const run = await currentRun(tx, branch);
     const present = run?.status ?? 'stop';
+    const now = domain.now();
     if (present === status) return { changedRound: undefined, removed: [] };
     if (status === 'pause' && present === 'stop') {
       throw new Refusal('conflict', 'run-stopped', 'there is no run to pause: start one first');
     }
     if (status === 'start' && present === 'stop') {
-      const next = await startRun(tx, branchId, (run?.number ?? 0) + 1, domain.now());
-      return { changedRound: next, removed: [] };
+      return { changedRound: (await startRun(tx, branch, run, null, now)).roundId, removed: [] };
     }
-    const { id, number } = run!; // only a branch without a run has nothing but `stop`
-    const now = domain.now();
+    const { id, number, paused_at } = run!; // only a branch without a run has nothing but `stop`
     await tx
       .updateTable('runs')
-      .set({ status, ...(status === 'stop' ? { stopped_at: now } : {}) })
+      .set({
+        status,
+        paused_at: status === 'pause' ? now : null,
+        ...(status === 'stop' ? { stopped_at: now } : {}),
+      })
       .where('id', '=', id)
       .execute();
     const round = await roundInProgress(tx, id);
+    if (status === 'start' && round !== undefined && round.closes_at !== null) {
+      const closes_at = round.closes_at + now - (paused_at ?? now); // time stood still
+      await tx.updateTable('rounds').set({ closes_at }).where('id', '=', round.id).execute();
+    }
     const removed = status === 'stop' && round !== undefined ? await discardRound(tx, round.id, now) : [];
-    await writeRunNotice(tx, branchId, id, status, number, status === 'stop' ? 0 : (round?.number ?? 0), now);
+    const at = status === 'stop' ? 0 : (round?.number ?? 0);
+    await writeRunNotice(tx, branchId, { id, number, status, round: at }, now);
     return { changedRound: round?.id, removed };
   });
   for (const id of removed) await domain.blobs.remove(id);
-  if (changedRound !== undefined) {
-    domain.signals.emit(`notices:${branchId}`);
-    domain.signals.emit(`rounds:${branchId}`, changedRound);
-  }
+  if (changedRound !== undefined) await announce(domain, branchId, changedRound);
   return getRun(domain, branchId);
 }
 
@@ -70,7 +78,7 @@ export async function changeRun(domain: Domain, branchId: string, status: RunSta
  */
 export async function resetModel(domain: Domain, branchId: string): Promise<RunBody> {
   const { given, removed } = await domain.db.transaction().execute(async (tx) => {
-    const branch = await lockBranch(tx, branchId);
+    const branch = await rootBranch(tx, branchId);
     const run = await currentRun(tx, branch);
     const round = run && (await roundInProgress(tx, run.id));
     if (run === undefined || round === undefined) {
@@ -94,12 +102,12 @@ export async function resetModel(domain: Domain, branchId: string): Promise<RunB
     const removed = await discardRound(tx, round.id, now);
     await openRound(tx, branchId, run.id, round.number + 1, now);
     await tx.updateTable('runs').set({ contract: null }).where('id', '=', run.id).execute();
-    await writeRunNotice(tx, branchId, run.id, run.status, run.number, round.number + 1, now);
+    const { id, number, status } = run;
+    await writeRunNotice(tx, branchId, { id, number, status, round: round.number + 1 }, now);
     return { given: round.id, removed };
   });
   for (const id of removed) await domain.blobs.remove(id);
-  domain.signals.emit(`notices:${branchId}`);
-  domain.signals.emit(`rounds:${branchId}`, given);
+  await announce(domain, branchId, given);
   return getRun(domain, branchId);
 }
 
@@ -115,6 +123,7 @@ export async function getRun(domain: Domain, branchId: string): Promise<RunBody>
         .selectFrom('updates')
         .select(({ fn }) => fn.countAll<number | string>().as('count'))
         .where('round_id', '=', round.id)
+        .where('left_out', 'is', null)
         .executeTakeFirstOrThrow());
     const newest =
       run &&
@@ -134,45 +143,79 @@ export async function getRun(domain: Domain, branchId: string): Promise<RunBody>
       updates: Number(updates?.count ?? 0),
       aggregation_target: branch.aggregation_target,
       aggregation_id: newest?.aggregation_id ?? null,
+      sample: round?.sample == null ? null : (JSON.parse(round.sample) as string[]), // written by openRound
+      closes_at: round?.closes_at ?? null,
     };
   });
 }
 
-/** Opens run and round; the id of the round is returned. */
-async function startRun(tx: Database, branchId: string, number: number, now: number): Promise<string> {
+/** The runs of a branch, newest first. Throws Refusal `branch-unknown`. */
+export async function listRuns(domain: Domain, branchId: string): Promise<RunRecord[]> {
+  const root = await rootOf(domain.db, await lockBranch(domain.db, branchId));
+  const runs = await domain.db
+    .selectFrom('runs')
+    .selectAll()
+    .where('branch_id', '=', root.id)
+    .orderBy('number', 'desc')
+    .execute();
+  const done = await domain.db
+    .selectFrom('rounds')
+    .select(['run_id', 'number', 'aggregation_id'])
+    .where('branch_id', '=', root.id)
+    .where('status', '=', 'done')
+    .orderBy('number', 'desc')
+    .execute();
+  return runs.map((run) => {
+    const rounds = done.filter((round) => round.run_id === run.id);
+    return {
+      run_number: run.number,
+      run_status: run.status,
+      started_at: run.started_at,
+      stopped_at: run.stopped_at,
+      rounds: rounds.filter((round) => round.number > 0).length,
+      aggregation_id: rounds[0]?.aggregation_id ?? null,
+    };
+  });
+}
+
+/** The branch, which must be a root. Throws Refusal `branch-unknown`, `branch-below`. */
+export async function rootBranch(tx: Database, branchId: string): Promise<Branch> {
+  const branch = await lockBranch(tx, branchId);
+  if (branch.parent_id === null) return branch;
+  const root = await rootOf(tx, branch);
+  throw new Refusal('conflict', 'branch-below', `the run of this branch is that of its root ${root.id}`, {
+    root_id: root.id,
+  });
+}
+
+/** Opens run and round. @param contract of an initial model. Throws Refusal `policy-minimum-leaves`. */
+export async function startRun(
+  tx: Database,
+  branch: Branch,
+  last: Run | undefined,
+  contract: Contract | null,
+  now: number,
+): Promise<{ readonly runId: string; readonly roundId: string; readonly number: number }> {
+  checkPolicy(policyOf(branch, branch.aggregation_target), (await activeLeaves(tx, branch.id)).length);
   const id = randomUUID();
+  const number = (last?.number ?? 0) + 1;
   await tx
     .insertInto('runs')
     .values({
       id,
-      branch_id: branchId,
+      branch_id: branch.id,
       number,
       status: 'start',
-      contract: null,
+      contract: contract === null ? null : JSON.stringify(contract),
       started_at: now,
       stopped_at: null,
+      paused_at: null,
     })
     .execute();
-  await tx.updateTable('branches').set({ run_id: id }).where('id', '=', branchId).execute();
-  const round = await openRound(tx, branchId, id, 1, now);
-  await writeRunNotice(tx, branchId, id, 'start', number, 1, now);
-  return round;
-}
-
-function writeRunNotice(
-  tx: Database,
-  branchId: string,
-  runId: string,
-  status: RunStatus,
-  run: number,
-  round: number,
-  now: number,
-): Promise<void> {
-  return writeNotice(
-    tx,
-    branchId,
-    runId,
-    { message_type: 'run_status', body: { run_status: status }, run, round },
-    now,
-  );
+  for (const below of await branchesBelow(tx, branch.id)) {
+    await tx.updateTable('branches').set({ run_id: id }).where('id', '=', below.id).execute();
+  }
+  const roundId = await openRound(tx, branch.id, id, 1, now);
+  await writeRunNotice(tx, branch.id, { id, number, status: 'start', round: 1 }, now);
+  return { runId: id, roundId, number };
 }

@@ -1,5 +1,8 @@
-/** What happens in a branch: its outbox has a new notice, a leaf was revoked, or a round (whose id is told) changed. */
-export type Topic = `notices:${string}` | `rounds:${string}`;
+/**
+ * What happens in a branch: its outbox has a new notice, a leaf was revoked, or a round (whose id is told) changed. And in
+ * any: a round was closed and is to be aggregated (its branch is told), or ends at another time than before.
+ */
+export type Topic = `notices:${string}` | `rounds:${string}` | 'closed' | 'ends';
 
 /**
  * Wakes those who wait for news, after the transaction that wrote them. A signal carries no state: who is woken reads the

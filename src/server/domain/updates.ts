@@ -8,22 +8,25 @@
  * row, which the next start removes.
  */
 import { randomUUID } from 'node:crypto';
-import { FormatError } from '../../errors.ts';
 import type { Examination } from '../../node/jobs.ts';
-import type { UploadBody } from '../../wire/cambium.ts';
+import type { PolicyBody, UploadBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import type { Spooled } from '../store/spool.ts';
 import { type Contract, checkContract, checkTotal, checkUpdate, contractOf } from './contract.ts';
 import type { Domain } from './domain.ts';
+import { examineFile } from './examining.ts';
 import { isRevoked, type Leaf, revoked } from './leaves.ts';
 import { Refusal } from './refusal.ts';
-import { closeRound, type Round, roundInProgress } from './rounds.ts';
+import { policyOfRound, type Round, roundInProgress, settleRound } from './rounds.ts';
 import { currentRun, type Run } from './runs.ts';
+import { excludedLeaves, membersOf } from './standing.ts';
 import { lockBranch } from './trees.ts';
 
 export interface UpdateOptions {
   /** The round that the leaf means; refused when another one is open. */
   readonly round?: number | undefined;
+  /** Gradient steps that the leaf has made, for rules that ask for them. */
+  readonly localSteps?: number | undefined;
   /** A name for this upload by its sender: the same key is the same upload. */
   readonly idempotencyKey?: string | undefined;
 }
@@ -37,10 +40,12 @@ export interface Accepted {
 /**
  * Whether uploads of the leaf's branch are welcome now; asked before the body is read, and again when it has arrived.
  *
- * @throws Refusal `run-paused`, `run-stopped`
+ * @throws Refusal `run-paused`, `run-stopped`, `leaf-excluded`, `leaf-not-sampled`
  */
 export async function checkReceiving(db: Database, leaf: Leaf): Promise<void> {
-  await receivingRun(db, leaf);
+  const place = await receivingRun(db, leaf);
+  // It may be a retry of what the round before has: only its digest will tell.
+  if ((await lastUpdate(db, place, leaf)) === undefined) await checkAsked(db, place, leaf);
 }
 
 /**
@@ -63,7 +68,7 @@ export async function findByKey(
  * The update that bytes with this digest already are, asked before they come: a sender that lost its receipt, or the
  * process that waited for it, need not send them again.
  *
- * @throws Refusal those of `checkReceiving`, `round-closed`, `update-exists`
+ * @throws Refusal those of `checkReceiving`, `round-closed`, `update-exists`, `update-replaced`
  */
 export function findByDigest(
   db: Database,
@@ -80,8 +85,8 @@ export function findByDigest(
  * Takes an update into the open round of the leaf's branch, or recognises it as one that is there already. The spooled
  * file is used up when it is accepted.
  *
- * @throws Refusal those of `checkReceiving`, `round-closed`, `update-exists`, `idempotency-key-reused`, and everything
- *   that an update by itself can be refused for (domain/contract.ts; codes of FormatError)
+ * @throws Refusal those of `checkReceiving`, `round-closed`, `update-exists`, `update-replaced`, `update-late`,
+ *   `local-steps-missing`, `idempotency-key-reused`, and everything that an update by itself can be refused for (domain/contract.ts; codes of FormatError)
  */
 export async function acceptUpdate(
   domain: Domain,
@@ -96,11 +101,11 @@ export async function acceptUpdate(
     const place = await receivingRun(tx, leaf);
     return { known: await findKnown(tx, place, leaf, spooled, options.round), place };
   };
-  const { known } = await domain.db.transaction().execute(settle);
+  const { known, place: first } = await domain.db.transaction().execute(settle);
   if (known !== undefined) return { body: known, isClosed: false };
 
-  const examination = await examine(domain, leaf, spooled);
-  const weighting = checkUpdate(examination);
+  const examination = await examineFile(domain, spooled.path, `update of ${leaf.name}`);
+  checkUpdate(examination, first!.policy); // there is a place where nothing is known
   const id = randomUUID();
   try {
     await domain.blobs.put(id, spooled.path);
@@ -108,12 +113,17 @@ export async function acceptUpdate(
       // Another upload of the leaf may have been faster, or an operator.
       const { known, place } = await settle(tx);
       if (place === undefined || known !== undefined)
-        return { body: known!, isClosed: false, round: undefined };
-      return record(tx, domain.now(), place, leaf, spooled, options, { id, weighting, examination });
+        return { body: known!, isClosed: false, round: undefined, removed: [id] };
+      return record(tx, domain.now(), place, leaf, spooled, options, { id, examination });
     });
-    if (accepted.round === undefined) await domain.blobs.remove(id);
-    else domain.signals.emit(`rounds:${leaf.branch_id}`, accepted.round);
-    return { body: accepted.body, isClosed: accepted.isClosed };
+    for (const blob of accepted.removed) await domain.blobs.remove(blob);
+    const { round, body, isClosed } = accepted;
+    if (round !== undefined) {
+      domain.signals.emit(`rounds:${round.branch_id}`, round.id);
+      domain.signals.emit('ends');
+      if (isClosed) domain.signals.emit('closed', round.branch_id);
+    }
+    return { body, isClosed };
   } catch (error) {
     await domain.blobs.remove(id);
     throw error;
@@ -123,7 +133,7 @@ export async function acceptUpdate(
 interface Place {
   readonly run: Run;
   readonly round: Round;
-  readonly target: number;
+  readonly policy: PolicyBody;
 }
 
 async function receivingRun(tx: Database, leaf: Leaf): Promise<Place> {
@@ -142,28 +152,68 @@ async function receivingRun(tx: Database, leaf: Leaf): Promise<Place> {
         : `run ${run.number} is stopped: wait for the next start`,
     );
   }
-  return { run, round, target: branch.aggregation_target };
+  return { run, round, policy: await policyOfRound(tx, round) };
+}
+
+/** Whether the open round wants anything of the leaf. Throws Refusal `leaf-excluded`, `leaf-not-sampled`. */
+async function checkAsked(tx: Database, { round }: Place, leaf: Leaf): Promise<void> {
+  if ((await excludedLeaves(tx, round.id)).has(leaf.id)) {
+    throw new Refusal(
+      'conflict',
+      'leaf-excluded',
+      `an operator has left the leaf out of round ${round.number}`,
+      {
+        round: round.number,
+      },
+    );
+  }
+  const drawn = round.sample === null ? undefined : (JSON.parse(round.sample) as string[]); // written by openRound
+  if (drawn !== undefined && !drawn.includes(leaf.id)) {
+    throw new Refusal(
+      'conflict',
+      'leaf-not-sampled',
+      `round ${round.number} asks other leaves: wait for the next`,
+      {
+        round: round.number,
+      },
+    );
+  }
+}
+
+/** The leaf's update of the round before the open one. */
+function lastUpdate(tx: Database, { run, round }: Place, leaf: Leaf) {
+  return updatesOf(tx, leaf)
+    .where('rounds.run_id', '=', run.id)
+    .where('rounds.status', '!=', 'discarded')
+    .where('rounds.number', '=', round.number - 1)
+    .executeTakeFirst();
 }
 
 /** Looks for an update that these bytes are already; settles what can be settled by the digest alone. */
 async function findKnown(
   tx: Database,
-  { run, round }: Place,
+  place: Place,
   leaf: Leaf,
   spooled: Pick<Spooled, 'sha256'>,
   meant: number | undefined,
 ): Promise<UploadBody | undefined> {
+  const { run, round, policy } = place;
   const ofRun = updatesOf(tx, leaf)
     .where('rounds.run_id', '=', run.id)
     .where('rounds.status', '!=', 'discarded');
   const present = await ofRun.where('rounds.number', '=', meant ?? round.number).executeTakeFirst();
-  if (present?.sha256 === spooled.sha256) return duplicateOf(present);
+  if (present?.sha256 === spooled.sha256 && present.left_out !== 'excluded') return duplicateOf(present);
   if (meant !== undefined && meant !== round.number) {
     throw new Refusal('conflict', 'round-closed', `round ${meant} is not open, round ${round.number} is`, {
       round: round.number,
     });
   }
-  if (present !== undefined) {
+  if (present === undefined && meant === undefined) {
+    const retry = await findRetry(tx, place, leaf, spooled);
+    if (retry !== undefined) return retry;
+  }
+  await checkAsked(tx, place, leaf);
+  if (present !== undefined && !policy.replace) {
     throw new Refusal(
       'conflict',
       'update-exists',
@@ -171,11 +221,35 @@ async function findKnown(
       { file_id: present.file_id, round: round.number },
     );
   }
-  if (meant !== undefined) return undefined;
-  // A retry whose receipt was lost may come after its round has closed. Once the leaf has fetched that round's
-  // aggregation it has seen the answer, and equal bytes are a new contribution.
-  const last = await ofRun.where('rounds.number', '=', round.number - 1).executeTakeFirst();
-  if (last === undefined || last.sha256 !== spooled.sha256) return undefined;
+  if (present !== undefined) {
+    const replaced = await tx
+      .selectFrom('replaced_updates')
+      .select('id')
+      .where('round_id', '=', round.id)
+      .where('leaf_id', '=', leaf.id)
+      .where('sha256', '=', spooled.sha256)
+      .executeTakeFirst();
+    if (replaced === undefined) return undefined;
+    throw new Refusal('conflict', 'update-replaced', 'the leaf has replaced this update by a later one', {
+      file_id: present.file_id,
+      round: round.number,
+    });
+  }
+  return undefined;
+}
+
+/**
+ * A retry whose receipt was lost may come after its round has closed. Once the leaf has fetched that round's aggregation
+ * it has seen the answer, and equal bytes are a new contribution.
+ */
+async function findRetry(
+  tx: Database,
+  place: Place,
+  leaf: Leaf,
+  { sha256 }: Pick<Spooled, 'sha256'>,
+): Promise<UploadBody | undefined> {
+  const last = await lastUpdate(tx, place, leaf);
+  if (last === undefined || last.sha256 !== sha256) return undefined;
   const fetched = await tx
     .selectFrom('fetches')
     .select('leaf_id')
@@ -183,6 +257,29 @@ async function findKnown(
     .where('aggregation_id', '=', last.aggregation_id ?? '')
     .executeTakeFirst();
   return fetched === undefined ? duplicateOf(last) : undefined;
+}
+
+/** Rounds of the run that have ended since the model that the leaf fetched last; those that are being averaged too. */
+async function stalenessOf(tx: Database, { run, round }: Place, leaf: Leaf): Promise<number> {
+  const base = await tx
+    .selectFrom('fetches')
+    .innerJoin('aggregations', 'aggregations.id', 'fetches.aggregation_id')
+    .innerJoin('rounds', 'rounds.id', 'aggregations.round_id')
+    .select('rounds.number')
+    .where('fetches.leaf_id', '=', leaf.id)
+    .where('rounds.run_id', '=', run.id)
+    .orderBy('rounds.number', 'desc')
+    .limit(1)
+    .executeTakeFirst();
+  const { count } = await tx
+    .selectFrom('rounds')
+    .select(({ fn }) => fn.countAll<number | string>().as('count'))
+    .where('run_id', '=', run.id)
+    .where('status', 'in', ['aggregating', 'done'])
+    .where('number', '>', base?.number ?? 0)
+    .where('number', '<', round.number)
+    .executeTakeFirstOrThrow();
+  return Number(count);
 }
 
 function updatesOf(db: Database, leaf: Leaf) {
@@ -197,6 +294,7 @@ function updatesOf(db: Database, leaf: Leaf) {
       'rounds.aggregation_id',
       'updates.weighting',
       'updates.sha256',
+      'updates.left_out',
     ])
     .where('updates.leaf_id', '=', leaf.id);
 }
@@ -220,25 +318,42 @@ function sameBytesAs(known: UploadBody, { sha256 }: Spooled): UploadBody {
 async function record(
   tx: Database,
   now: number,
-  { run, round, target }: Place,
+  place: Place,
   leaf: Leaf,
   spooled: Spooled,
-  { idempotencyKey }: UpdateOptions,
-  update: { readonly id: string; readonly weighting: number; readonly examination: Examination },
+  { idempotencyKey, localSteps }: UpdateOptions,
+  update: { readonly id: string; readonly examination: Examination },
 ) {
-  const { id, weighting, examination } = update;
+  const { run, round, policy } = place;
+  const { id, examination } = update;
+  // The policy may be another one than when the file was examined.
+  const weighting = checkUpdate(examination, policy);
+  if (policy.strategy.name === 'fednova' && localSteps === undefined) {
+    throw new Refusal(
+      'unprocessable',
+      'local-steps-missing',
+      'the rule of this branch counts local steps: upload with ?local_steps=N',
+    );
+  }
+  const staleness = await stalenessOf(tx, place, leaf);
+  if (staleness > 0 && policy.late === 'refuse') {
+    throw new Refusal(
+      'conflict',
+      'update-late',
+      `the update is based on a model that is ${staleness} rounds old: fetch the newest and train on that`,
+      { round: round.number, staleness },
+    );
+  }
   if (run.contract !== null) {
     checkContract(JSON.parse(run.contract) as Contract, examination.layout); // written below
   } else {
     const contract = JSON.stringify(contractOf(examination.layout));
     await tx.updateTable('runs').set({ contract }).where('id', '=', run.id).execute();
   }
-  const others = await tx
-    .selectFrom('updates')
-    .select('weighting')
-    .where('round_id', '=', round.id)
-    .execute();
+  const members = await membersOf(tx, round.id);
+  const others = members.filter((member) => member.leaf_id !== leaf.id);
   checkTotal([...others.map((other) => other.weighting), weighting]);
+  const removed = others.length < members.length ? await replace(tx, round.id, leaf.id, now) : [];
   await tx
     .insertInto('updates')
     .values({
@@ -251,10 +366,12 @@ async function record(
       idempotency_key: idempotencyKey ?? null,
       received_at: now,
       removed_at: null,
+      staleness,
+      local_steps: localSteps ?? null,
+      left_out: null,
     })
     .execute();
-  const isClosed = others.length + 1 >= target;
-  if (isClosed) await closeRound(tx, round, now);
+  const settled = await settleRound(tx, round, now);
   const body: UploadBody = {
     file_id: id,
     run_number: run.number,
@@ -263,19 +380,26 @@ async function record(
     sha256: spooled.sha256,
     duplicate: false,
   };
-  return { body, isClosed, round: round.id as string | undefined };
+  return {
+    body,
+    isClosed: settled.isClosed,
+    round: round as Round | undefined,
+    removed: [...removed, ...settled.removed],
+  };
 }
 
-async function examine(domain: Domain, leaf: Leaf, spooled: Spooled): Promise<Examination> {
-  try {
-    return await domain.jobs.examine(spooled.path, { checkFinite: true, name: `update of ${leaf.name}` });
-  } catch (error) {
-    if (!(error instanceof FormatError)) throw error;
-    const { code, message, tensor, offset } = error;
-    const details = {
-      ...(tensor === undefined ? {} : { tensor }),
-      ...(offset === undefined ? {} : { offset }),
-    };
-    throw new Refusal('unprocessable', code, message, details, { cause: error });
-  }
+/** Takes the update of a leaf out of its round for another one; the digest is kept, so that it does not come back. */
+async function replace(tx: Database, roundId: string, leafId: string, now: number): Promise<string[]> {
+  const old = await tx
+    .selectFrom('updates')
+    .select(['id', 'round_id', 'leaf_id', 'sha256', 'idempotency_key', 'received_at'])
+    .where('round_id', '=', roundId)
+    .where('leaf_id', '=', leafId)
+    .executeTakeFirstOrThrow();
+  await tx
+    .insertInto('replaced_updates')
+    .values({ ...old, replaced_at: now })
+    .execute();
+  await tx.deleteFrom('updates').where('id', '=', old.id).execute();
+  return [old.id];
 }

@@ -1,5 +1,6 @@
 import type { Broker } from '../broker/contract.ts';
 import type { Aggregator } from '../domain/aggregations.ts';
+import type { Deadlines } from '../domain/deadlines.ts';
 import type { Domain } from '../domain/domain.ts';
 import type { Representations } from '../domain/representations.ts';
 import type { Partials } from '../store/partials.ts';
@@ -11,6 +12,7 @@ import type { Work } from '../work.ts';
 export interface RouteContext {
   readonly domain: Domain;
   readonly aggregator: Aggregator;
+  readonly deadlines: Deadlines;
   /** Told of what concerns leaves that listen to a broker. */
   readonly broker: Broker;
   readonly representations: Representations;

@@ -9,9 +9,9 @@ import { API_PREFIX } from '../../wire/cambium.ts';
 import { isRevoked, type Leaf } from '../domain/leaves.ts';
 import { type NumberedNotice, noticesAfter, presentNotices } from '../domain/notices.ts';
 import { Refusal } from '../domain/refusal.ts';
-import { getRound, listRounds } from '../domain/rounds.ts';
+import { getRound, listRounds } from '../domain/round-view.ts';
 import type { Topic } from '../domain/signals.ts';
-import { lockBranch } from '../domain/trees.ts';
+import { lockBranch, rootOf } from '../domain/trees.ts';
 import type { RouteContext } from './context.ts';
 import { leafOfPath, operatorOf, pathId } from './credentials.ts';
 
@@ -28,8 +28,8 @@ export function eventRoutes(app: FastifyInstance, context: RouteContext): void {
   app.get(`${API_PREFIX}/branches/:id/watch`, async (request, reply) => {
     await operatorOf(context.domain.db, request);
     const branchId = pathId(request, 'branch');
-    await lockBranch(context.domain.db, branchId);
-    return sendEvents(context, reply, (gone) => rounds(context, branchId, gone));
+    const root = await rootOf(context.domain.db, await lockBranch(context.domain.db, branchId));
+    return sendEvents(context, reply, (gone) => rounds(context, root.id, gone));
   });
 }
 

@@ -1,14 +1,24 @@
 /** The operators' part of Cambium's own API: trees, branches, leaves, runs, rounds. */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { API_PREFIX, type CredentialsBody, type RunChange } from '../../wire/cambium.ts';
+import {
+  type AggregationBody,
+  API_PREFIX,
+  type BranchChange,
+  type CredentialsBody,
+  type RunChange,
+} from '../../wire/cambium.ts';
+import { averageOf } from '../domain/averages.ts';
+import { changeBranch } from '../domain/branches.ts';
+import { closeNow, excludeLeaf, giveUpRound, retryRound } from '../domain/correcting.ts';
 import { createLeaf, listLeaves, revokeLeaf } from '../domain/leaves.ts';
 import { listMetrics } from '../domain/metrics.ts';
 import { Refusal } from '../domain/refusal.ts';
-import { giveUpRound, listRounds, retryRound } from '../domain/rounds.ts';
-import { changeRun, getRun, resetModel } from '../domain/runs.ts';
+import { listRounds } from '../domain/round-view.ts';
+import { changeRun, getRun, listRuns, resetModel } from '../domain/runs.ts';
 import {
   createBranch,
   createTree,
+  deleteBranch,
   getBranch,
   listBranches,
   listTrees,
@@ -16,10 +26,11 @@ import {
 } from '../domain/trees.ts';
 import type { RouteContext } from './context.ts';
 import { anyoneOf, isId, operatorOf, pathId } from './credentials.ts';
+import { downloadLink } from './files.ts';
 import { bodies } from './schemas.ts';
 
 export function operatingRoutes(app: FastifyInstance, context: RouteContext): void {
-  const { domain, aggregator } = context;
+  const { domain } = context;
   const { db } = domain;
   const at = (path: string) => `${API_PREFIX}${path}`;
 
@@ -47,6 +58,27 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
   app.get(at('/branches/:id'), async (request) => {
     await operatorOf(db, request);
     return getBranch(domain, pathId(request, 'branch'));
+  });
+
+  app.patch(at('/branches/:id'), { schema: { body: bodies.branchChange } }, async (request) => {
+    await operatorOf(db, request);
+    return changeBranch(domain, pathId(request, 'branch'), request.body as BranchChange);
+  });
+
+  app.delete(at('/branches/:id'), async (request, reply) => {
+    await operatorOf(db, request);
+    const id = pathId(request, 'branch');
+    const { tree_id } = await getBranch(domain, id);
+    for (const leaf of await deleteBranch(domain, id)) {
+      await context.broker.removeLeaf({ id: leaf, branch_id: id, tree_id });
+    }
+    domain.signals.emit(`notices:${id}`);
+    return reply.status(204).send();
+  });
+
+  app.get(at('/branches/:id/runs'), async (request) => {
+    await operatorOf(db, request);
+    return { items: await listRuns(domain, pathId(request, 'branch')) };
   });
 
   app.get(at('/branches/:id/run'), async (request) => {
@@ -85,10 +117,30 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
 
   app.post(at('/rounds/:id/retry'), async (request) => {
     await operatorOf(db, request);
-    const round = await retryRound(domain, pathId(request, 'round'));
-    aggregator.schedule(round.branch_id);
-    return round;
+    return retryRound(domain, pathId(request, 'round'));
   });
+
+  app.post(at('/rounds/:id/close'), async (request) => {
+    await operatorOf(db, request);
+    return closeNow(domain, pathId(request, 'round'));
+  });
+
+  app.post(at('/rounds/:id/exclude'), { schema: { body: bodies.exclusion } }, async (request) => {
+    await operatorOf(db, request);
+    const { leaf_id } = request.body as { leaf_id: string };
+    return excludeLeaf(domain, pathId(request, 'round'), leaf_id);
+  });
+
+  app.post(
+    at('/rounds/:id/average'),
+    { schema: { body: bodies.average } },
+    async (request): Promise<AggregationBody> => {
+      await operatorOf(db, request);
+      const { branch_id } = request.body as { branch_id: string };
+      const result = await averageOf(domain, pathId(request, 'round'), branch_id);
+      return { ...result, download_url: downloadLink(context, result.aggregation_id, '') };
+    },
+  );
 
   app.post(at('/rounds/:id/discard'), async (request) => {
     await operatorOf(db, request);

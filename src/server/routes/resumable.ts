@@ -104,6 +104,7 @@ export async function beginUpload(
       sha256,
       round: options.round ?? null,
       idempotencyKey: options.idempotencyKey ?? null,
+      localSteps: options.localSteps ?? null,
     }),
   );
   return standing(reply, upload).header('location', paths.upload(upload.id)).status(201).send();
@@ -183,9 +184,12 @@ async function finishUpload(
       context.domain,
       leaf,
       { path, byteLength: plan.byteLength, sha256, remove: async () => {} },
-      { round: plan.round ?? undefined, idempotencyKey: plan.idempotencyKey ?? undefined },
+      {
+        round: plan.round ?? undefined,
+        idempotencyKey: plan.idempotencyKey ?? undefined,
+        localSteps: plan.localSteps ?? undefined,
+      },
     );
-    if (accepted.isClosed) context.aggregator.schedule(leaf.branch_id);
     return accepted.body;
   };
   const isFinal = (error: unknown) => error instanceof Refusal && !PASSING.has(error.code);

@@ -4,6 +4,7 @@ export const string = { type: 'string' } as const;
 export const id = { type: 'string', format: 'uuid' } as const;
 const integer = { type: 'integer' } as const;
 const nullable = (schema: { type: string }) => ({ ...schema, type: [schema.type, 'null'] });
+const either = (...schemas: object[]) => ({ anyOf: schemas });
 const list = (name: string) => ({
   type: 'object',
   required: ['items'],
@@ -19,13 +20,43 @@ const oneOf = (...values: readonly string[]) => ({ enum: values });
 const runStatus = oneOf('start', 'pause', 'stop');
 const mode = oneOf('train', 'test', 'non-federated');
 
+const strategy = object({
+  name: string,
+  parameters: { type: 'object', additionalProperties: { type: 'number' } },
+});
+const none = { type: 'null' };
+const policy = {
+  aggregation_target: integer,
+  minimum: nullable(integer),
+  deadline_ms: nullable(integer),
+  grace_ms: nullable(integer),
+  late: oneOf('next', 'refuse'),
+  replace: { type: 'boolean' },
+  sample: either(object({ leaves: integer, seed: string }, ['seed']), none),
+  strategy,
+  non_finite: oneOf('reject', 'propagate'),
+  keep_aggregations: nullable(integer),
+};
+
+/** A body of these members only: a policy that is misspelt must not look as if it held. */
+const only = (properties: Readonly<Record<string, object>>, required: readonly string[]) => ({
+  type: 'object',
+  required,
+  properties,
+  additionalProperties: false,
+});
+
 /** What requests may carry; the routes check with the same schemas. */
 export const bodies = {
   tree: object({ name: string }),
-  branch: object(
-    { name: string, tree_id: string, aggregation_target: integer, parent_id: nullable(string) },
-    ['parent_id'],
-  ),
+  branch: only({ name: string, tree_id: string, parent_id: nullable(string), ...policy }, [
+    'name',
+    'tree_id',
+    'aggregation_target',
+  ]),
+  branchChange: only({ parent_id: nullable(string), ...policy }, []),
+  exclusion: object({ leaf_id: string }),
+  average: object({ branch_id: string }),
   leaf: object({ name: string, branch_id: string }),
   run: object({ run_status: runStatus }),
   metrics: object({ mode: string, data: {} }),
@@ -43,8 +74,11 @@ export const schemas = {
     tree_id: id,
     parent_id: nullable(id),
     aggregation_target: integer,
+    policy: { $ref: '#/components/schemas/Policy' },
     created_at: integer,
   }),
+  Policy: object(policy),
+  Strategy: strategy,
   Leaf: object({
     id,
     name: string,
@@ -84,6 +118,16 @@ export const schemas = {
     updates: integer,
     aggregation_target: integer,
     aggregation_id: nullable(id),
+    sample: either({ type: 'array', items: id }, none),
+    closes_at: nullable(integer),
+  }),
+  RunRecord: object({
+    run_number: integer,
+    run_status: runStatus,
+    started_at: integer,
+    stopped_at: nullable(integer),
+    rounds: integer,
+    aggregation_id: nullable(id),
   }),
   Update: object({
     file_id: id,
@@ -93,6 +137,8 @@ export const schemas = {
     byte_length: integer,
     sha256: string,
     received_at: integer,
+    staleness: integer,
+    left_out: either(oneOf('excluded', 'branch-incomplete'), none),
   }),
   Round: object({
     id,
@@ -108,6 +154,13 @@ export const schemas = {
     closed_at: nullable(integer),
     done_at: nullable(integer),
     failure: { oneOf: [{ $ref: '#/components/schemas/Error' }, { type: 'null' }] },
+    policy: { $ref: '#/components/schemas/Policy' },
+    strategy: either({ $ref: '#/components/schemas/Strategy' }, none),
+    missing: { type: 'array', items: object({ leaf_id: id, leaf_name: string }) },
+    excluded: { type: 'array', items: id },
+    closes_at: nullable(integer),
+    started_at: nullable(integer),
+    bytes_read: nullable(integer),
   }),
   Upload: object({
     file_id: id,
@@ -133,6 +186,7 @@ export const schemas = {
   Trees: list('Tree'),
   Branches: list('Branch'),
   Leaves: list('Leaf'),
+  Runs: list('RunRecord'),
   Rounds: list('Round'),
   MetricsList: list('Metrics'),
 } as const satisfies Readonly<Record<string, object>>;

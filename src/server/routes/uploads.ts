@@ -2,12 +2,13 @@
 
 import type { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { API_PREFIX, type UploadBody } from '../../wire/cambium.ts';
+import { API_PREFIX, type RunBody, type UploadBody } from '../../wire/cambium.ts';
+import { startWithModel } from '../domain/initial-model.ts';
 import type { Leaf } from '../domain/leaves.ts';
 import { Refusal } from '../domain/refusal.ts';
 import { acceptUpdate, checkReceiving, findByKey, type UpdateOptions } from '../domain/updates.ts';
 import type { RouteContext } from './context.ts';
-import { leafOfPath } from './credentials.ts';
+import { leafOfPath, operatorOf, pathId } from './credentials.ts';
 import { digestMismatch, expectedDigest } from './digest.ts';
 import { idempotencyKey } from './idempotency.ts';
 import { queryNumber } from './operating.ts';
@@ -18,6 +19,14 @@ export function uploadRoutes(app: FastifyInstance, context: RouteContext): void 
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, _payload, done) => done(null));
   app.addHook('onRequest', async (request, reply) => drainAfterAnswer(request, reply, context));
+
+  app.post(`${API_PREFIX}/branches/:id/run/model`, async (request) => {
+    await operatorOf(context.domain.db, request);
+    const branchId = pathId(request, 'branch');
+    const length = request.headers['content-length'];
+    await context.spool.check(length === undefined ? undefined : Number(length));
+    return context.work.track(startRunWith(context, branchId, request));
+  });
 
   app.put(`${API_PREFIX}/leaves/:id/updates`, async (request, reply) => {
     const leaf = await leafOfPath(context.domain.db, request);
@@ -31,6 +40,7 @@ export function uploadRoutes(app: FastifyInstance, context: RouteContext): void 
     }
     const options = {
       round: queryNumber(request, 'round'),
+      localSteps: queryNumber(request, 'local_steps'),
       idempotencyKey: idempotencyKey(request),
     };
     const digest = expectedDigest(request);
@@ -45,6 +55,20 @@ export function uploadRoutes(app: FastifyInstance, context: RouteContext): void 
     const body = await receiveUpdate(context, leaf, request, request.raw, options, digest);
     return reply.status(201).send(body);
   });
+}
+
+async function startRunWith(
+  context: RouteContext,
+  branchId: string,
+  request: FastifyRequest,
+): Promise<RunBody> {
+  const spooled = await context.spool.receive(request.raw);
+  request.raw.socket.setTimeout(0);
+  try {
+    return await startWithModel(context.domain, branchId, spooled);
+  } finally {
+    await spooled.remove();
+  }
 }
 
 /** What can be refused before the body is read; `framing` of its bytes are not the file's. Throws Refusal. */
@@ -86,9 +110,7 @@ async function spoolAndAccept(
     if (digest !== undefined && digest !== spooled.sha256) {
       throw digestMismatch('Repr-Digest', digest, spooled.sha256);
     }
-    const accepted = await acceptUpdate(context.domain, leaf, spooled, options);
-    if (accepted.isClosed) context.aggregator.schedule(leaf.branch_id);
-    return accepted.body;
+    return (await acceptUpdate(context.domain, leaf, spooled, options)).body;
   } finally {
     await spooled.remove();
   }

@@ -1,5 +1,5 @@
 import { createReadStream } from 'node:fs';
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { link, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { syncFolder } from '../../node/files.ts';
@@ -12,6 +12,8 @@ export interface Blobs {
   workPath(id: string): string;
   /** Takes over a finished, flushed file. When it returns the blob outlives a power cut. */
   put(id: string, file: string): Promise<void>;
+  /** Puts the bytes of a blob under a path of the work folder too. Whoever replaces the file leaves the blob as it is. */
+  borrow(id: string, file: string): Promise<void>;
   /** Removes a blob; one that is not there is no error. */
   remove(id: string): Promise<void>;
   /** The bytes from `start` up to and including `end`. */
@@ -48,6 +50,7 @@ export function fileBlobs(folder: string, work: string): Blobs {
       await rename(file, path(id));
       await syncFolder(name);
     },
+    borrow: (id, file) => link(path(id), file),
     remove: (id) => rm(path(id), { force: true }),
     read: (id, range) => createReadStream(path(id), { ...range, highWaterMark: 256 << 10 }),
     async *list() {

@@ -63,6 +63,36 @@ const MIGRATIONS: readonly (readonly string[])[] = [
       branch_id text not null references branches (id), arrangement text not null, number bigint not null,
       primary key (branch_id, arrangement))`,
   ],
+  [
+    `alter table branches add column policy text`,
+    `alter table branches add column deleted_at bigint`,
+    `alter table runs add column paused_at bigint`,
+    `alter table rounds add column policy text`,
+    `alter table rounds add column sample text`,
+    `alter table rounds add column closes_at bigint`,
+    `alter table rounds add column minimum_at bigint`,
+    `alter table rounds add column started_at bigint`,
+    `alter table rounds add column strategy text`,
+    `alter table rounds add column bytes_read bigint`,
+    `alter table updates add column staleness integer not null default 0`,
+    `alter table updates add column local_steps double precision`,
+    `alter table updates add column left_out text`,
+    `alter table aggregations add column state_id text`,
+    `alter table aggregations add column removed_at bigint`,
+    `create table exclusions (
+      round_id text not null references rounds (id), leaf_id text not null references leaves (id),
+      excluded_at bigint not null, primary key (round_id, leaf_id))`,
+    `create table replaced_updates (
+      id text primary key, round_id text not null references rounds (id),
+      leaf_id text not null references leaves (id), sha256 text not null, idempotency_key text,
+      received_at bigint not null, replaced_at bigint not null)`,
+    `create index replaced_updates_by_round on replaced_updates (round_id, leaf_id)`,
+    `create table averages (
+      id text primary key, round_id text not null references rounds (id),
+      branch_id text not null references branches (id), leaves integer not null,
+      total_weighting double precision not null, byte_length bigint not null, sha256 text not null,
+      created_at bigint not null, unique (round_id, branch_id))`,
+  ],
 ];
 
 /** The schema that this program writes. */

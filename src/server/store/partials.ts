@@ -28,6 +28,8 @@ export interface UploadPlan {
   readonly sha256: string;
   readonly round: number | null;
   readonly idempotencyKey: string | null;
+  /** Missing in uploads that older programs began. */
+  readonly localSteps?: number | null;
 }
 
 /** An upload that has begun; the offset grows under its readers. */

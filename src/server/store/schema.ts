@@ -36,6 +36,9 @@ export interface BranchesTable {
   /** Number of the last notice; the next one takes this + 1 under the row's lock. */
   notice_number: number;
   created_at: number;
+  /** JSON of `PolicyBody` but for the target; null where it was never set. */
+  policy: string | null;
+  deleted_at: number | null;
 }
 
 interface LeavesTable {
@@ -58,6 +61,8 @@ export interface RunsTable {
   contract: string | null;
   started_at: number;
   stopped_at: number | null;
+  /** When the present pause began. */
+  paused_at: number | null;
 }
 
 export interface RoundsTable {
@@ -74,6 +79,19 @@ export interface RoundsTable {
   opened_at: number;
   closed_at: number | null;
   done_at: number | null;
+  /** JSON of `PolicyBody` as it was when the round opened; null in rounds of older programs. */
+  policy: string | null;
+  /** JSON of the ids that were drawn; null when every leaf is asked. */
+  sample: string | null;
+  /** While the round is open and its run goes on: when to close it with what is there. */
+  closes_at: number | null;
+  /** When it had the minimum of its policy, where a grace follows. */
+  minimum_at: number | null;
+  /** When its aggregation began. */
+  started_at: number | null;
+  /** JSON of `StrategyBody`: what was used. */
+  strategy: string | null;
+  bytes_read: number | null;
 }
 
 interface UpdatesTable {
@@ -89,9 +107,49 @@ interface UpdatesTable {
   received_at: number;
   /** When the blob was given up; the row stays as the round's history. */
   removed_at: number | null;
+  /** Rounds that had ended since the model that it is based on. */
+  staleness: number;
+  local_steps: number | null;
+  /** Why it does not count. */
+  left_out: 'excluded' | 'branch-incomplete' | null;
 }
 
 interface AggregationsTable {
+  /** Also the name of the blob. */
+  id: string;
+  round_id: string;
+  branch_id: string;
+  leaves: number;
+  total_weighting: number;
+  byte_length: number;
+  sha256: string;
+  created_at: number;
+  /** Blob of the optimiser's state that belongs to this model, as long as the next round may want it. */
+  state_id: string | null;
+  /** When the blob was given up by the branch's policy. */
+  removed_at: number | null;
+}
+
+/** Leaves that an operator has left out of a round. */
+interface ExclusionsTable {
+  round_id: string;
+  leaf_id: string;
+  excluded_at: number;
+}
+
+/** Updates that their leaf has replaced: a retry of one that comes late must not undo that. */
+interface ReplacedUpdatesTable {
+  id: string;
+  round_id: string;
+  leaf_id: string;
+  sha256: string;
+  idempotency_key: string | null;
+  received_at: number;
+  replaced_at: number;
+}
+
+/** Means of single branches of a round, made when they were asked for. */
+interface AveragesTable {
   /** Also the name of the blob. */
   id: string;
   round_id: string;
@@ -158,6 +216,9 @@ export interface Schema {
   rounds: RoundsTable;
   updates: UpdatesTable;
   aggregations: AggregationsTable;
+  exclusions: ExclusionsTable;
+  replaced_updates: ReplacedUpdatesTable;
+  averages: AveragesTable;
   fetches: FetchesTable;
   notices: NoticesTable;
   metrics: MetricsTable;

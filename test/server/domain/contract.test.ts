@@ -1,10 +1,13 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { checkContract, checkTotal, checkUpdate, contractOf } from '../../../src/server/domain/contract.ts';
+import { DEFAULT_POLICY } from '../../../src/server/domain/policy.ts';
 import { Refusal } from '../../../src/server/domain/refusal.ts';
 import type { DType } from '../../../src/tensor/dtypes.ts';
 import type { Layout, TensorLayout } from '../../../src/tensor/layout.ts';
 import { failsWith } from '../../helpers/errors.ts';
+
+const POLICY = { ...DEFAULT_POLICY, aggregation_target: 1 };
 
 function tensor(dtype: DType, shape: readonly number[], name: string | null = null): TensorLayout {
   return { name, dtype, shape, order: 'C', byteOrder: 'little', byteOffset: 0, byteLength: 0 };
@@ -29,7 +32,9 @@ for (const [weighting, code] of [
   [1e300, 'weighting-range'],
 ] as const) {
   test(`weighting ${weighting}: ${code}`, async () => {
-    const error = await failsWith(code, () => checkUpdate({ layout: layout(one, weighting), nonFinite: [] }));
+    const error = await failsWith(code, () =>
+      checkUpdate({ layout: layout(one, weighting), nonFinite: [] }, POLICY),
+    );
     assert.instance(error, Refusal);
     assert.is((error as Refusal).reason, 'unprocessable');
   });
@@ -37,14 +42,14 @@ for (const [weighting, code] of [
 
 test('weightings within the bounds are accepted', () => {
   for (const weighting of [1, 0.5, 2 ** -64, 2 ** 53, 1e15, 0.1]) {
-    assert.is(checkUpdate({ layout: layout(one, weighting), nonFinite: [] }), weighting);
+    assert.is(checkUpdate({ layout: layout(one, weighting), nonFinite: [] }, POLICY), weighting);
   }
 });
 
 test('no tensors, element types without a mean, and non-finite elements are refused', async () => {
-  await failsWith('layout-empty', () => checkUpdate({ layout: layout([]), nonFinite: [] }));
+  await failsWith('layout-empty', () => checkUpdate({ layout: layout([]), nonFinite: [] }, POLICY));
   const error = await failsWith('aggregate-dtype-unsupported', () =>
-    checkUpdate({ layout: layout([...one, tensor('void16', [1])]), nonFinite: [] }),
+    checkUpdate({ layout: layout([...one, tensor('void16', [1])]), nonFinite: [] }, POLICY),
   );
   assert.match(error.message, /tensor 1 is void16/);
   const nonFinite = [
@@ -52,7 +57,7 @@ test('no tensors, element types without a mean, and non-finite elements are refu
     { tensor: 0, index: 5, leaf: 'a' },
   ];
   const found = (await failsWith('non-finite', () =>
-    checkUpdate({ layout: layout(one), nonFinite }),
+    checkUpdate({ layout: layout(one), nonFinite }, POLICY),
   )) as Refusal;
   assert.match(found.message, /tensor 0 .* element 4/);
   assert.equal(found.details, {

@@ -13,7 +13,7 @@ import { createLeaf, type Leaf } from '../../../src/server/domain/leaves.ts';
 import { noticesAfter, presentNotices } from '../../../src/server/domain/notices.ts';
 import { addOperator, type Operator } from '../../../src/server/domain/operators.ts';
 import { markFetched } from '../../../src/server/domain/results.ts';
-import { listRounds } from '../../../src/server/domain/rounds.ts';
+import { listRounds } from '../../../src/server/domain/round-view.ts';
 import { changeRun, getRun } from '../../../src/server/domain/runs.ts';
 import { Signals } from '../../../src/server/domain/signals.ts';
 import { createBranch, createTree } from '../../../src/server/domain/trees.ts';
@@ -40,6 +40,7 @@ test.before(async () => {
     log: quietLog(),
     now: () => 1_700_000_000_000,
     keepUpdates: 1,
+    maxUpdateBytes: 1 << 30,
   };
   aggregator = new Aggregator(domain);
   await addOperator(domain.db, { ...operator, token: 'token' }, 0);

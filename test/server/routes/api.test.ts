@@ -163,9 +163,9 @@ test('wrong requests have their codes', async () => {
     [
       'POST',
       paths.branches(),
-      { name: 'b', tree_id: tree, aggregation_target: 1, parent_id: branch },
+      { name: 'b', tree_id: tree, aggregation_target: 1, parent_id: branch, deadline_ms: 1, minimum: 1 },
       422,
-      'parent-unsupported',
+      'policy-of-root',
     ],
     ['POST', paths.leaves(), { name: 'l', branch_id: NOBODY }, 404, 'branch-unknown'],
     ['POST', paths.leaves(), { name: 'leaf-0', branch_id: branch }, 409, 'leaf-name-taken'],

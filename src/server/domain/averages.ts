@@ -1,0 +1,91 @@
+/** The mean of one branch of a round, for those who want to see how a branch differs; the round itself does not need it. */
+import { randomUUID } from 'node:crypto';
+import { stat } from 'node:fs/promises';
+import { AggregationError } from '../../errors.ts';
+import type { Domain } from './domain.ts';
+import { Refusal, unknown } from './refusal.ts';
+import { getResult, type Result } from './results.ts';
+import { membersOf } from './standing.ts';
+import { branchesBelow } from './trees.ts';
+
+/**
+ * The exact weighted mean of the updates of a branch and all below it in a round that has closed, made once.
+ *
+ * @throws Refusal `round-unknown`, `branch-unknown`, `branch-other`, `round-open`, `round-empty`, `updates-removed`
+ */
+export async function averageOf(domain: Domain, roundId: string, branchId: string): Promise<Result> {
+  const { db, blobs, jobs } = domain;
+  const round = await db.selectFrom('rounds').selectAll().where('id', '=', roundId).executeTakeFirst();
+  if (round === undefined) throw unknown('round', roundId);
+  const below = new Set((await branchesBelow(db, branchId)).map((branch) => branch.id));
+  if (!(await branchesBelow(db, round.branch_id)).some((branch) => branch.id === branchId)) {
+    throw new Refusal('forbidden', 'branch-other', 'the round is not one of this branch');
+  }
+  const known = await findAverage(domain, roundId, branchId);
+  if (known !== undefined) return getResult(db, known);
+  if (round.status === 'open') {
+    throw new Refusal('conflict', 'round-open', 'the round is open: its members may still change');
+  }
+  const members = (await membersOf(db, roundId)).filter((member) => below.has(member.branch_id));
+  if (members.length === 0)
+    throw new Refusal('conflict', 'round-empty', 'the branch has no update in the round');
+  const gone = await db
+    .selectFrom('updates')
+    .select('id')
+    .where('round_id', '=', roundId)
+    .where('left_out', 'is', null)
+    .where('removed_at', 'is not', null)
+    .limit(1)
+    .executeTakeFirst();
+  if (gone !== undefined) {
+    throw new Refusal('conflict', 'updates-removed', 'the updates of the round are not kept any more');
+  }
+  const id = randomUUID();
+  const output = blobs.workPath(id);
+  const report = await jobs
+    .aggregate({
+      inputs: members.map((member) => ({
+        path: blobs.path(member.id),
+        leaf: member.leaf_id,
+        weighting: member.weighting,
+      })),
+      output,
+      format: 'npy-object',
+      nonFinite: 'propagate',
+      digest: true,
+      durable: true,
+    })
+    .catch((error: unknown) => {
+      if (!(error instanceof AggregationError)) throw error;
+      throw new Refusal('unprocessable', error.code, error.message, undefined, { cause: error });
+    });
+  const { size } = await stat(output);
+  await blobs.put(id, output);
+  await db
+    .insertInto('averages')
+    .values({
+      id,
+      round_id: roundId,
+      branch_id: branchId,
+      leaves: report.leaves,
+      total_weighting: report.totalWeighting,
+      byte_length: size,
+      sha256: report.sha256!, // asked for
+      created_at: domain.now(),
+    })
+    .onConflict((conflict) => conflict.columns(['round_id', 'branch_id']).doNothing())
+    .execute();
+  const first = (await findAverage(domain, roundId, branchId))!; // ours, or that of somebody faster
+  if (first !== id) await blobs.remove(id);
+  return getResult(db, first);
+}
+
+async function findAverage({ db }: Domain, roundId: string, branchId: string): Promise<string | undefined> {
+  const row = await db
+    .selectFrom('averages')
+    .select('id')
+    .where('round_id', '=', roundId)
+    .where('branch_id', '=', branchId)
+    .executeTakeFirst();
+  return row?.id;
+}

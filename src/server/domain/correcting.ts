@@ -1,0 +1,154 @@
+/** What operators do to a round by hand: close it early, leave a leaf out, have it aggregated again, give it up. */
+import type { RoundBody } from '../../wire/cambium.ts';
+import type { Database } from '../store/database.ts';
+import { checkTotal } from './contract.ts';
+import type { Domain } from './domain.ts';
+import { announce } from './notices.ts';
+import { leastOf, policyOf, strategyOf } from './policy.ts';
+import { Refusal, unknown } from './refusal.ts';
+import { getRound } from './round-view.ts';
+import {
+  closeRound,
+  discardRound,
+  leaveOut,
+  openNext,
+  policyOfRound,
+  type Round,
+  settleRound,
+  tooFew,
+} from './rounds.ts';
+import { membersOf, standingOf } from './standing.ts';
+import { branchesBelow, lockBranch } from './trees.ts';
+
+/**
+ * Closes an open round with what is there.
+ *
+ * @throws Refusal `round-unknown`, `round-not-open`, `round-minimum` (of the branch's present policy),
+ *   `strategy-too-few-inputs`
+ */
+export async function closeNow(domain: Domain, id: string): Promise<RoundBody> {
+  const { branchId, removed } = await domain.db.transaction().execute(async (tx) => {
+    const round = await roundIn(tx, id, ['open']);
+    await checkEnough(tx, round);
+    return { branchId: round.branch_id, removed: await closeRound(tx, round, 'minimum', domain.now()) };
+  });
+  for (const blob of removed) await domain.blobs.remove(blob);
+  await announce(domain, branchId, id);
+  domain.signals.emit('closed', branchId);
+  return getRound(domain.db, id);
+}
+
+/** Whether an operator may have a round aggregated as it is. */
+async function checkEnough(tx: Database, round: Round): Promise<void> {
+  const branch = await lockBranch(tx, round.branch_id);
+  const least = leastOf(policyOf(branch, branch.aggregation_target));
+  const { contributions, members, incomplete } = await standingOf(tx, round);
+  if (contributions.byMinimum < least) throw tooFew(contributions.byMinimum, least);
+  const { name, minimumInputs = 1 } = strategyOf((await policyOfRound(tx, round)).strategy);
+  const count = members.length - incomplete.byMinimum.length;
+  if (count < minimumInputs) {
+    throw new Refusal(
+      'conflict',
+      'strategy-too-few-inputs',
+      `"${name}" needs ${minimumInputs} updates, there are ${count}`,
+      { minimum_inputs: minimumInputs, updates: count },
+    );
+  }
+}
+
+/**
+ * Leaves a leaf out of a round that is open or has failed: what it has contributed is given up, and an open round takes
+ * no other update of it.
+ *
+ * @throws Refusal `round-unknown`, `round-finished`, `leaf-unknown`, `branch-other`
+ */
+export async function excludeLeaf(domain: Domain, roundId: string, leafId: string): Promise<RoundBody> {
+  const { branchId, isClosed, removed } = await domain.db.transaction().execute(async (tx) => {
+    const round = await roundIn(tx, roundId, ['open', 'failed']);
+    const leaf = await tx
+      .selectFrom('leaves')
+      .select(['id', 'branch_id'])
+      .where('id', '=', leafId)
+      .executeTakeFirst();
+    if (leaf === undefined) throw unknown('leaf', leafId);
+    const branches = await branchesBelow(tx, round.branch_id);
+    if (!branches.some((branch) => branch.id === leaf.branch_id)) {
+      throw new Refusal('forbidden', 'branch-other', 'the leaf belongs to another branch than the round');
+    }
+    const now = domain.now();
+    await tx
+      .insertInto('exclusions')
+      .values({ round_id: roundId, leaf_id: leafId, excluded_at: now })
+      .onConflict((conflict) => conflict.columns(['round_id', 'leaf_id']).doNothing())
+      .execute();
+    const members = await membersOf(tx, roundId);
+    const out = await leaveOut(
+      tx,
+      members.filter((member) => member.leaf_id === leafId).map((member) => member.id),
+      'excluded',
+      now,
+    );
+    if (round.status !== 'open') return { branchId: round.branch_id, isClosed: false, removed: out };
+    const settled = await settleRound(tx, round, now);
+    return { branchId: round.branch_id, ...settled, removed: [...out, ...settled.removed] };
+  });
+  for (const blob of removed) await domain.blobs.remove(blob);
+  await announce(domain, branchId, roundId);
+  if (isClosed) domain.signals.emit('closed', branchId);
+  return getRound(domain.db, roundId);
+}
+
+/**
+ * Lets a failed round be aggregated again, under the same id.
+ *
+ * @returns the round, whose branch's aggregations are to be taken up
+ * @throws Refusal `round-unknown`, `round-not-failed`, `round-minimum` (of the branch's present policy),
+ *   `strategy-too-few-inputs`, `weighting-total`
+ */
+export async function retryRound(domain: Domain, id: string): Promise<RoundBody> {
+  const branchId = await domain.db.transaction().execute(async (tx) => {
+    const round = await roundIn(tx, id, ['failed']);
+    await checkEnough(tx, round);
+    checkTotal((await membersOf(tx, id)).map((member) => member.weighting));
+    await tx
+      .updateTable('rounds')
+      .set({ status: 'aggregating', failure: null, done_at: null })
+      .where('id', '=', id)
+      .execute();
+    return round.branch_id;
+  });
+  await announce(domain, branchId, id);
+  domain.signals.emit('closed', branchId);
+  return getRound(domain.db, id);
+}
+
+/**
+ * Gives up a round that is open, so that the next one opens, or has failed.
+ *
+ * @throws Refusal `round-unknown`, `round-finished`
+ */
+export async function giveUpRound(domain: Domain, id: string): Promise<RoundBody> {
+  const { branchId, removed } = await domain.db.transaction().execute(async (tx) => {
+    const round = await roundIn(tx, id, ['open', 'failed']);
+    const now = domain.now();
+    const removed = await discardRound(tx, id, now);
+    if (round.status === 'open') await openNext(tx, round, now);
+    return { branchId: round.branch_id, removed };
+  });
+  for (const blob of removed) await domain.blobs.remove(blob);
+  await announce(domain, branchId, id);
+  return getRound(domain.db, id);
+}
+
+/** The codes of a round in the wrong state. */
+const WRONG_STATE = { open: 'round-not-open', failed: 'round-not-failed', both: 'round-finished' } as const;
+
+async function roundIn(tx: Database, id: string, states: readonly ('open' | 'failed')[]): Promise<Round> {
+  const round = await tx.selectFrom('rounds').selectAll().where('id', '=', id).executeTakeFirst();
+  if (round === undefined) throw unknown('round', id);
+  await lockBranch(tx, round.branch_id);
+  if (states.some((state) => state === round.status)) return round;
+  const [first, second] = states;
+  const code = WRONG_STATE[second === undefined ? first! : 'both'];
+  throw new Refusal('conflict', code, `the round is ${round.status}, not ${states.join(' or ')}`);
+}

@@ -1,0 +1,155 @@
+/**
+ * How a round stands: what counts towards its end, and what may still come.
+ *
+ * A branch counts the updates of its own leaves, and each branch below it that is complete as one. It is complete when it
+ * has its target, or, where the clock or an operator closes the round, its minimum. The target shrinks when leaves that
+ * it needs were excluded or revoked while the round was open, so that nobody waits for them.
+ */
+import type { Database } from '../store/database.ts';
+import { policyOf } from './policy.ts';
+import type { Round } from './rounds.ts';
+import { type Branch, branchesBelow } from './trees.ts';
+
+/** An update of a round that has not been given up. */
+export interface Member {
+  readonly id: string;
+  readonly leaf_id: string;
+  readonly branch_id: string;
+  readonly weighting: number;
+}
+
+/** Somebody who may contribute to a round. */
+interface Expected {
+  readonly id: string;
+  readonly name: string;
+  readonly branch_id: string;
+  /** Excluded, or revoked while the round was open. */
+  readonly isLost: boolean;
+}
+
+export interface Standing {
+  /** What counts towards the root's target and minimum when both are asked for at once. */
+  readonly contributions: { readonly byTarget: number; readonly byMinimum: number };
+  /** The root's target, or what can be had of it. */
+  readonly target: number;
+  readonly members: readonly Member[];
+  /** Members of branches that have too few to count. */
+  readonly incomplete: { readonly byTarget: readonly Member[]; readonly byMinimum: readonly Member[] };
+}
+
+/** How an open round stands now. */
+export async function standingOf(tx: Database, round: Round): Promise<Standing> {
+  const branches = await branchesBelow(tx, round.branch_id);
+  const members = await membersOf(tx, round.id);
+  const lost = await lostLeaves(tx, round, branches);
+  // Only where somebody is lost it matters who there is.
+  const leaves = lost.size === 0 ? [] : await expectedLeaves(tx, round);
+  const came = new Set(members.map((member) => member.leaf_id));
+  const targets = new Map<string, number>();
+  // From below, so that a branch knows what the branches below it can be.
+  for (const branch of [...branches].reverse()) {
+    const own = branch.id === round.branch_id ? policyOf(round, branch.aggregation_target) : branch;
+    const target = own.aggregation_target;
+    const mine = leaves.filter((leaf) => leaf.branch_id === branch.id);
+    const gone = mine.filter((leaf) => leaf.isLost && !came.has(leaf.id)).length;
+    const below = branches.filter(({ parent_id }) => parent_id === branch.id).length;
+    const possible = mine.length - gone + below;
+    const isShort = gone > 0 && possible < target && possible + gone >= target;
+    targets.set(branch.id, isShort ? Math.max(1, possible) : target);
+  }
+  const minimumOf = (branch: Branch) =>
+    policyOf(branch, branch.aggregation_target).minimum ?? targets.get(branch.id)!;
+  const byTarget = count(branches, members, (branch) => targets.get(branch.id)!);
+  const byMinimum = count(branches, members, minimumOf);
+  return {
+    contributions: { byTarget: byTarget.contributions, byMinimum: byMinimum.contributions },
+    target: targets.get(round.branch_id)!,
+    members,
+    incomplete: { byTarget: byTarget.incomplete, byMinimum: byMinimum.incomplete },
+  };
+}
+
+/** Updates of a round that count or may count. */
+export function membersOf(tx: Database, roundId: string): Promise<Member[]> {
+  return tx
+    .selectFrom('updates')
+    .innerJoin('leaves', 'leaves.id', 'updates.leaf_id')
+    .select(['updates.id', 'updates.leaf_id', 'updates.weighting', 'leaves.branch_id'])
+    .where('updates.round_id', '=', roundId)
+    .where('updates.left_out', 'is', null)
+    .orderBy('updates.leaf_id')
+    .execute();
+}
+
+/** Who is asked in a round: the leaves that were drawn, or all of the branch and below. */
+export async function expectedLeaves(tx: Database, round: Round): Promise<Expected[]> {
+  const branches = await branchesBelow(tx, round.branch_id);
+  const excluded = await excludedLeaves(tx, round.id);
+  const drawn = round.sample === null ? undefined : new Set(JSON.parse(round.sample) as string[]); // written by openRound
+  const rows = await tx
+    .selectFrom('leaves')
+    .select(['id', 'name', 'branch_id', 'revoked_at'])
+    .where(
+      'branch_id',
+      'in',
+      branches.map((branch) => branch.id),
+    )
+    .where('created_at', '<=', round.closed_at ?? Number.MAX_SAFE_INTEGER)
+    .where(({ or, eb }) => or([eb('revoked_at', 'is', null), eb('revoked_at', '>=', round.opened_at)]))
+    .orderBy('name')
+    .execute();
+  return rows
+    .filter((row) => drawn === undefined || drawn.has(row.id))
+    .map(({ revoked_at, ...leaf }) => ({ ...leaf, isLost: revoked_at !== null || excluded.has(leaf.id) }));
+}
+
+export async function excludedLeaves(tx: Database, roundId: string): Promise<ReadonlySet<string>> {
+  const rows = await tx.selectFrom('exclusions').select('leaf_id').where('round_id', '=', roundId).execute();
+  return new Set(rows.map((row) => row.leaf_id));
+}
+
+async function lostLeaves(
+  tx: Database,
+  round: Round,
+  branches: readonly Branch[],
+): Promise<ReadonlySet<string>> {
+  const revoked = await tx
+    .selectFrom('leaves')
+    .select('id')
+    .where(
+      'branch_id',
+      'in',
+      branches.map((branch) => branch.id),
+    )
+    .where('revoked_at', '>=', round.opened_at)
+    .execute();
+  const excluded = await excludedLeaves(tx, round.id);
+  return new Set([...excluded, ...revoked.map((row) => row.id)]);
+}
+
+/** Counts from the leaves up; `needOf` says what makes a branch complete. */
+function count(
+  branches: readonly Branch[],
+  members: readonly Member[],
+  needOf: (branch: Branch) => number,
+): { readonly contributions: number; readonly incomplete: readonly Member[] } {
+  const [root] = branches as [Branch];
+  const counts = new Map(branches.map((branch) => [branch.id, 0]));
+  for (const { branch_id } of members) counts.set(branch_id, (counts.get(branch_id) ?? 0) + 1);
+  const isComplete = new Set([root.id]);
+  for (const branch of [...branches].reverse()) {
+    if (branch.parent_id === null || branch.id === root.id) continue;
+    if (counts.get(branch.id)! < needOf(branch)) continue;
+    isComplete.add(branch.id);
+    counts.set(branch.parent_id, counts.get(branch.parent_id)! + 1);
+  }
+  // What does not reach the root does not count, however complete it is below.
+  const reaches = new Set([root.id]);
+  for (const { id, parent_id } of branches) {
+    if (parent_id !== null && isComplete.has(id) && reaches.has(parent_id)) reaches.add(id);
+  }
+  return {
+    contributions: counts.get(root.id)!,
+    incomplete: members.filter(({ branch_id }) => !reaches.has(branch_id)),
+  };
+}
