@@ -1,5 +1,5 @@
 // The inputs: models of about 100 MB with sample counts 100 … 5000.
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { encodeWeights } from '../../dist/index.js';
 
@@ -65,6 +65,26 @@ export async function writeInputs(folder, count, shapes, draw = DATA.ordinary) {
     }
     closeSync(file);
     inputs.push({ path, leaf: `model-${i}`, weighting, byteLength: encoding.byteLength });
+  }
+  return inputs;
+}
+
+/** Weight files of zeros that take no room on the disk. */
+export async function writeSparseInputs(folder, count, shapes) {
+  const tensors = shapes.map((shape) => ({ name: null, dtype: 'float32', shape }));
+  const inputs = [];
+  for (let i = 0; i < count; i++) {
+    const path = join(folder, `model-${i}.npy`);
+    const { byteLength, literals } = await encodeWeights({
+      format: 'npy-object',
+      weighting: samples(i),
+      tensors,
+    });
+    const file = openSync(path, 'w');
+    for (const { offset, bytes } of literals) writeSync(file, bytes, 0, bytes.length, offset);
+    ftruncateSync(file, byteLength);
+    closeSync(file);
+    inputs.push({ path, leaf: `model-${i}`, byteLength });
   }
   return inputs;
 }

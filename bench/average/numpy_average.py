@@ -1,0 +1,44 @@
+"""The mean of arrays in memory, in float32.
+
+flower: Flower's formula: multiply all, add all, divide
+best: one whole-array loop that makes no array but one for the products
+"""
+import sys
+from functools import reduce
+
+import numpy as np
+from contend import contend, read_job
+
+job = read_job()
+loaded = [np.load(item["path"], allow_pickle=True) for item in job["inputs"]]
+weightings = [int(weighting) for weighting, _ in loaded]
+arrays = [layers[0] for _, layers in loaded]
+total = sum(weightings)
+
+
+def flower():
+    weighted = [[layer * weighting for layer in (array,)] for weighting, array in zip(weightings, arrays)]
+    return [reduce(np.add, layers) / total for layers in zip(*weighted)][0]
+
+
+def best():
+    sums = np.multiply(arrays[0], np.float32(weightings[0]))
+    products = np.empty_like(sums)
+    for array, weighting in zip(arrays[1:], weightings[1:]):
+        np.multiply(array, np.float32(weighting), out=products)
+        sums += products
+    sums /= np.float32(total)
+    return sums
+
+
+run = {"flower": flower, "best": best}[sys.argv[1]]
+mean = None
+
+
+def work():
+    global mean
+    mean = run()
+
+
+contend(job, work)
+mean.tofile(job["output"])
