@@ -1,0 +1,111 @@
+// Rules besides the mean over ten models of 100 MB, Cambium file to file. NumPy has the models in memory already and
+// leaves the result there, so it is compared with less work than ours.
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { compareElements, readElements } from './aggregate/elements.mjs';
+import { ONE_TENSOR, writeInputs } from './aggregate/inputs.mjs';
+import { benchFolder, commandOf, measure, printContenders, printGoals, secondsOf } from './contenders.mjs';
+import { printHeader } from './report.mjs';
+import { measureQuantisation } from './strategies/quantisation.mjs';
+
+const folder = benchFolder();
+const output = join(folder, 'out.npy');
+const inputs = await writeInputs(folder, 10, ONE_TENSOR);
+const bytes = inputs.reduce((sum, { byteLength }) => sum + byteLength, 0);
+
+/** Name, rule, function of numpy_rules.py, tolerance, largest share of NumPy's time on two threads. */
+const RULES = [
+  ['median', { name: 'median' }, 'median', 1e-7, 0.25],
+  ['trimmed mean, 10 %', { name: 'trimmed-mean', parameters: { trim: 0.1 } }, 'trimmed', 1e-6, 0.25],
+  [
+    'multi-Krum, 5 of 10',
+    { name: 'multi-krum', parameters: { byzantine: 2, select: 5 } },
+    'krum',
+    1e-6,
+    0.15,
+  ],
+];
+for (const [title, strategy, peer, tolerance, share] of process.env.KR ? RULES.slice(2) : RULES) {
+  const cambium = commandOf('aggregate/cambium.mjs');
+  const contenders = [
+    { name: 'Cambium, 1 thread', command: cambium, job: { strategy, threads: 1, rounds: 3 } },
+    { name: 'Cambium, 2 threads', command: cambium, job: { strategy, threads: 2 } },
+    { name: 'NumPy', command: commandOf('strategies/numpy_rules.py', peer), job: { rounds: 3 }, tolerance },
+  ];
+  if (peer === 'krum') {
+    const command = commandOf('strategies/numpy_rules.py', 'krum32');
+    contenders.push({ ...contenders[2], name: 'NumPy, distances in float32', command, tolerance: Infinity });
+  }
+  const results = await compare(title, contenders);
+  const [one, two, numpy] = contenders.map(({ name }) => secondsOf(results, name));
+  printGoals([
+    [`${title}: 2 threads / NumPy`, two / numpy, 'at most', share],
+    [`${title}: speed-up from 1 to 2 threads`, one / two, 'at least', 1.6],
+  ]);
+}
+await compareSteps();
+await measureQuantisation(folder);
+
+/** Measures, checks against the first contender, and prints. */
+async function compare(title, contenders) {
+  const results = [];
+  const remarks = [];
+  let expected;
+  for (const contender of contenders) {
+    const result = measure(contender, { inputs, output }, folder);
+    if (result === undefined) continue;
+    results.push(result);
+    const isNumpy = contender.tolerance !== undefined;
+    const elements = isNumpy ? bareElements(output) : await readElements(output);
+    expected ??= elements;
+    if (results.length > 1) {
+      remarks.push(compareElements(contender.name, elements, expected, contender.tolerance ?? 0));
+    }
+  }
+  printHeader(`${title} of 10 × 100 MB`, ['float32; Cambium from file to file, NumPy in memory']);
+  printContenders(results, bytes, '1 thread');
+  for (const remark of remarks) console.log(remark);
+  return results;
+}
+
+function bareElements(path) {
+  const file = readFileSync(path);
+  return new Float32Array(file.buffer, file.byteOffset, file.byteLength / 4);
+}
+
+/** FedAdam: one update, the model and the state in; the new model and the new state out. */
+async function compareSteps() {
+  const [model, update] = inputs;
+  const state = join(folder, 'state.safetensors');
+  const strategy = { name: 'fedadam', parameters: { learningRate: 0.01 } };
+  const job = { inputs: [update], model: model.path, state, strategy };
+  const reads = [update, model, model, model].map(({ path }) => path);
+  const writes = ['a', 'b', 'c'].map((name) => join(folder, name));
+  const step = commandOf('strategies/step.mjs');
+  const results = [
+    {
+      name: 'floor: its reads and writes',
+      command: commandOf('aggregate/floor.mjs'),
+      job: { ...job, reads, writes },
+    },
+    { name: 'Cambium, 1 thread', command: step, job: { ...job, threads: 1 } },
+    { name: 'Cambium, 2 threads', command: step, job: { ...job, threads: 2 } },
+    {
+      name: 'NumPy, in memory',
+      command: commandOf('strategies/numpy_rules.py', 'adam'),
+      job: { inputs: [model, update] },
+    },
+  ].flatMap((contender) => {
+    rmSync(state, { force: true });
+    return measure(contender, { output }, folder) ?? [];
+  });
+  printHeader('FedAdam step of 25 M parameters', [
+    'float32; model and state are replaced durably, file to file',
+  ]);
+  printContenders(results, 4e8, 'floor');
+  const [floor, one, two] = results.map(({ name }) => secondsOf(results, name));
+  printGoals([
+    ['FedAdam: 1 thread / floor', one / floor, 'at most', 2],
+    ['FedAdam: 2 threads / floor', two / floor, 'at most', 2],
+  ]);
+}
