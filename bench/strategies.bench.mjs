@@ -25,7 +25,7 @@ const RULES = [
     0.15,
   ],
 ];
-for (const [title, strategy, peer, tolerance, share] of process.env.KR ? RULES.slice(2) : RULES) {
+for (const [title, strategy, peer, tolerance, share] of RULES) {
   const cambium = commandOf('aggregate/cambium.mjs');
   const contenders = [
     { name: 'Cambium, 1 thread', command: cambium, job: { strategy, threads: 1, rounds: 3 } },
