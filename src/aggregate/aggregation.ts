@@ -19,7 +19,7 @@ import { type Lane, type LaneOpener, LocalLane } from './lanes.ts';
 import { measureWidth } from './measures.ts';
 import { type PassOptions, runPass } from './passes.ts';
 import { type AggregationInput, type Plan, type Planned, planAggregation, type StateInput } from './plan.ts';
-import { planRanges, type Range } from './ranges.ts';
+import { planRanges, type Ranges } from './ranges.ts';
 import { bareOutput, type Outlets, REPORTED_NON_FINITE, type Stage } from './runner.ts';
 import { type StateTensor, stateSlots, stateTensors } from './steps.ts';
 import { mean } from './strategies/mean.ts';
@@ -207,7 +207,7 @@ export class Aggregation {
     const ranges = planRanges(bareOutput(this.#plan), this.#itemSizes, this.#plan.measureBytes);
     await this.#pass(lanes, { kind: 'measure', measure }, ranges, options, ({ sums }, index) => {
       let at = 0;
-      for (const { tensor, count } of ranges[index]!.segments) {
+      for (const { tensor, count } of ranges.at(index).segments) {
         if (tensor !== current) endTensor();
         current = tensor;
         for (let start = 0; start < count; start += CHUNK) {
@@ -260,7 +260,7 @@ export class Aggregation {
       ranges,
       options,
       async (result, index) => {
-        const range = ranges[index]!;
+        const range = ranges.at(index);
         found.push(...result.found);
         bytesDone += range.byteLength;
         options.onProgress?.({ bytesDone, bytesTotal: byteLength });
@@ -297,7 +297,7 @@ export class Aggregation {
   async #pass(
     lanes: readonly Lane[],
     stage: Stage,
-    ranges: readonly Range[],
+    ranges: Ranges,
     { signal }: RunOptions,
     onRange: PassOptions['onRange'],
     sink?: ByteSink,
@@ -310,7 +310,8 @@ export class Aggregation {
       onRange,
       onSpan: async ({ bytesRead, blocks }, from) => {
         this.bytesRead += bytesRead;
-        for (const [i, block] of (blocks ?? []).entries()) await sink?.write(ranges[from + i]!.offset, block);
+        for (const [i, block] of (blocks ?? []).entries())
+          await sink?.write(ranges.at(from + i).offset, block);
       },
     });
   }

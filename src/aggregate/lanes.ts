@@ -86,8 +86,8 @@ export class LocalLane implements Lane {
       write: (_: number, bytes: Uint8Array) => void blocks.push(bytes.slice()),
       writeState: () => {}, // such a lane gets no rules with state
     };
-    for (const range of this.#runner.ranges.slice(from, to)) {
-      results.push(await this.#runner.run(range, stage, outlets));
+    for (let i = from; i < to; i++) {
+      results.push(await this.#runner.run(this.#runner.rangeAt(i), stage, outlets));
     }
     return {
       results,

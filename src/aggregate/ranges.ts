@@ -29,62 +29,93 @@ export interface Range {
   readonly literals: readonly { readonly at: number; readonly bytes: Uint8Array }[];
 }
 
+/** The ranges of an output. Only where each begins is kept: a model of 4 GB has sixteen thousand of them. */
+export class Ranges {
+  /** How many there are. */
+  readonly length: number;
+  readonly #pieces: readonly Piece[];
+  readonly #itemSizes: readonly number[];
+  readonly #blockBytes: number;
+  /** By range: its offset, the piece that it begins in, and the byte or element of that piece. */
+  readonly #begins: Float64Array;
+
+  /** As `planRanges`. */
+  constructor(pieces: readonly Piece[], itemSizes: readonly number[], blockBytes: number) {
+    this.#pieces = pieces;
+    this.#itemSizes = itemSizes;
+    this.#blockBytes = blockBytes;
+    const begins: number[] = [];
+    const cursor: Cursor = { offset: 0, piece: 0, start: 0 };
+    for (;;) {
+      const { offset, piece, start } = cursor;
+      if (this.#cut(cursor).byteLength === 0) break;
+      begins.push(offset, piece, start);
+    }
+    this.#begins = Float64Array.from(begins);
+    this.length = begins.length / 3;
+  }
+
+  /** The range at a position below `length`, made anew each time. */
+  at(index: number): Range {
+    const [offset, piece, start] = this.#begins.subarray(3 * index, 3 * index + 3);
+    return this.#cut({ offset: offset!, piece: piece!, start: start! });
+  }
+
+  *[Symbol.iterator](): Generator<Range, void, void> {
+    for (let i = 0; i < this.length; i++) yield this.at(i);
+  }
+
+  /** The range that begins at the cursor, which goes on to its end; an empty one at the end of the output. */
+  #cut(cursor: Cursor): Range {
+    const { offset } = cursor;
+    const segments: Segment[] = [];
+    const literals: { at: number; bytes: Uint8Array }[] = [];
+    let filled = 0;
+    for (; cursor.piece < this.#pieces.length; cursor.piece++, cursor.start = 0) {
+      const piece = this.#pieces[cursor.piece]!;
+      if (piece.bytes !== undefined) {
+        const bytes = piece.bytes.subarray(cursor.start, cursor.start + this.#blockBytes - filled);
+        if (bytes.byteLength > 0) literals.push({ at: filled, bytes });
+        filled += bytes.byteLength;
+        cursor.start += bytes.byteLength;
+        if (cursor.start < piece.bytes.byteLength) break;
+        continue;
+      }
+      const { tensor } = piece;
+      const size = this.#itemSizes[tensor]!;
+      const total = piece.byteLength / size;
+      while (cursor.start < total) {
+        const room = Math.floor((this.#blockBytes - filled) / size);
+        const count = cut(cursor.start, total, room, Math.floor(this.#blockBytes / size));
+        if (count === 0) break;
+        segments.push({ tensor, start: cursor.start, count, at: filled });
+        filled += count * size;
+        cursor.start += count;
+      }
+      if (cursor.start < total) break;
+    }
+    cursor.offset += filled;
+    return { offset, byteLength: filled, segments, literals };
+  }
+}
+
+/** A place in the output: its offset, and the piece with the byte (of a literal) or element (of a payload) there. */
+interface Cursor {
+  offset: number;
+  piece: number;
+  start: number;
+}
+
 /**
  * Cuts the output into ranges of at most `blockBytes` bytes.
  *
  * @param itemSizes bytes of an element of each tensor
  * @throws RangeError when a block does not hold a single element
  */
-export function planRanges(encoding: Encoding, itemSizes: readonly number[], blockBytes: number): Range[] {
+export function planRanges(encoding: Encoding, itemSizes: readonly number[], blockBytes: number): Ranges {
   if (itemSizes.some((size) => size > blockBytes))
     throw new RangeError(`a block of ${blockBytes} bytes holds no element`);
-  const ranges: Range[] = [];
-  let offset = 0;
-  let filled = 0;
-  let segments: Segment[] = [];
-  let literals: { at: number; bytes: Uint8Array }[] = [];
-
-  const endRange = () => {
-    if (filled === 0) return;
-    ranges.push({ offset, byteLength: filled, segments, literals });
-    offset += filled;
-    filled = 0;
-    segments = [];
-    literals = [];
-  };
-
-  const addLiteral = (bytes: Uint8Array) => {
-    for (let done = 0; done < bytes.byteLength; ) {
-      if (filled === blockBytes) endRange();
-      const part = bytes.subarray(done, done + blockBytes - filled);
-      literals.push({ at: filled, bytes: part });
-      filled += part.byteLength;
-      done += part.byteLength;
-    }
-  };
-
-  const addPayload = (tensor: number, byteLength: number) => {
-    const size = itemSizes[tensor]!;
-    const total = byteLength / size;
-    for (let start = 0; start < total; ) {
-      const room = Math.floor((blockBytes - filled) / size);
-      const count = cut(start, total, room, Math.floor(blockBytes / size));
-      if (count === 0) {
-        endRange();
-        continue;
-      }
-      segments.push({ tensor, start, count, at: filled });
-      filled += count * size;
-      start += count;
-    }
-  };
-
-  for (const piece of piecesOf(encoding)) {
-    if (piece.bytes !== undefined) addLiteral(piece.bytes);
-    else addPayload(piece.tensor, piece.byteLength);
-  }
-  endRange();
-  return ranges;
+  return new Ranges(piecesOf(encoding), itemSizes, blockBytes);
 }
 
 /**

@@ -20,7 +20,7 @@ import { Blocks, blocksArenaBytes, type Reader } from './blocks.ts';
 import { type Combine, combineArenaBytes, openCombine, openKernelCore } from './kernels.ts';
 import { type Measure, measureArenaBytes, measureWidth, openMeasure } from './measures.ts';
 import type { Plan } from './plan.ts';
-import { planRanges, type Range } from './ranges.ts';
+import { planRanges, type Range, type Ranges } from './ranges.ts';
 import {
   OPEN_STEP_ARENA_BYTES,
   openStep,
@@ -80,7 +80,7 @@ export interface Outlets {
 /** A stage in the arena of one core. */
 interface Bench {
   readonly core: Core<FoldExports>;
-  readonly ranges: readonly Range[];
+  readonly ranges: Ranges;
   readonly blocks: Blocks;
   /** Ids of the inputs that count: the first readers. Behind them the global model and the state, where they are read. */
   readonly leaves: readonly string[];
@@ -112,9 +112,10 @@ export class RangeRunner {
     this.#itemSizes = plan.tensors.map((tensor) => itemSize(tensor.dtype));
   }
 
-  /** The ranges of the stage that was begun last. */
-  get ranges(): readonly Range[] {
-    return this.#bench?.ranges ?? [];
+  /** A range of the stage that was begun. */
+  rangeAt(index: number): Range {
+    if (this.#bench === null) throw new RangeError('no stage was begun');
+    return this.#bench.ranges.at(index);
   }
 
   /** Bytes read for that stage so far. */
