@@ -22,7 +22,7 @@ const BLOCK = 256 << 10;
 const ARENA = 8 << 20;
 
 /** Smallest block while an arena of `LARGE_ARENA` will do: below, a read costs more than what it brings. */
-const MIN_BLOCK = 16 << 10;
+const MIN_BLOCK = 8 << 10;
 
 /** All blocks of thousands of inputs together. Beyond, blocks shrink again. */
 const LARGE_ARENA = 24 << 20;

@@ -68,7 +68,7 @@ class CoreModule<E extends FoldExports> {
 
 /** As many as one job uses at a time (a walk beside a fold), and no more memory than that. */
 const MAX_IDLE = 2;
-const MAX_IDLE_BYTES = 8 << 20;
+const MAX_IDLE_BYTES = 16 << 20;
 
 /** A module whose only function makes a vector: what validates it has SIMD. */
 const WITH_SIMD = [
