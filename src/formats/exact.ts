@@ -1,5 +1,5 @@
 import type { ByteSource } from '../tensor/bytes.ts';
-import { formatError } from './refusals.ts';
+import { formatError } from './format-error.ts';
 
 /**
  * Fills `target` with the bytes from `offset` on, all of which the file had when it was opened.

@@ -9,7 +9,7 @@
 import type { ByteSource, Scratch } from '../tensor/bytes.ts';
 import type { Layout } from '../tensor/layout.ts';
 import { readExactly } from './exact.ts';
-import { formatError } from './refusals.ts';
+import { formatError } from './format-error.ts';
 import { maxExpanded, unpackBehind } from './unpack.ts';
 import type { UnpackOptions, Weights } from './weights.ts';
 

@@ -26,9 +26,9 @@ import type { TensorRecord } from '../core/records.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout, type TensorLayout } from '../tensor/layout.ts';
+import { formatError, refusalError } from './format-error.ts';
 import { type ReadOptions, tensorLayout } from './npy.ts';
 import { decodeNames, walkPickle } from './pickle.ts';
-import { formatError, refusalError } from './refusals.ts';
 import type { UnpackOptions, Weights } from './weights.ts';
 
 /**
@@ -54,7 +54,7 @@ export async function openNpyObject(
   const place = { begin: header.byteOffset, end: byteLength, isTorch: false };
   const { walk, weighting } = await walkPickle(source, core, place);
   const taken = walk.takeTensors();
-  if (taken.kind === 'refused') throw refusalError(taken, file, taken.tensor);
+  if (taken.kind === 'refused') throw await refusalError(taken, file, taken.tensor);
   const { records } = taken;
   const names = decodeNames(records, file);
   const layout: Layout = {

@@ -20,7 +20,7 @@
 import type { TensorRecord } from '../core/records.ts';
 import { dtypeOfCode, itemSize } from '../tensor/dtypes.ts';
 import type { Layout, TensorLayout } from '../tensor/layout.ts';
-import { formatError } from './refusals.ts';
+import { formatError } from './format-error.ts';
 
 export interface ReadOptions {
   /** Take anonymous two-byte elements (`V2`) for bfloat16, which np.save turns into them. */

@@ -25,9 +25,9 @@ import { decodeFloat16 } from '../tensor/float16.ts';
 import { elementCount, type Layout } from '../tensor/layout.ts';
 import { crc32 } from './crc32.ts';
 import { readExactly } from './exact.ts';
+import { formatError, refusalError } from './format-error.ts';
 import { type Inflate, inflate } from './inflate.ts';
 import { type ReadOptions, tensorLayout } from './npy.ts';
-import { formatError, refusalError } from './refusals.ts';
 import { unpackBehind } from './unpack.ts';
 import type { UnpackOptions, VerifyOptions, Weights } from './weights.ts';
 import type { ZipMember } from './zip.ts';
@@ -141,7 +141,7 @@ class NpzArchive {
       if (step.kind === 'npy') return step.record;
       if (step.kind === 'refused') {
         const offset = zip.byteOffset + (zip.method === 'stored' ? step.offset : 0);
-        throw refusalError({ ...step, offset }, this.#source.name, zip.name);
+        throw await refusalError({ ...step, offset }, this.#source.name, zip.name);
       }
       length = step.byteLength;
     }

@@ -7,9 +7,9 @@ import { readNpyHeader } from '../core/npy.ts';
 import type { TensorRecord } from '../core/records.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { readExactly } from './exact.ts';
+import { formatError, refusalError } from './format-error.ts';
 import { npyLayout, type ReadOptions } from './npy.ts';
 import { openNpyObject } from './npy-object.ts';
-import { formatError, refusalError } from './refusals.ts';
 import { SNIFF_BYTES, type Sniffed, sniff } from './sniff.ts';
 import type { Weights } from './weights.ts';
 
@@ -88,7 +88,7 @@ async function readHeader(source: ByteSource, core: Core, head: Uint8Array): Pro
   for (let bytes = head; ; ) {
     const step = readNpyHeader(core, bytes, source.byteLength);
     if (step.kind === 'npy') return step.record;
-    if (step.kind === 'refused') throw refusalError(step, source.name);
+    if (step.kind === 'refused') throw await refusalError(step, source.name);
     bytes = await readHead(source, step.byteLength);
   }
 }

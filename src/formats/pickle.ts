@@ -3,7 +3,7 @@ import { PICKLE_ARENA_BYTES, PICKLE_WINDOW_BYTES, PickleWalk, type WalkedWeighti
 import { InternalError } from '../errors.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { readExactly } from './exact.ts';
-import { formatError, refusalError } from './refusals.ts';
+import { formatError, refusalError } from './format-error.ts';
 
 /** Opcodes between two payloads rarely take more, and a model of 200 tensors is read with 200 such windows. */
 const WINDOW_BYTES = 256;
@@ -63,7 +63,7 @@ async function walkThrough(
     const step = walk.walk(length, need.offset);
     if (step.kind === 'done') return step;
     if (step.kind === 'memory') return null;
-    if (step.kind === 'refused') throw refusalError(step, source.name);
+    if (step.kind === 'refused') throw await refusalError(step, source.name);
     if (step.offset + step.byteLength <= end && step.offset >= end - length) {
       throw new InternalError(
         'internal-walk',

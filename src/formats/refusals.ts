@@ -51,8 +51,7 @@ import {
   WEIGHTS_FORM,
 } from '../../assembly/abi.ts';
 import type { ReadRefusal } from '../core/records.ts';
-import { FormatError, InternalError } from '../errors.ts';
-import { printable } from '../tensor/text.ts';
+import { InternalError } from '../errors.ts';
 import { opcodeName } from './opcodes.ts';
 
 type Sentence = string | ((refusal: ReadRefusal) => string);
@@ -151,36 +150,14 @@ const REASONS: ReadonlyMap<number, Sentence> = new Map<number, Sentence>([
   [REASON_TORCH_TENSOR, 'a storage or tensor that is not spelled as torch writes it'],
 ]);
 
-/**
- * The error for what the core refuses.
- *
- * @param file as the caller named it
- * @param tensor name or position of the tensor, where one is known
- */
-export function refusalError(refusal: ReadRefusal, file: string, tensor?: string | number): FormatError {
+/** Code and sentence of a refusal. */
+export function describeRefusal(refusal: ReadRefusal): readonly [code: string, sentence: string] {
   const known = REFUSALS.get(refusal.status);
   if (known === undefined) {
     throw new InternalError('internal-status', `the core answered the unknown status ${refusal.status}`);
   }
   const [code, sentence] = known;
-  return formatError(code, say(sentence, refusal), { file, tensor, offset: refusal.offset });
-}
-
-/** A FormatError whose message names file, tensor and byte. */
-export function formatError(
-  code: string,
-  sentence: string,
-  place: {
-    readonly file: string;
-    /** Name or position. */
-    readonly tensor?: string | number | undefined;
-    readonly offset?: number | undefined;
-  },
-): FormatError {
-  const label = typeof place.tensor === 'string' ? JSON.stringify(place.tensor) : place.tensor;
-  const tensor = label === undefined ? '' : `tensor ${label}: `;
-  const offset = place.offset === undefined ? '' : ` (at byte ${place.offset})`;
-  return new FormatError(code, `${place.file}: ${printable(tensor + sentence)}${offset}`, place);
+  return [code, say(sentence, refusal)];
 }
 
 function say(sentence: Sentence, refusal: ReadRefusal): string {

@@ -26,8 +26,8 @@ import type { Layout, TensorLayout } from '../tensor/layout.ts';
 import { compareUtf8 } from '../tensor/text.ts';
 import type { Encoding, TensorSpec, WeightsSpec } from './encoding.ts';
 import { readExactly } from './exact.ts';
+import { formatError } from './format-error.ts';
 import { JsonReader } from './json.ts';
-import { formatError } from './refusals.ts';
 import { parseWeighting, spellWeighting } from './weighting.ts';
 
 /** Longest header that the reference reads: a length is a claim until so many bytes are there. */

@@ -23,8 +23,8 @@ import type { ViewRecord } from '../core/records.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { dtypeOfCode, itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout, type TensorLayout } from '../tensor/layout.ts';
+import { formatError, refusalError } from './format-error.ts';
 import { decodeNames, walkPickle } from './pickle.ts';
-import { formatError, refusalError } from './refusals.ts';
 import { maxExpanded } from './unpack.ts';
 import { gatherViews, type View } from './views.ts';
 import { parseWeighting } from './weighting.ts';
@@ -148,7 +148,7 @@ class TorchArchive {
       const place = { begin: byteOffset, end: byteOffset + byteLength, isTorch: true };
       const { walk } = await walkPickle(this.#source, core, place);
       const taken = walk.takeViews();
-      if (taken.kind === 'refused') throw refusalError(taken, this.#source.name, taken.tensor);
+      if (taken.kind === 'refused') throw await refusalError(taken, this.#source.name, taken.tensor);
       return taken.records;
     } finally {
       core.close();

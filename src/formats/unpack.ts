@@ -1,6 +1,6 @@
 import { type ByteSource, joinSources, type Scratch } from '../tensor/bytes.ts';
 import type { Layout, TensorLayout } from '../tensor/layout.ts';
-import { formatError } from './refusals.ts';
+import { formatError } from './format-error.ts';
 import type { UnpackOptions } from './weights.ts';
 
 /** What the elements of a file may take when they are unpacked, unless the caller says otherwise. */

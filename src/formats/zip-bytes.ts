@@ -1,6 +1,6 @@
 import type { ByteSource } from '../tensor/bytes.ts';
 import { readExactly } from './exact.ts';
-import { formatError } from './refusals.ts';
+import { formatError } from './format-error.ts';
 
 export const LOCAL_SIGNATURE = 0x04034b50;
 
