@@ -9,7 +9,7 @@
  * - ProtocolError: an answer that nobody meant for us, such as the page of a captive portal;
  * - the reason of the caller's signal, as it is.
  */
-import ky, { isNetworkError, type KyInstance } from 'ky';
+import type { isNetworkError, KyInstance } from 'ky';
 import {
   type CambiumError,
   isCambiumError,
@@ -105,8 +105,7 @@ export class Http {
   readonly policy: RetryPolicy;
   readonly clock: Clock;
   readonly #fetch: typeof globalThis.fetch;
-  readonly #own: KyInstance;
-  readonly #foreign: KyInstance;
+  #kys: Promise<Kys> | undefined;
   readonly #authorization: () => string | undefined;
   readonly #timeouts: { readonly responseMs: number; readonly idleMs: number };
 
@@ -117,15 +116,6 @@ export class Http {
     this.policy = retryPolicy(options.retry ?? {}, this.clock, options.random ?? Math.random);
     this.#timeouts = withDefaults(options.timeouts, { responseMs: 30_000, idleMs: 60_000 });
     this.#fetch = options.fetch ?? globalThis.fetch;
-    this.#foreign = ky.create({
-      retry: 0,
-      timeout: false,
-      throwHttpErrors: false,
-      cache: 'no-store',
-      credentials: 'omit',
-      referrerPolicy: 'no-referrer',
-    });
-    this.#own = this.#foreign.extend({ prefix: this.server });
     const { authorization } = options;
     this.#authorization = typeof authorization === 'function' ? authorization : () => authorization;
   }
@@ -141,6 +131,11 @@ export class Http {
     signal?.throwIfAborted();
     const foreign = /^https?:/i.test(target);
     const where = `${request.method} ${foreign ? withoutQuery(target) : `${this.server}${target}`}`;
+    this.#kys ??= openKys(this.server).catch((cause: unknown) => {
+      this.#kys = undefined; // a file of the page that did not arrive may do so next time
+      throw networkError(cause, where);
+    });
+    const kys = await this.#kys;
     const { responseMs, idleMs } = withDefaults(request.timeouts, this.#timeouts);
     const watchdog = new Watchdog(this.clock, signal);
     const fetch = this.#fetch;
@@ -153,7 +148,7 @@ export class Http {
         return new TransientFailure(new UnavailableError('timeout', `${where}: silence for too long`));
       }
       if (isCambiumError(error) || error instanceof TransientFailure) return error;
-      return networkError(isNetworkError(error) ? error.cause : error, where);
+      return networkError(kys.isNetworkError(error) ? error.cause : error, where);
     };
     try {
       watchdog.feed(responseMs + wholeBodyMs(request.body));
@@ -167,7 +162,7 @@ export class Http {
         }),
         headers: lengthHeader(request.body),
       };
-      const response = await (foreign ? this.#foreign : this.#own)(target, {
+      const response = await (foreign ? kys.foreign : kys.own)(target, {
         method: request.method,
         searchParams: request.query,
         headers: {
@@ -208,6 +203,27 @@ export class Http {
       throw explain(error);
     }
   }
+}
+
+/** For our server, for addresses elsewhere, and what tells ky's own errors. */
+interface Kys {
+  readonly own: KyInstance;
+  readonly foreign: KyInstance;
+  readonly isNetworkError: typeof isNetworkError;
+}
+
+/** Loads ky: with the first request, so that pages that only compute never fetch it. */
+async function openKys(server: string): Promise<Kys> {
+  const { default: ky, isNetworkError } = await import('ky');
+  const foreign = ky.create({
+    retry: 0,
+    timeout: false,
+    throwHttpErrors: false,
+    cache: 'no-store',
+    credentials: 'omit',
+    referrerPolicy: 'no-referrer',
+  });
+  return { foreign, own: foreign.extend({ prefix: server }), isNetworkError };
 }
 
 /** Reads an answer as JSON and closes it; `undefined` for a 204. Throws ProtocolError `protocol-not-json`. */
