@@ -81,10 +81,11 @@ test('the types hold under strict checking', async () => {
     join(project, 'use.ts'),
     `import { average, type Client, type Layout, tensorOf } from 'cambium';
      import { blobSource } from 'cambium/browser';
+     import { memorySource } from 'cambium/edge';
      export const weighting: Promise<number | null> = average([{ weighting: 1, tensors: [tensorOf(new Float32Array(1))] }]).then((update) => update.weighting);
      export type Status = Client['runStatus'];
      export const offsets = (layout: Layout): (number | null)[] => layout.tensors.map((tensor) => tensor.byteOffset);
-     export const length: number = blobSource(new Blob()).byteLength;\n`,
+     export const length: number = blobSource(new Blob()).byteLength + memorySource(new Uint8Array(8)).byteLength;\n`,
   );
   const tsc = join(root, 'node_modules/typescript/bin/tsc');
   const options = [
