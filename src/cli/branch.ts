@@ -1,9 +1,9 @@
 import { type BranchBody, paths } from '../wire/cambium.ts';
-import { UsageError } from './exit.ts';
 import { list, type OperatorOptions, openOperator } from './operator.ts';
 import { printJson, printLine, printTable } from './output.ts';
+import { type PolicyOptions, policyOf } from './policy.ts';
 
-interface CreateOptions extends OperatorOptions {
+interface CreateOptions extends OperatorOptions, PolicyOptions {
   readonly tree: string;
   readonly target: string;
   readonly parent?: string;
@@ -12,10 +12,7 @@ interface CreateOptions extends OperatorOptions {
 /** `cambium branch create NAME --tree ID --target N` */
 export async function createBranch(name: string, options: CreateOptions): Promise<void> {
   const { tree, parent, signal } = options;
-  const target = Number(options.target);
-  if (!Number.isInteger(target) || target < 1) {
-    throw new UsageError(`--target ${options.target}: a whole number of updates, at least 1`);
-  }
+  const policy = policyOf(options);
   const http = await openOperator(options);
   const branch = (await http.json({
     method: 'POST',
@@ -23,7 +20,7 @@ export async function createBranch(name: string, options: CreateOptions): Promis
     json: {
       name,
       tree_id: tree,
-      aggregation_target: target,
+      ...policy,
       ...(parent !== undefined && { parent_id: parent }),
     },
     signal,
@@ -31,6 +28,30 @@ export async function createBranch(name: string, options: CreateOptions): Promis
   if (options.json) printJson(branch);
   else
     printLine(`branch ${branch.name}: ${branch.id}, a round closes at ${branch.aggregation_target} updates`);
+}
+
+/** `cambium branch set BRANCH`: changes its policy or its parent. */
+export async function setBranch(
+  id: string,
+  options: OperatorOptions & PolicyOptions & { readonly parent?: string },
+): Promise<void> {
+  const { parent, signal } = options;
+  const json = {
+    ...policyOf(options),
+    ...(parent === undefined ? {} : { parent_id: parent === 'none' ? null : parent }),
+  };
+  const http = await openOperator(options);
+  const branch = (await http.json({ method: 'PATCH', target: paths.branch(id), json, signal })) as BranchBody;
+  if (options.json) printJson(branch);
+  else printLine(`branch ${branch.name}: ${JSON.stringify(branch.policy)}`);
+}
+
+/** `cambium branch delete BRANCH` */
+export async function deleteBranch(id: string, options: OperatorOptions): Promise<void> {
+  const http = await openOperator(options);
+  const body = await http.json({ method: 'DELETE', target: paths.branch(id), signal: options.signal });
+  if (options.json) printJson(body ?? {});
+  else printLine(`branch ${id}: deleted, its leaves are revoked`);
 }
 
 /** `cambium branch list` */

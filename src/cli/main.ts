@@ -3,15 +3,15 @@ import { Command, CommanderError, Option } from 'commander';
 import { STRATEGY_NAMES } from '../aggregate/strategies/index.ts';
 import { VERSION } from '../wire/version.ts';
 import { aggregate } from './aggregate.ts';
-import { createBranch, listBranches } from './branch.ts';
+import { createBranch, deleteBranch, listBranches, setBranch } from './branch.ts';
 import { convert } from './convert.ts';
 import { EXIT, exitCodeOf, UsageError } from './exit.ts';
 import { inspect } from './inspect.ts';
 import { createLeaf, listLeaves, revokeLeaf } from './leaf.ts';
 import { listMetrics } from './metrics.ts';
 import { printError } from './output.ts';
-import { discardRound, listRounds, retryRound } from './round.ts';
-import { changeRun, resetModel, showRun, watchRun } from './run.ts';
+import { closeRound, discardRound, excludeLeaf, listRounds, retryRound, saveRound } from './round.ts';
+import { changeRun, listRuns, resetModel, showRun, startRun, watchRun } from './run.ts';
 import { createTree, listTrees } from './tree.ts';
 
 /**
@@ -141,11 +141,37 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
   const branch = program
     .command('branch')
     .description('branches: groups of leaves that are averaged together');
-  remote(branch, 'create <name>', 'create a branch')
+  const policy = (target: Command) =>
+    target
+      .option('--minimum <number>', 'fewest updates with which a round may close before its target')
+      .option(
+        '--deadline <time>',
+        'from the opening of a round until it closes with what is there: 90s, 10m, 2h',
+      )
+      .option('--grace <time>', 'from the minimum until it closes with what is there')
+      .option(
+        '--late <way>',
+        'updates based on an older model: next (count them in the open round) or refuse',
+      )
+      .option('--replace', 'a leaf may replace its update until the round closes')
+      .option('--no-replace', 'its first update counts')
+      .option('--sample <number>', 'leaves that are asked in each round')
+      .option('--seed <text>', 'what they are drawn by (default: the run)')
+      .option('--strategy <name[:key=number,…]>', `the rule: ${STRATEGY_NAMES.join(', ')}`)
+      .option('--non-finite <policy>', 'NaN and infinity: reject or propagate')
+      .option('--keep <number>', 'aggregations that are kept, the newest (default: all)');
+  policy(remote(branch, 'create <name>', 'create a branch'))
     .requiredOption('--tree <id>', 'its tree')
     .requiredOption('--target <number>', 'updates that close a round')
     .option('--parent <id>', 'its parent branch')
     .action((name, options) => createBranch(name, { ...options, signal }));
+  policy(remote(branch, 'set <branch>', 'change what is named; "none" takes a setting back'))
+    .option('--target <number>', 'updates that close a round')
+    .option('--parent <id>', 'its parent branch')
+    .action((id, options) => setBranch(id, { ...options, signal }));
+  remote(branch, 'delete <branch>', 'take a branch away; its aggregations stay').action((id, options) =>
+    deleteBranch(id, { ...options, signal }),
+  );
   remote(branch, 'list', 'list branches').action((options) => listBranches({ ...options, signal }));
 
   const leaf = program.command('leaf').description('leaves: the places where the data is');
@@ -168,8 +194,18 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     revokeLeaf(id, { ...options, signal }),
   );
 
+  remote(leaf, 'exclude <id>', 'leave a leaf out of an open or failed round')
+    .requiredOption('--round <id>', 'the round')
+    .action((id, options) => excludeLeaf(id, { ...options, signal }));
+
   const run = program.command('run').description('runs of a branch');
-  for (const status of ['start', 'pause', 'stop'] as const) {
+  remote(run, 'start <branch>', 'start the run of a branch')
+    .option('--model <file>', 'its first global model (default: the mean of the first round)')
+    .action((id, options) => startRun(id, { ...options, signal }));
+  remote(run, 'list <branch>', 'list runs, newest first').action((id, options) =>
+    listRuns(id, { ...options, signal }),
+  );
+  for (const status of ['pause', 'stop'] as const) {
     remote(run, `${status} <branch>`, `${status} the run of a branch`).action((id, options) =>
       changeRun(id, status, { ...options, signal }),
     );
@@ -191,7 +227,14 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
   remote(round, 'retry <round>', 'aggregate a failed round again').action((id, options) =>
     retryRound(id, { ...options, signal }),
   );
-  remote(round, 'discard <round>', 'give up a failed round').action((id, options) =>
+  remote(round, 'close <round>', 'close an open round with what is there').action((id, options) =>
+    closeRound(id, { ...options, signal }),
+  );
+  remote(round, 'save <aggregation>', 'download an aggregation')
+    .requiredOption('-o, --output <file>', 'the file to write (never overwritten)')
+    .option('--branch <id>', 'then the argument is a round: the mean of this branch in it')
+    .action((id, options) => saveRound(id, { ...options, signal }));
+  remote(round, 'discard <round>', 'give up an open or failed round').action((id, options) =>
     discardRound(id, { ...options, signal }),
   );
 

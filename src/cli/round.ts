@@ -1,4 +1,6 @@
-import { paths, type RoundBody } from '../wire/cambium.ts';
+import { writeFile } from 'node:fs/promises';
+import { fileError } from '../node/file-errors.ts';
+import { type AggregationBody, paths, type RoundBody } from '../wire/cambium.ts';
 import { list, type OperatorOptions, openOperator } from './operator.ts';
 import { printJson, printLine, printTable } from './output.ts';
 
@@ -30,9 +32,62 @@ export function discardRound(id: string, options: OperatorOptions): Promise<void
   return change(paths.roundDiscard(id), options);
 }
 
-async function change(target: string, options: OperatorOptions): Promise<void> {
+/** `cambium round close ID` */
+export function closeRound(id: string, options: OperatorOptions): Promise<void> {
+  return change(paths.roundClose(id), options);
+}
+
+/** `cambium leaf exclude LEAF --round ID` */
+export function excludeLeaf(
+  leaf: string,
+  options: OperatorOptions & { readonly round: string },
+): Promise<void> {
+  return change(paths.roundExclude(options.round), options, { leaf_id: leaf });
+}
+
+/** `cambium round save ID -o FILE`: the aggregation of a round, or the mean of one branch of it. */
+export async function saveRound(
+  id: string,
+  options: OperatorOptions & { readonly output: string; readonly branch?: string },
+): Promise<void> {
+  const { output, branch, signal } = options;
   const http = await openOperator(options);
-  const round = (await http.json({ method: 'POST', target, signal: options.signal })) as RoundBody;
+  const aggregation =
+    branch === undefined
+      ? id
+      : (
+          (await http.json({
+            method: 'POST',
+            target: paths.roundAverage(id),
+            json: { branch_id: branch },
+            signal,
+          })) as AggregationBody
+        ).aggregation_id;
+  const result = (await http.json({
+    method: 'GET',
+    target: paths.aggregation(aggregation),
+    signal,
+  })) as AggregationBody;
+  const answer = await http.open({ method: 'GET', target: result.download_url, signal });
+  try {
+    await writeFile(output, answer.chunks(), { flag: 'wx', signal });
+  } catch (cause) {
+    throw fileError(cause, output, 'write');
+  } finally {
+    answer.close();
+  }
+  if (options.json) printJson({ output, ...result });
+  else printLine(`${output}: ${result.byte_length} bytes, sha256 ${result.sha256}`);
+}
+
+async function change(target: string, options: OperatorOptions, json?: object): Promise<void> {
+  const http = await openOperator(options);
+  const round = (await http.json({
+    method: 'POST',
+    target,
+    signal: options.signal,
+    ...(json === undefined ? {} : { json }),
+  })) as RoundBody;
   if (options.json) printJson(round);
   else printLine(roundLine(round));
 }
@@ -44,7 +99,12 @@ export function roundLine(round: RoundBody): string {
     `${round.updates.length} updates`,
   ];
   if (round.total_weighting !== null) parts.push(`weighting ${round.total_weighting}`);
-  if (round.aggregation_seconds !== null) parts.push(`${(round.aggregation_seconds * 1000).toFixed(1)} ms`);
+  if (round.strategy !== null && round.strategy.name !== 'mean') parts.push(round.strategy.name);
+  if (round.missing.length > 0) parts.push(`${round.missing.length} missing`);
+  if (round.aggregation_seconds !== null) {
+    const speed = (round.bytes_read ?? 0) / round.aggregation_seconds / 1e9;
+    parts.push(`${(round.aggregation_seconds * 1000).toFixed(1)} ms`, `${speed.toFixed(2)} GB/s`);
+  }
   if (round.status === 'done') parts.push(`aggregation ${round.aggregation_id}`);
   if (round.failure !== null) parts.push(`${round.failure.message} [${round.failure.code}]`);
   return parts.join(', ');

@@ -1,9 +1,12 @@
+import { openAsBlob } from 'node:fs';
+import { fileError } from '../node/file-errors.ts';
 import { eventNotices } from '../transport/events.ts';
-import { paths, type RoundBody, type RunBody, type RunStatus } from '../wire/cambium.ts';
+import { paths, type RoundBody, type RunBody, type RunRecord, type RunStatus } from '../wire/cambium.ts';
 import { UsageError } from './exit.ts';
-import { type OperatorOptions, openOperator } from './operator.ts';
-import { printJson, printLine } from './output.ts';
+import { list, type OperatorOptions, openOperator } from './operator.ts';
+import { printJson, printLine, printTable } from './output.ts';
 import { roundLine } from './round.ts';
+import { type Drawn, redrawRound } from './round-table.ts';
 
 /** `cambium run start|pause|stop BRANCH` */
 export async function changeRun(branch: string, status: RunStatus, options: OperatorOptions): Promise<void> {
@@ -13,6 +16,43 @@ export async function changeRun(branch: string, status: RunStatus, options: Oper
   printRun(
     (await http.json({ method: 'POST', target: paths.run(branch), json, signal })) as RunBody,
     options,
+  );
+}
+
+/** `cambium run start BRANCH --model FILE`: the file is the run's first global model. */
+export async function startRun(
+  branch: string,
+  options: OperatorOptions & { readonly model?: string },
+): Promise<void> {
+  const { model, signal } = options;
+  if (model === undefined) return changeRun(branch, 'start', options);
+  const http = await openOperator(options);
+  let file: Blob;
+  try {
+    file = await openAsBlob(model);
+  } catch (cause) {
+    throw fileError(cause, model, 'read');
+  }
+  const body = { byteLength: file.size, whole: file };
+  printRun(
+    (await http.json({ method: 'POST', target: paths.runModel(branch), body, signal })) as RunBody,
+    options,
+  );
+}
+
+/** `cambium run list BRANCH` */
+export async function listRuns(branch: string, options: OperatorOptions): Promise<void> {
+  const runs = await list<RunRecord>(await openOperator(options), paths.runs(branch), options);
+  if (options.json) return printJson(runs);
+  printTable(
+    ['run', 'status', 'rounds', 'started', 'newest aggregation'],
+    runs.map((run) => [
+      run.run_number,
+      run.run_status,
+      run.rounds,
+      new Date(run.started_at).toISOString(),
+      run.aggregation_id ?? '-',
+    ]),
   );
 }
 
@@ -42,7 +82,10 @@ function printRun(run: RunBody, { json }: OperatorOptions): void {
     );
 }
 
-/** `cambium run watch BRANCH`: a line at each change of a round, until interrupted or `--rounds` are finished. */
+/**
+ * `cambium run watch BRANCH`: the round as a live table on a terminal, a line at each change elsewhere, JSON for programs;
+ * until interrupted or `--rounds` are finished.
+ */
 export async function watchRun(
   branch: string,
   options: OperatorOptions & { readonly rounds?: string },
@@ -51,12 +94,14 @@ export async function watchRun(
   if (!(most >= 1)) throw new UsageError(`--rounds ${options.rounds}: a number, at least 1`);
   const http = await openOperator(options);
   const finished = new Set<string>();
+  let drawn: Drawn | undefined;
   for await (const { type, data } of eventNotices(http, paths.watch(branch)).open({
     signal: options.signal,
   })) {
     if (type !== 'round') continue;
     const round = JSON.parse(data) as RoundBody;
     if (options.json) printJson(round);
+    else if (process.stdout.isTTY) drawn = redrawRound(round, drawn);
     else printLine(roundLine(round));
     if (round.status === 'done' || round.status === 'discarded') finished.add(round.id);
     if (finished.size >= most) return;

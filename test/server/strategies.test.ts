@@ -1,0 +1,131 @@
+/** Rules through the whole service, with the real jobs: the same bits as the library's on the same files. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { startJobs, tensorOf, writeWeights } from '../../dist/index.js';
+import { changeRun } from '../../src/server/domain/runs.ts';
+import { memorySink } from '../../src/tensor/bytes.ts';
+import { sameBytes } from '../helpers/bytes.ts';
+import { Random } from '../helpers/random.ts';
+import { Rig } from './domain/rig.ts';
+
+const test = suite('strategies in the service');
+const seed = Number(process.env.CAMBIUM_SEED ?? 7);
+const random = new Random(seed);
+const jobs = startJobs({ threads: 1 });
+const folder = mkdtempSync(join(tmpdir(), 'cambium-strategies-'));
+test.before(() => console.log(`seed ${seed}`));
+test.after(async () => {
+  await jobs.close();
+  rmSync(folder, { recursive: true });
+});
+
+/** A weight file, in memory. */
+async function weights(): Promise<Uint8Array> {
+  let sink = memorySink(0);
+  const values = Float32Array.from({ length: 5000 }, () => random.uniform() - 0.5);
+  await writeWeights(
+    (byteLength: number) => {
+      sink = memorySink(byteLength);
+      return sink;
+    },
+    { weighting: random.integer(1, 99), tensors: [tensorOf(values), tensorOf(new Int32Array([3, 1]))] },
+  );
+  return sink.bytes;
+}
+
+let count = 0;
+/** A new file; with bytes it holds them. */
+function file(bytes?: Uint8Array): string {
+  const path = join(folder, `${count++}.npy`);
+  if (bytes !== undefined) writeFileSync(path, bytes);
+  return path;
+}
+
+const RULES: readonly [string, Record<string, number>, number][] = [
+  ['mean', {}, 2],
+  ['median', {}, 2],
+  ['weighted-median', {}, 2],
+  ['trimmed-mean', { trim: 0.2 }, 2],
+  ['krum', { byzantine: 1 }, 2],
+  ['multi-krum', { byzantine: 1, select: 3 }, 2],
+  ['geometric-median', {}, 2],
+  ['clipped-mean', { norm: 5 }, 3],
+  ['fedavg', { learningRate: 0.5 }, 3],
+  ['fedavgm', {}, 4],
+  ['fedadagrad', { learningRate: 0.1 }, 4],
+  ['fedyogi', { learningRate: 0.1 }, 4],
+  ['fedadam', { learningRate: 0.1 }, 10],
+  ['fednova', {}, 3],
+  ['buffered', {}, 3],
+];
+
+for (const [name, parameters, rounds] of RULES) {
+  test(`${name}, ${rounds} rounds, a restart in the middle`, async () => {
+    const rig = await new Rig(jobs).start();
+    try {
+      const branch = await rig.branch({ aggregation_target: 5, strategy: { name, parameters } });
+      const leaves = await rig.leaves(branch, 5);
+      await changeRun(rig.domain, branch, 'start');
+      const needsModel = RULES.findIndex(([rule]) => rule === name) >= 7;
+      let model: string | undefined;
+      const state = file();
+      for (let round = 1; round <= rounds; round++) {
+        const inputs: { path: string; leaf: string }[] = [];
+        const perLeaf = new Map<string, number>();
+        for (const [i, leaf] of leaves.entries()) {
+          const bytes = await weights();
+          inputs.push({ path: file(bytes), leaf: leaf.id });
+          await rig.upload(leaf, bytes, { localSteps: i + 1 });
+          // Nobody has fetched anything: each round makes everybody one round staler.
+          perLeaf.set(leaf.id, name === 'fednova' ? i + 1 : round - 1);
+        }
+        const done = await rig.settled(branch, round);
+        assert.is(done.failure, null);
+        const output = file();
+        const strategy =
+          needsModel && model === undefined
+            ? { name: 'mean' }
+            : { name, parameters, ...(name === 'fednova' || name === 'buffered' ? { perLeaf } : {}) };
+        await jobs.aggregate({ inputs, output, format: 'npy-object', strategy, model, state });
+        sameBytes(
+          readFileSync(rig.domain.blobs.path(done.aggregation_id!)),
+          readFileSync(output),
+          `round ${round}`,
+        );
+        if (needsModel) model = output;
+        if (round === rounds >> 1) await rig.restart();
+      }
+    } finally {
+      await rig.end();
+    }
+  });
+}
+
+test('ten leaves, three branches, two levels: the flat average, bit for bit', async () => {
+  const rig = await new Rig(jobs).start();
+  try {
+    const tree_id = await rig.tree();
+    const root = await rig.branch({ tree_id, aggregation_target: 2 });
+    const left = await rig.branch({ tree_id, aggregation_target: 4, parent_id: root });
+    const right = await rig.branch({ tree_id, aggregation_target: 6, parent_id: root });
+    const leaves = [...(await rig.leaves(left, 4)), ...(await rig.leaves(right, 6))];
+    await changeRun(rig.domain, root, 'start');
+    const inputs: { path: string; leaf: string }[] = [];
+    for (const leaf of leaves) {
+      const bytes = await weights();
+      inputs.push({ path: file(bytes), leaf: leaf.id });
+      await rig.upload(leaf, bytes);
+    }
+    const done = await rig.settled(root, 1);
+    const output = file();
+    await jobs.aggregate({ inputs, output, format: 'npy-object' });
+    sameBytes(readFileSync(rig.domain.blobs.path(done.aggregation_id!)), readFileSync(output), 'root');
+  } finally {
+    await rig.end();
+  }
+});
+
+test.run();
