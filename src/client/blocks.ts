@@ -1,5 +1,6 @@
 /**
- * Uploads in blocks: the sender's side of server/routes/resumable.ts. Every attempt begins the upload anew; the server
+ * Uploads in blocks, a request for each: for hosts that hold the bytes in memory and digest only wholes. The sender's side
+ * of server/routes/resumable.ts; frames.ts is that of the others. Every attempt begins the upload anew; the server
  * finds by its digest what it has of it and says where to go on, whoever was restarted meanwhile. The receipt of a
  * finished upload whose answer was lost is found in the same way.
  */
@@ -8,8 +9,8 @@ import { type Http, readJson } from '../transport/http.ts';
 import { TransientFailure, withRetries } from '../transport/retry.ts';
 import { MAX_BLOCK_BYTES, paths, type UploadBody } from '../wire/cambium.ts';
 import { readUpload } from './answers.ts';
-import { digestOfBytes, readFull, writeReprDigest } from './digest.ts';
-import type { PreparedUpload, SendOptions } from './upload.ts';
+import { digestOfBytes, readFull, readReprDigest, writeReprDigest } from './digest.ts';
+import type { PreparedUpload, SendOptions, Sent } from './upload.ts';
 
 /** Where lines break all the time, blocks of this size still come through. */
 const MIN_BLOCK_BYTES = 32 << 10;
@@ -18,7 +19,14 @@ const MIN_BLOCK_BYTES = 32 << 10;
 const MISLAID = new Set(['upload-offset', 'upload-unknown', 'upload-incomplete', 'digest-mismatch']);
 
 /** Where an upload stands: to be gone on with, or over. */
-type Standing = { readonly target: string; readonly offset: number } | { readonly receipt: UploadBody };
+export type Standing =
+  | {
+      readonly target: string;
+      readonly offset: number;
+      /** Of the bytes up to there, where the beginning did not tell the digest of the whole. */
+      readonly digest: string | undefined;
+    }
+  | { readonly receipt: UploadBody };
 
 interface Block {
   readonly bytes: Uint8Array;
@@ -35,7 +43,8 @@ export async function sendBlocks(
   leafId: string,
   upload: PreparedUpload,
   options: SendOptions,
-): Promise<UploadBody> {
+): Promise<Sent> {
+  const sha256 = await upload.digest();
   const { signal, onProgress } = options;
   const { byteLength } = upload.source;
   /** As far as the server has ever confirmed. */
@@ -43,7 +52,7 @@ export async function sendBlocks(
   // A broken line loses the block that was under way: where it breaks often, small ones are cheaper.
   let blockBytes = MAX_BLOCK_BYTES;
   const attempt = async (): Promise<UploadBody> => {
-    const standing = await beginUpload(http, leafId, upload, options);
+    const standing = await beginBlocks(http, leafId, upload, options, sha256);
     if ('receipt' in standing) return standing.receipt;
     const { target } = standing;
     let { offset } = standing;
@@ -68,19 +77,26 @@ export async function sendBlocks(
       offset = end;
     }
   };
-  return withRetries(
+  const answer = await withRetries(
     http.policy,
     signal,
     () => attempt().catch(lookAgain),
     () => reached,
   );
+  return { answer, sha256 };
 }
 
-async function beginUpload(
+/**
+ * Begins an upload, or finds where it stands.
+ *
+ * @param sha256 of the whole; without, an unfinished upload of the same length is found, whatever is in it
+ */
+export async function beginBlocks(
   http: Http,
   leafId: string,
-  { source, sha256 }: PreparedUpload,
+  { source }: PreparedUpload,
   { signal, round, idempotencyKey }: SendOptions,
+  sha256: string | undefined,
 ): Promise<Standing> {
   const answer = await http.open({
     method: 'PUT',
@@ -89,7 +105,7 @@ async function beginUpload(
     headers: {
       'upload-complete': '?0',
       'upload-length': String(source.byteLength),
-      'repr-digest': writeReprDigest(sha256),
+      ...(sha256 !== undefined && { 'repr-digest': writeReprDigest(sha256) }),
       'idempotency-key': idempotencyKey,
     },
     signal,
@@ -106,7 +122,8 @@ async function beginUpload(
         `${answer.where}: the answer does not say where to send the blocks`,
       );
     }
-    return { target: paths.upload(id), offset };
+    const digest = readReprDigest(answer.headers.get('upload-digest'));
+    return { target: paths.upload(id), offset, digest };
   } finally {
     answer.close();
   }
@@ -135,22 +152,23 @@ async function sendBlock(
   });
   const body = await readJson(answer);
   if (isLast) return readUpload(body);
-  if (readOffset(answer.headers, Number.MAX_SAFE_INTEGER) !== offset + bytes.byteLength) {
+  if (!confirmsOffset(answer.headers, offset + bytes.byteLength)) {
     throw new ProtocolError('protocol-upload', `${answer.where}: the server does not confirm the block`);
   }
   return undefined;
 }
 
 /** Each block is a new array: a connection may hold on to it for a while. */
-async function readBlock(
-  { source, whole, sha256Of }: PreparedUpload,
-  offset: number,
-  size: number,
-): Promise<Block> {
+async function readBlock({ source, whole }: PreparedUpload, offset: number, size: number): Promise<Block> {
   const end = Math.min(source.byteLength, offset + size);
   const bytes = whole?.subarray(offset, end) ?? new Uint8Array(end - offset);
   if (whole === undefined) await readFull(source, offset, bytes);
-  return { bytes, digest: sha256Of?.(bytes) ?? (await digestOfBytes(bytes)) };
+  return { bytes, digest: await digestOfBytes(bytes) };
+}
+
+/** True when an answer says that all bytes up to `offset` are there. */
+export function confirmsOffset(headers: Headers, offset: number): boolean {
+  return readOffset(headers, offset) === offset;
 }
 
 function readOffset(headers: Headers, limit: number): number | undefined {
@@ -158,6 +176,7 @@ function readOffset(headers: Headers, limit: number): number | undefined {
   return /^\d{1,15}$/.test(value) && Number(value) <= limit ? Number(value) : undefined;
 }
 
-function lookAgain(error: unknown): never {
+/** What another look at the upload settles becomes another attempt. */
+export function lookAgain(error: unknown): never {
   throw error instanceof RefusedError && MISLAID.has(error.code) ? new TransientFailure(error) : error;
 }

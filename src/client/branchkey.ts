@@ -99,7 +99,8 @@ export class BranchKeySession {
     upload: PreparedUpload,
     { signal, onProgress }: TransferOptions,
   ): Promise<UploadReceipt> {
-    const { source, sha256 } = upload;
+    const { source } = upload;
+    const sha256 = await upload.digest();
     const boundary = `cambium-${sha256.slice(0, 32)}`;
     const fileName = (source.name.split(/[/\\]/).at(-1) ?? 'update').replace(/["\r\n]/g, '_');
     const head = new TextEncoder().encode(

@@ -215,7 +215,7 @@ export class Client implements AsyncDisposable {
           try {
             const branchkey = await this.#branchkey();
             if (branchkey) return await branchkey.upload(this.leafName, upload, sending);
-            return await sendUpload(this.#http, this.leafId, upload, sending);
+            return await sendUpload(this.#http, this.leafId, upload, files, sending);
           } catch (error) {
             if (!this.#options.waitForRun || !isRunRefusal(error)) throw error;
             // Paused between the look at the run and the last byte.

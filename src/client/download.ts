@@ -139,6 +139,9 @@ function isSpoiled(error: unknown): boolean {
   return error instanceof ProtocolError || error instanceof FormatError;
 }
 
+/** Files are written in pieces of this size: one write for each packet would take longer than the line. */
+const WRITE_BYTES = 1 << 20;
+
 /** What has arrived: bytes in a sink, counted, and digested on the way where the host can. */
 class Receiver {
   readonly sink: PartialSink;
@@ -151,6 +154,11 @@ class Receiver {
   readonly #files: FileAccess | undefined;
   readonly #onProgress: TransferOptions['onProgress'];
   #hash: Sha256 | undefined;
+  /** Bytes that arrived and are not written, and the array of the write that is under way. */
+  #gathering: Uint8Array;
+  #gathered = 0;
+  #spare: Uint8Array;
+  #writing: Promise<void> = Promise.resolve();
 
   private constructor(
     sink: PartialSink,
@@ -162,6 +170,9 @@ class Receiver {
     this.#byteLength = byteLength;
     this.#files = files;
     this.#onProgress = onProgress;
+    const size = files === undefined ? 0 : WRITE_BYTES;
+    this.#gathering = new Uint8Array(size);
+    this.#spare = new Uint8Array(size);
     this.restart();
   }
 
@@ -187,15 +198,40 @@ class Receiver {
 
   restart(): void {
     this.bytesDone = 0;
+    this.#gathered = 0;
     this.#hash = this.#files?.sha256();
   }
 
   async add(bytes: Uint8Array): Promise<void> {
-    await this.sink.write(this.bytesDone, bytes);
     this.#hash?.update(bytes);
+    // In memory, to its place at once; files get few large writes, each while the next is gathered.
+    if (this.#files === undefined) await this.sink.write(this.bytesDone, bytes);
+    for (let at = 0; at < bytes.byteLength && this.#files !== undefined; ) {
+      const part = bytes.subarray(at, at + WRITE_BYTES - this.#gathered);
+      this.#gathering.set(part, this.#gathered);
+      this.#gathered += part.byteLength;
+      at += part.byteLength;
+      if (this.#gathered === WRITE_BYTES) await this.#write(this.bytesDone + at);
+    }
     this.bytesDone += bytes.byteLength;
     this.reached = Math.max(this.reached, this.bytesDone);
     this.report();
+  }
+
+  /** When this ends all that was added is written. Throws what writing throws. */
+  async settle(): Promise<void> {
+    if (this.#gathered > 0) await this.#write(this.bytesDone);
+    await this.#writing;
+  }
+
+  /** Writes what is gathered, which ends at `end`; waits only for the write before. */
+  async #write(end: number): Promise<void> {
+    await this.#writing;
+    const bytes = this.#gathering.subarray(0, this.#gathered);
+    [this.#gathering, this.#spare] = [this.#spare, this.#gathering];
+    this.#gathered = 0;
+    this.#writing = Promise.resolve(this.sink.write(end - bytes.byteLength, bytes));
+    this.#writing.catch(() => {}); // heard by the next write, or in the end
   }
 
   report(): void {
@@ -269,10 +305,14 @@ async function receiveBody(answer: HttpAnswer, receiver: Receiver, byteLength: n
   ) {
     throw wrongLength(answer.where, announced, byteLength - receiver.bytesDone);
   }
-  for await (const chunk of answer.chunks()) {
-    if (receiver.bytesDone + chunk.byteLength > byteLength)
-      throw wrongLength(answer.where, 'more', byteLength);
-    await receiver.add(chunk);
+  try {
+    for await (const chunk of answer.chunks()) {
+      if (receiver.bytesDone + chunk.byteLength > byteLength)
+        throw wrongLength(answer.where, 'more', byteLength);
+      await receiver.add(chunk);
+    }
+  } finally {
+    await receiver.settle();
   }
   // Something between cut the body in a clean way; the next attempt gets the rest.
   if (receiver.bytesDone < byteLength) {

@@ -16,8 +16,12 @@ export interface PartialSink extends CheckedSink {
 /** SHA-256 over bytes that come in pieces. */
 export interface Sha256 {
   update(bytes: Uint8Array): void;
+  /** Over the same bytes so far; each goes on by itself. */
+  copy(): Sha256;
   /** Lower-case hexadecimal. */
   digest(): string;
+  /** The same as 32 bytes. */
+  digestBytes(): Uint8Array;
 }
 
 /** What a client needs of its host to work with paths, in constant memory. Browsers have none of it. */

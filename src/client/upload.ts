@@ -33,15 +33,14 @@ export interface PreparedUpload {
   readonly source: ByteSource;
   /** All bytes, where the host cannot send them block by block. */
   readonly whole: Uint8Array | undefined;
-  readonly sha256: string;
   readonly weighting: number;
-  /** The host's digest of bytes in memory; WebCrypto does it where there is none. */
-  readonly sha256Of: ((bytes: Uint8Array) => string) | undefined;
+  /** SHA-256 of all bytes in lower-case hexadecimal, which are read for it the first time. */
+  digest(): Promise<string>;
   close(): void | Promise<void>;
 }
 
 /**
- * Opens, checks and digests an update; nothing is sent. The same open file is checked and sent, so a file that is
+ * Opens and checks an update; nothing is sent. The same open file is checked and sent, so a file that is
  * replaced meanwhile does no harm.
  *
  * @param format the only one that the server takes
@@ -58,26 +57,20 @@ export async function prepareUpload(
     const layout = await validateWeights(source);
     if (format !== undefined && layout.format !== format)
       throw wrongFormat(source.name, layout.format, format);
-    const weighting = layout.weighting ?? Number.NaN; // validated
-    const close = () => source.close();
-    if (files) {
-      const sha256Of = (part: Uint8Array) => {
-        const hash = files.sha256();
-        hash.update(part);
-        return hash.digest();
-      };
-      return {
-        source,
-        whole: undefined,
-        sha256: await digestOf(source, files, signal),
-        weighting,
-        sha256Of,
-        close,
-      };
-    }
     // Few browsers can stream a request, and their WebCrypto digests nothing but the whole.
-    const whole = bytes ?? (await readAll(source));
-    return { source, whole, sha256: await digestOfBytes(whole), weighting, sha256Of: undefined, close };
+    const whole = files ? undefined : (bytes ?? (await readAll(source)));
+    let sha256: Promise<string> | undefined;
+    return {
+      source,
+      whole,
+      weighting: layout.weighting ?? Number.NaN, // validated
+      digest() {
+        sha256 ??=
+          whole || !files ? digestOfBytes(whole ?? new Uint8Array(0)) : digestOf(source, files, signal);
+        return sha256;
+      },
+      close: () => source.close(),
+    };
   } catch (error) {
     await source.close();
     throw error;
@@ -89,17 +82,22 @@ export interface SendOptions extends TransferOptions {
   readonly idempotencyKey: string;
 }
 
+/** What the server said, and the digest of what was sent. */
+export interface Sent {
+  readonly answer: UploadBody;
+  readonly sha256: string;
+}
+
 /** Sends a prepared update until the server has it or says no: in one piece, or in blocks that need not come again. */
 export async function sendUpload(
   http: Http,
   leafId: string,
   upload: PreparedUpload,
+  files: FileAccess | undefined,
   options: SendOptions,
 ): Promise<UploadReceipt> {
-  const { source, sha256 } = upload;
-  // What only large updates need is loaded with the first of them.
-  const send = source.byteLength <= MAX_BLOCK_BYTES ? sendWhole : (await import('./blocks.ts')).sendBlocks;
-  const answer = await send(http, leafId, upload, options);
+  const { source } = upload;
+  const { answer, sha256 } = await sendAll(http, leafId, upload, files, options);
   if (answer.sha256 !== sha256) {
     throw new ProtocolError(
       'protocol-digest',
@@ -117,16 +115,32 @@ export async function sendUpload(
   };
 }
 
-function sendWhole(
+/** What only large updates need is loaded with the first of them. */
+async function sendAll(
   http: Http,
   leafId: string,
-  { source, whole, sha256 }: PreparedUpload,
+  upload: PreparedUpload,
+  files: FileAccess | undefined,
+  options: SendOptions,
+): Promise<Sent> {
+  if (upload.source.byteLength <= MAX_BLOCK_BYTES) return sendWhole(http, leafId, upload, options);
+  if (files === undefined) return (await import('./blocks.ts')).sendBlocks(http, leafId, upload, options);
+  const { sendFrames } = await import('./frames.ts');
+  return sendFrames(http, leafId, upload, options, () => files.sha256());
+}
+
+async function sendWhole(
+  http: Http,
+  leafId: string,
+  upload: PreparedUpload,
   { signal, onProgress, round, idempotencyKey }: SendOptions,
-): Promise<UploadBody> {
+): Promise<Sent> {
+  const { source, whole } = upload;
   const byteLength = source.byteLength;
-  return withRetries(http.policy, signal, async () => {
+  const sha256 = await upload.digest();
+  const answer = await withRetries(http.policy, signal, async () => {
     onProgress?.({ bytesDone: 0, bytesTotal: byteLength });
-    const answer = await http.open({
+    const response = await http.open({
       method: 'PUT',
       target: paths.updates(leafId),
       query: { round },
@@ -138,8 +152,9 @@ function sendWhole(
       body: { byteLength, whole: whole ?? (await readAll(source)) },
       signal,
     });
-    return readUpload(await readJson(answer));
+    return readUpload(await readJson(response));
   });
+  return { answer, sha256 };
 }
 
 function wrongFormat(name: string, actual: string, wanted: UpdateFormat): FormatError {

@@ -1,8 +1,8 @@
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { Client as AnyClient } from '../client/client.ts';
 import { type Credentials, readCredentialFields } from '../client/credentials.ts';
-import type { FileAccess } from '../client/file-access.ts';
+import type { FileAccess, Sha256 } from '../client/file-access.ts';
 import type { ClientOptions } from '../client/options.ts';
 import { CambiumError, isCambiumError } from '../errors.ts';
 import { amqpNotices } from './amqp-notices.ts';
@@ -17,11 +17,17 @@ const files: FileAccess = {
   openSource: (path) => openFileSource(path),
   openSink: (path) => openFileSink(path, { durable: true }),
   openPartialSink,
-  sha256() {
-    const hash = createHash('sha256');
-    return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest('hex') };
-  },
+  sha256: () => sha256Over(createHash('sha256')),
 };
+
+function sha256Over(hash: Hash): Sha256 {
+  return {
+    update: (bytes) => void hash.update(bytes),
+    copy: () => sha256Over(hash.copy()),
+    digest: () => hash.digest('hex'),
+    digestBytes: () => hash.digest(),
+  };
+}
 
 /** What the client can do in Node besides. */
 export interface NodeClientOptions extends Omit<ClientOptions, 'notices'> {

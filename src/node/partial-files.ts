@@ -13,6 +13,9 @@ import { guardFile, readFully, syncFolder } from './files.ts';
 /** What lies about for longer belongs to nobody: a download that is still wanted is asked for again sooner. */
 const KEEP_MS = 7 * 24 * 3600_000;
 
+/** The disk is told to begin after so many bytes, while the next arrive: else all of it has to be waited for in the end. */
+const FLUSH_BYTES = 32 << 20;
+
 /** Digits of the key in the name: enough to tell apart, and the digest of the whole is checked in the end. */
 const KEY_DIGITS = 16;
 
@@ -47,10 +50,13 @@ function sinkOf(path: string, part: string, handle: FileHandle, bytesThere: numb
   let isOpen = true;
   /** Committed or kept: nothing of it is ours any more. */
   let isOver = false;
+  let unflushed = 0;
+  let flushed: Promise<void> = Promise.resolve();
   const closeOnce = async () => {
     if (!isOpen) return;
     isOpen = false;
     busy.delete(part);
+    await flushed.catch(() => {});
     await handle.close();
   };
   return {
@@ -61,10 +67,17 @@ function sinkOf(path: string, part: string, handle: FileHandle, bytesThere: numb
           const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done, offset + done);
           done += bytesWritten;
         }
+        unflushed += bytes.byteLength;
+        if (unflushed < FLUSH_BYTES) return;
+        unflushed = 0;
+        await flushed;
+        flushed = handle.datasync();
+        flushed.catch(() => {}); // heard by the next flush, or by commit
       }),
     readInto: (offset, target) => guardFile(path, 'read', () => readFully(handle, offset, target)),
     commit: () =>
       guardFile(path, 'write', async () => {
+        await flushed;
         await handle.sync();
         await closeOnce();
         await rename(part, path);

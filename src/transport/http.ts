@@ -120,6 +120,11 @@ export class Http {
     this.#authorization = typeof authorization === 'function' ? authorization : () => authorization;
   }
 
+  /** How long to wait for an answer that needs so many bytes checked first, in milliseconds. */
+  patienceMs(byteLength: number): number {
+    return this.#timeouts.responseMs + checkingMs(byteLength);
+  }
+
   /** Sends a request, with retries, and reads the answer as JSON; `undefined` for an empty 204. */
   json(request: HttpRequest): Promise<unknown> {
     return withRetries(this.policy, request.signal, async () => readJson(await this.open(request)));
@@ -348,7 +353,11 @@ function lengthHeader(body: RequestBody): Record<string, string> {
 
 /** A server reads and checks what it got before it answers. */
 function digestionMs(body: RequestBody | undefined): number {
-  return body === undefined ? 0 : Math.ceil((body.byteLength / SLOWEST_SERVER) * 1000);
+  return body === undefined ? 0 : checkingMs(body.byteLength);
+}
+
+function checkingMs(byteLength: number): number {
+  return Math.ceil((byteLength / SLOWEST_SERVER) * 1000);
 }
 
 function wholeBodyMs(body: RequestBody | undefined): number {

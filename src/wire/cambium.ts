@@ -14,6 +14,15 @@ export const API_PREFIX = '/cambium/v1';
  */
 export const MAX_BLOCK_BYTES = 1 << 20;
 
+/**
+ * A row of blocks in one request, each in a frame: its length (4 bytes, big-endian), the SHA-256 over all bytes of the
+ * upload up to its end (32 bytes), its bytes. The digest vouches for the block, and the last one for the whole.
+ */
+export const FRAMES_TYPE = 'application/vnd.cambium.frames';
+
+/** Length and digest in front of each block. */
+export const FRAME_HEAD_BYTES = 36;
+
 export type RunStatus = 'start' | 'pause' | 'stop';
 export type RoundStatus = 'open' | 'aggregating' | 'done' | 'failed' | 'discarded';
 export type MetricsMode = 'train' | 'test' | 'non-federated';

@@ -10,7 +10,7 @@ const MiB = 1 << 20;
 test('40 cuts at random bytes, delays, small pieces', () =>
   crossBrokenLine(seed, 3 * MiB, { cutAfter: 128 << 10, cuts: 40, delayOneIn: 10, pieces: 10_000 }));
 
-test('changed bytes on the way up cost a block each', () =>
+test('changed bytes on the way up cost what is on the line', () =>
   crossBrokenLine(seed + 1, 2 * MiB, { corruptOneIn: 150 }));
 
 test.run();

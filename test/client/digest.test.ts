@@ -23,7 +23,7 @@ const files = {
     const hash = createHash('sha256');
     return { update: (bytes: Uint8Array) => void hash.update(bytes), digest: () => hash.digest('hex') };
   },
-} as FileAccess;
+} as unknown as FileAccess;
 
 function bytesOf(length: number): Uint8Array {
   return Uint8Array.from({ length }, (_, i) => (i * 31) ^ (i >> 8));

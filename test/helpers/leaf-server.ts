@@ -1,12 +1,14 @@
 import { createHash } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type {
-  AggregationBody,
-  AuthenticatedBody,
-  Notice,
-  RunBody,
-  RunStatus,
-  UploadBody,
+import {
+  type AggregationBody,
+  type AuthenticatedBody,
+  FRAME_HEAD_BYTES,
+  FRAMES_TYPE,
+  type Notice,
+  type RunBody,
+  type RunStatus,
+  type UploadBody,
 } from '../../src/wire/cambium.ts';
 import { answer, bodyOf, type Handler, type LoopbackServer, refuse, serve } from './loopback.ts';
 
@@ -184,12 +186,22 @@ export class LeafServer {
     if (this.runStatus !== 'start') return refuse(response, 409, 'run-paused');
     if (request.headers['upload-complete'] === '?0') {
       const digest = String(request.headers['repr-digest']);
-      const known = [...this.partials].find(([, partial]) => partial.headers['repr-digest'] === digest);
+      const isNamed = request.headers['repr-digest'] !== undefined;
+      const known = [...this.partials].find(
+        ([, partial]) => !isNamed || partial.headers['repr-digest'] === digest,
+      );
       const id = known?.[0] ?? `/uploads/${this.partials.size}`;
       if (known === undefined)
         this.partials.set(id, { bytes: Buffer.alloc(0), headers: request.headers, query });
-      const offset = this.partials.get(id)?.bytes.byteLength;
-      response.writeHead(201, { location: id, 'upload-complete': '?0', 'upload-offset': offset }).end();
+      const there = this.partials.get(id)?.bytes ?? Buffer.alloc(0);
+      response
+        .writeHead(201, {
+          location: id,
+          'upload-complete': '?0',
+          'upload-offset': there.byteLength,
+          'upload-digest': reprDigestOf(there),
+        })
+        .end();
       return;
     }
     const bytes = await bodyOf(request);
@@ -199,14 +211,18 @@ export class LeafServer {
   async #receiveBlock(id: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const partial = this.partials.get(id);
     if (partial === undefined) return refuse(response, 404, 'upload-unknown');
-    const block = await bodyOf(request);
-    this.blocks.push(block.byteLength);
+    const body = await bodyOf(request);
+    const isFramed = request.headers['content-type'] === FRAMES_TYPE;
+    const blocks = isFramed ? unframed(body) : [{ block: body, digest: undefined }];
     if (Number(request.headers['upload-offset']) !== partial.bytes.byteLength) {
       return refuse(response, 409, 'upload-offset');
     }
-    if (request.headers['content-digest'] !== reprDigestOf(block))
-      return refuse(response, 400, 'digest-mismatch');
-    const bytes = Buffer.concat([partial.bytes, block]);
+    let { bytes } = partial;
+    for (const { block, digest } of blocks) {
+      bytes = Buffer.concat([bytes, block]);
+      if (digest !== undefined && digest !== sha256Of(bytes)) return refuse(response, 400, 'digest-mismatch');
+    }
+    if (body.byteLength > 0) this.blocks.push(bytes.byteLength - partial.bytes.byteLength);
     this.partials.set(id, { ...partial, bytes });
     if (request.headers['upload-complete'] === '?1') {
       this.partials.delete(id);
@@ -256,4 +272,16 @@ export class LeafServer {
       response.end(part);
     }
   }
+}
+
+/** Blocks out of their frames, and the digests in front of them. */
+function unframed(body: Buffer): readonly { readonly block: Buffer; readonly digest: string }[] {
+  const frames = [];
+  for (let at = 0; at < body.byteLength; ) {
+    const start = at + FRAME_HEAD_BYTES;
+    const end = start + body.readUInt32BE(at);
+    frames.push({ block: body.subarray(start, end), digest: body.toString('hex', at + 4, start) });
+    at = end;
+  }
+  return frames;
 }

@@ -1,7 +1,7 @@
 /**
  * Uploads in blocks, by the header fields of the IETF's "Resumable Uploads for HTTP" (draft-ietf-httpbis-resumable-upload):
  *
- *     PUT  /leaves/{id}/updates   Upload-Complete: ?0, Upload-Length, Repr-Digest   201, Location, Upload-Offset
+ *     PUT  /leaves/{id}/updates   Upload-Complete: ?0, Upload-Length, [Repr-Digest] 201, Location, Upload-Offset
  *     PATCH <Location>            Upload-Offset, Upload-Complete: ?0, Content-Digest, a block   204, Upload-Offset
  *     PATCH <Location>            Upload-Offset, Upload-Complete: ?1, the last block   201 and the receipt
  *     HEAD <Location>             where to go on                                  204, Upload-Offset
@@ -13,19 +13,26 @@
  *
  * A beginning with the digest and length of an upload that has begun finds that one, also after the sender's process or
  * this one was started anew; with the digest of the leaf's update of the round it gets its receipt (Upload-Complete: ?1).
- * A block with a Content-Digest counts whole or not at all; of one without, what arrived counts.
+ * A block with a Content-Digest counts whole or not at all; of one without, what arrived counts. A request may also carry
+ * many blocks in frames (FRAMES_TYPE), which are checked and written as they arrive, so that neither side waits at their
+ * borders: of a request that breaks off all whole blocks count.
+ *
+ * Who has not digested a large file yet begins without Repr-Digest: the answer then has the digest of what is there of an
+ * upload of this length (Upload-Digest), to be compared, and the last request brings Repr-Digest. Where the leaf has an
+ * update in the round already, only the digest can tell whether it is this one: `update-exists`.
  */
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { API_PREFIX, MAX_BLOCK_BYTES, paths, type UploadBody } from '../../wire/cambium.ts';
+import { API_PREFIX, FRAMES_TYPE, MAX_BLOCK_BYTES, paths, type UploadBody } from '../../wire/cambium.ts';
 import type { Leaf } from '../domain/leaves.ts';
 import { Refusal, unknown } from '../domain/refusal.ts';
 import { acceptUpdate, findByDigest, type UpdateOptions } from '../domain/updates.ts';
 import type { PartialUpload } from '../store/partials.ts';
-import { type Block, blockTooLarge } from '../store/spool.ts';
+import { blockTooLarge } from '../store/spool.ts';
 import type { RouteContext } from './context.ts';
 import { leafOf, pathId } from './credentials.ts';
 import { digestMismatch, expectedDigest } from './digest.ts';
+import { type CheckedBlock, readFrames } from './frames.ts';
 
 /** Refusals after which the bytes are worth keeping: the run may go on, the operator may make room. */
 const PASSING = new Set(['run-paused', 'run-stopped', 'disk-full']);
@@ -44,20 +51,18 @@ export function resumableRoutes(app: FastifyInstance, context: RouteContext): vo
     const offset = wholeNumber(request, 'upload-offset');
     const isLast = isComplete(request);
     checkOffset(context, upload.id, offset, reply);
-    const block = await receiveBlock(context, request);
+    const receive = request.headers['content-type'] === FRAMES_TYPE ? receiveFrames : receiveBlock;
     try {
-      if (block.byteLength > 0) await context.work.track(addBlock(context, upload, offset, block));
+      await receive(context, request, upload, offset);
     } catch (error) {
       if (error instanceof Refusal && error.code === 'upload-offset')
         checkOffset(context, upload.id, offset, reply);
       throw error;
     }
-    if (!block.isWhole)
-      throw new Refusal('malformed', 'upload-incomplete', 'the block ended before its last byte');
     if (!isLast) return standing(reply, upload).status(204).send();
     // From here on the server works and the sender waits, however long that takes.
     request.raw.socket.setTimeout(0);
-    const body = await context.work.track(finishUpload(context, leaf, upload));
+    const body = await context.work.track(finishUpload(context, leaf, upload, expectedDigest(request)));
     return reply.header('upload-complete', '?1').status(201).send(body);
   });
 
@@ -77,12 +82,8 @@ export async function beginUpload(
   sha256: string | undefined,
 ): Promise<FastifyReply> {
   const byteLength = wholeNumber(request, 'upload-length');
-  if (sha256 === undefined) {
-    throw new Refusal(
-      'malformed',
-      'digest-missing',
-      'an upload in blocks needs Repr-Digest: it is found again by it',
-    );
+  if (sha256 === undefined && request.headers['repr-digest'] !== undefined) {
+    throw new Refusal('malformed', 'digest-missing', 'of the digests in Repr-Digest, sha-256 is missing');
   }
   if (
     Number(request.headers['content-length'] ?? 0) > 0 ||
@@ -94,19 +95,23 @@ export async function beginUpload(
       'begin an upload without a body, and send its blocks by PATCH',
     );
   }
-  const known = await findByDigest(context.domain.db, leaf, sha256, options.round);
+  const known = await findByDigest(context.domain.db, leaf, sha256 ?? '', options.round);
   if (known !== undefined) return reply.header('upload-complete', '?1').status(201).send(known);
   await context.spool.check(byteLength);
   const upload = await context.work.track(
     context.partials.begin({
       leafId: leaf.id,
       byteLength,
-      sha256,
+      sha256: sha256 ?? null,
       round: options.round ?? null,
       idempotencyKey: options.idempotencyKey ?? null,
       localSteps: options.localSteps ?? null,
     }),
   );
+  if (sha256 === undefined && upload.offset > 0) {
+    const { hash } = await context.partials.digestSoFar(upload.id);
+    reply.header('upload-digest', `sha-256=:${hash.digest('base64')}:`);
+  }
   return standing(reply, upload).header('location', paths.upload(upload.id)).status(201).send();
 }
 
@@ -139,47 +144,83 @@ function checkOffset(context: RouteContext, id: string, offset: number, reply: F
   throw new Refusal('conflict', 'upload-offset', message, { offset: upload.offset });
 }
 
-async function receiveBlock(context: RouteContext, request: FastifyRequest): Promise<Block> {
+async function receiveBlock(
+  context: RouteContext,
+  request: FastifyRequest,
+  upload: PartialUpload,
+  offset: number,
+): Promise<void> {
   const announced = Number(request.headers['content-length'] ?? 0);
   if (announced > MAX_BLOCK_BYTES) throw blockTooLarge(MAX_BLOCK_BYTES);
   const expected = expectedDigest(request, 'content-digest');
-  const block = await context.spool.receiveBlock(request.raw, MAX_BLOCK_BYTES);
-  if (expected === undefined) return block;
-  // Bytes that nothing vouches for could spoil all that come after them.
-  if (!block.isWhole) return { chunks: [], byteLength: 0, isWhole: false };
-  const hash = createHash('sha256');
-  for (const chunk of block.chunks) hash.update(chunk);
-  const actual = hash.digest('hex');
-  if (actual !== expected) throw digestMismatch('Content-Digest', expected, actual);
-  return block;
+  const { chunks, byteLength, isWhole } = await context.spool.receiveBlock(request.raw, MAX_BLOCK_BYTES);
+  // Bytes of a part that nothing vouches for could spoil all that come after them.
+  if (byteLength > 0 && (isWhole || expected === undefined)) {
+    if (expected !== undefined) {
+      const hash = createHash('sha256');
+      for (const chunk of chunks) hash.update(chunk);
+      const actual = hash.digest('hex');
+      if (actual !== expected) throw digestMismatch('Content-Digest', expected, actual);
+    }
+    await addBlock(context, upload, offset, { chunks, byteLength });
+  }
+  if (!isWhole) throw new Refusal('malformed', 'upload-incomplete', 'the block ended before its last byte');
 }
 
-async function addBlock(
+/** Receives blocks in frames. What is right counts also when what comes after it is not. */
+async function receiveFrames(
+  context: RouteContext,
+  request: FastifyRequest,
+  upload: PartialUpload,
+  offset: number,
+): Promise<void> {
+  const { id } = upload;
+  const begun = await context.partials.digestSoFar(id);
+  if (begun.offset !== offset) throw new Refusal('conflict', 'upload-offset', 'the upload stands elsewhere');
+  const add = (block: CheckedBlock) => addBlock(context, upload, block.offset, block, block.hash);
+  for await (const block of readFrames(context.spool.chunks(request.raw), offset, begun.hash))
+    await add(block);
+}
+
+function addBlock(
   context: RouteContext,
   { id, plan }: PartialUpload,
   offset: number,
-  block: Block,
+  { chunks, byteLength }: Pick<CheckedBlock, 'chunks' | 'byteLength'>,
+  digested?: Hash,
 ): Promise<void> {
-  if (offset + block.byteLength > plan.byteLength) {
-    const message = `the upload has ${plan.byteLength} bytes, the block goes on to ${offset + block.byteLength}`;
+  if (offset + byteLength > plan.byteLength) {
+    const message = `the upload has ${plan.byteLength} bytes, the block goes on to ${offset + byteLength}`;
     throw new Refusal('unprocessable', 'upload-length', message, { byte_length: plan.byteLength });
   }
-  await context.spool.check(block.byteLength);
-  await context.partials.append(id, offset, block.chunks);
+  const add = async () => {
+    await context.spool.check(byteLength);
+    await context.partials.append(id, offset, chunks, digested);
+  };
+  return context.work.track(add());
 }
 
 async function finishUpload(
   context: RouteContext,
   leaf: Leaf,
   { id, plan }: PartialUpload,
+  told: string | undefined,
 ): Promise<UploadBody> {
+  const expected = plan.sha256 ?? told;
+  if (expected === undefined) {
+    throw new Refusal(
+      'malformed',
+      'digest-missing',
+      'neither the first request nor the last has Repr-Digest',
+    );
+  }
   const offset = context.partials.find(id)?.offset;
   if (offset !== plan.byteLength) {
     const message = `the last block ends at byte ${offset}, the upload has ${plan.byteLength}`;
     throw new Refusal('unprocessable', 'upload-length', message, { byte_length: plan.byteLength });
   }
   const accept = async (path: string, sha256: string) => {
-    if (sha256 !== plan.sha256) throw digestMismatch('Repr-Digest', plan.sha256, sha256);
+    if (sha256 !== expected) throw digestMismatch('Repr-Digest', expected, sha256);
     const accepted = await acceptUpdate(
       context.domain,
       leaf,

@@ -3,9 +3,9 @@
  * bytes that count, `<id>.json` says whose they are and what they will be.
  *
  * A block is written only when it is whole and its digest was right, so the length of the file is the offset to go on
- * from, also after a kill. After a power cut the file may be shorter by the last block, whose flush was still under way
- * when it was acknowledged; or, on file systems that extend before they write, longer by zeros, which the digest of the
- * whole finds out.
+ * from, also after a kill. The disk is told to flush every FLUSH_BYTES, while the next ones arrive: after a power cut the
+ * file may be shorter by what was not flushed yet; or, on file systems that extend before they write, hold zeros there,
+ * which the digest finds out.
  */
 import { createHash, type Hash, randomUUID } from 'node:crypto';
 import { open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
@@ -20,12 +20,15 @@ const KEEP_MS = 24 * 3600_000;
 /** Uploads that one leaf may have begun: one is the rule, more are leftovers; without a limit they could fill the disk. */
 const MAX_PER_LEAF = 4;
 
+/** Of each upload, so much may wait for the disk: small enough for a short wait at the end, large enough to be seldom. */
+const FLUSH_BYTES = 32 << 20;
+
 /** What an upload is going to be. */
 export interface UploadPlan {
   readonly leafId: string;
   readonly byteLength: number;
-  /** Lower-case hexadecimal. */
-  readonly sha256: string;
+  /** Lower-case hexadecimal; null when the sender tells it in the end. */
+  readonly sha256: string | null;
   readonly round: number | null;
   readonly idempotencyKey: string | null;
   /** Missing in uploads that older programs began. */
@@ -49,8 +52,10 @@ interface State {
   touchedAt: number;
   /** Over the bytes that count; undefined when they were written by an earlier process. */
   hash: Hash | undefined;
-  /** The flush of the last block. */
+  /** The last flush. */
   flushed: Promise<void>;
+  /** Bytes written since it began. */
+  unflushed: number;
   /** Writes one after the other. */
   queue: Promise<unknown>;
 }
@@ -89,9 +94,12 @@ export class Partials {
   async begin(plan: UploadPlan): Promise<PartialUpload> {
     await this.#expire();
     const own = [...this.#states.values()].filter((each) => each.plan.leafId === plan.leafId);
+    // Without a digest the sender compares what is there with what it has.
     const known = own.find(
       ({ plan: each }) =>
-        each.sha256 === plan.sha256 && each.byteLength === plan.byteLength && each.round === plan.round,
+        (plan.sha256 === null || each.sha256 === plan.sha256) &&
+        each.byteLength === plan.byteLength &&
+        each.round === plan.round,
     );
     if (known !== undefined) return known;
     own.sort((a, b) => a.touchedAt - b.touchedAt);
@@ -114,36 +122,52 @@ export class Partials {
     return this.#states.get(id);
   }
 
+  /** The digest over the bytes that count, to be gone on with in a copy; and how many they are. */
+  digestSoFar(id: string): Promise<{ readonly offset: number; readonly hash: Hash }> {
+    return this.#inTurn(id, async (state) => {
+      state.hash ??= await hashOf(state.path, state.offset);
+      return { offset: state.offset, hash: state.hash.copy() };
+    });
+  }
+
   /**
-   * Adds a block that is known to be right. The block before it is on the disk when this returns, this one is on its way.
+   * Adds a block that is known to be right; an interrupted process leaves all of it or a part, a kill none of it undone.
    *
+   * @param digested over all bytes up to the end of the block, where the caller has it anyway; it is kept
    * @throws Refusal `upload-offset` when the upload does not stand at `offset` (any more), `upload-unknown`, `disk-full`
    */
-  append(id: string, offset: number, block: readonly Uint8Array[]): Promise<void> {
+  append(id: string, offset: number, block: readonly Uint8Array[], digested?: Hash): Promise<void> {
     return this.#inTurn(id, async (state) => {
       if (state.offset !== offset) throw wrongOffset(state.offset, offset);
       const { openFile = open } = this.#options;
-      const hash = state.hash?.copy();
+      const hash = digested ?? state.hash?.copy();
       let end = offset;
       const handle = await openFile(state.path, 'r+').catch(rethrowFull);
+      let flushing: Promise<void> | undefined;
       try {
-        for (const chunk of block) {
-          hash?.update(chunk);
-          for (let done = 0; done < chunk.byteLength; ) {
-            const { bytesWritten } = await handle.write(chunk, done, chunk.byteLength - done, end);
-            done += bytesWritten;
-            end += bytesWritten;
-          }
+        // One write, not one for each packet that came.
+        const bytes = block.length === 1 ? block[0]! : Buffer.concat(block);
+        if (digested === undefined) hash?.update(bytes);
+        for (let done = 0; done < bytes.byteLength; ) {
+          const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done, end);
+          done += bytesWritten;
+          end += bytesWritten;
         }
-        await state.flushed;
+        state.unflushed += end - offset;
+        if (state.unflushed >= FLUSH_BYTES) {
+          await state.flushed;
+          state.unflushed = 0;
+          flushing = handle.datasync();
+        }
       } catch (error) {
         // What was written behind the offset counts no more than before.
         await handle.truncate(offset).finally(() => handle.close());
         throw asDiskFull(error);
       }
-      const flushed = handle.datasync().finally(() => handle.close());
-      flushed.catch(() => {}); // heard by the next block, or at the end
-      Object.assign(state, { hash, offset: end, flushed, touchedAt: this.#options.now() });
+      if (flushing === undefined) await handle.close();
+      else state.flushed = flushing.finally(() => handle.close());
+      state.flushed.catch(() => {}); // heard by the next flush, or at the end
+      Object.assign(state, { hash, offset: end, touchedAt: this.#options.now() });
     });
   }
 
@@ -158,7 +182,9 @@ export class Partials {
   ): Promise<T> {
     return this.#inTurn(id, async (state) => {
       await state.flushed.catch(rethrowFull);
-      const sha256 = state.hash ? state.hash.copy().digest('hex') : await digestOf(state.path);
+      await this.#flush(state).catch(rethrowFull);
+      state.hash ??= await hashOf(state.path, state.offset);
+      const sha256 = state.hash.copy().digest('hex');
       let isOver = true;
       try {
         return await work(state.path, sha256);
@@ -184,6 +210,17 @@ export class Partials {
     for (const state of this.#states.values()) {
       await state.queue.catch(() => {});
       await state.flushed.catch(() => {});
+    }
+  }
+
+  async #flush(state: State): Promise<void> {
+    if (state.unflushed === 0) return;
+    const handle = await (this.#options.openFile ?? open)(state.path, 'r+');
+    try {
+      await handle.datasync();
+      state.unflushed = 0;
+    } finally {
+      await handle.close();
     }
   }
 
@@ -220,6 +257,7 @@ export class Partials {
       touchedAt,
       hash: undefined,
       flushed: Promise.resolve(),
+      unflushed: offset,
       queue: Promise.resolve(),
     };
     this.#states.set(id, state);
@@ -256,17 +294,18 @@ function rethrowFull(error: unknown): never {
   throw asDiskFull(error);
 }
 
-async function digestOf(path: string): Promise<string> {
+/** SHA-256 over the first bytes of a file. */
+async function hashOf(path: string, byteLength: number): Promise<Hash> {
   const hash = createHash('sha256');
+  if (byteLength === 0) return hash;
   const handle = await open(path, 'r');
   try {
-    for await (const chunk of handle.createReadStream({ highWaterMark: 1 << 20, autoClose: false })) {
-      hash.update(chunk as Buffer); // no encoding is set
-    }
+    const range = { start: 0, end: byteLength - 1, highWaterMark: 1 << 20, autoClose: false };
+    for await (const chunk of handle.createReadStream(range)) hash.update(chunk as Buffer); // no encoding is set
   } finally {
     await handle.close();
   }
-  return hash.digest('hex');
+  return hash;
 }
 
 async function isThere(path: string): Promise<boolean> {

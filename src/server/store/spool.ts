@@ -103,6 +103,20 @@ export class Spool {
   }
 
   /**
+   * The bytes of a body as they arrive.
+   *
+   * @throws Refusal `upload-incomplete` when the sender goes away, `upload-idle`
+   */
+  async *chunks(body: Readable): AsyncGenerator<Buffer, void, void> {
+    const arrivals = new Arrivals(body, this.#options);
+    try {
+      for (let chunk = await arrivals.next(); chunk !== null; chunk = await arrivals.next()) yield chunk;
+    } finally {
+      arrivals.close();
+    }
+  }
+
+  /**
    * Receives a body into memory. One that is cut is `whole: false`, with the bytes that came.
    *
    * @throws Refusal `upload-idle`, `block-too-large`

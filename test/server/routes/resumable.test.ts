@@ -171,6 +171,32 @@ test('a block counts whole, right and once', () =>
     assert.is((await append(harness, leaf!, location, HALF + 1, FILE.subarray(HALF + 1), true)).status, 201);
   }));
 
+test('without a digest: what is there is told, and the last request names the whole', () =>
+  withBranch(2, async (harness, [leaf]) => {
+    const nameless = async () => {
+      const headers = {
+        authorization: leafToken(leaf!),
+        'upload-complete': '?0',
+        'upload-length': String(FILE.byteLength),
+      };
+      return harness.call<UploadBody & ErrorBody>('PUT', paths.updates(leaf!.id), { headers });
+    };
+    const begun = await nameless();
+    assert.equal([begun.status, offsetOf(begun), begun.headers.get('upload-digest')], [201, 0, null]);
+    const location = begun.headers.get('location')!;
+    await append(harness, leaf!, location, 0, FILE.subarray(0, HALF), false);
+    const found = await nameless();
+    assert.is(found.headers.get('location'), location);
+    assert.is(found.headers.get('upload-digest'), digestHeader(FILE.subarray(0, HALF)));
+    await append(harness, leaf!, location, HALF, FILE.subarray(HALF), false);
+    const end = FILE.subarray(FILE.byteLength);
+    const unnamed = await append(harness, leaf!, location, FILE.byteLength, end, true);
+    assert.is(unnamed.body.code, 'digest-missing');
+    const named = { 'repr-digest': digestHeader(FILE) };
+    assert.is((await append(harness, leaf!, location, FILE.byteLength, end, true, named)).status, 201);
+    assert.is((await nameless()).body.code, 'update-exists');
+  }));
+
 test('headers that say nothing are refused', () =>
   withBranch(2, async (harness, [leaf]) => {
     const table: readonly [headers: Record<string, string>, code: string][] = [
