@@ -78,6 +78,7 @@ async function aggregate(work: AggregateWork, run: Run): Promise<BlobAggregateRe
       strategy,
       model,
       nonFinite: work.nonFinite,
+      blockBytes: blockFor(inputs.length),
       scratch: blobScratch,
     });
     try {
@@ -132,6 +133,14 @@ async function convert(work: ConvertWork, run: Run): Promise<BlobConvertReport> 
   } finally {
     for (const source of opened) await source.close();
   }
+}
+
+/**
+ * Bytes of a block of one of k inputs. A read of a Blob goes through another process and costs about a millisecond,
+ * whatever it brings: blocks are as large as 32 MiB of memory for all of them allow. Of hundreds the plan decides.
+ */
+function blockFor(k: number): number | undefined {
+  return k > 512 ? undefined : Math.min(4 << 20, Math.floor((32 << 20) / k / 4096) * 4096);
 }
 
 async function open(
