@@ -15,12 +15,12 @@
 import { AggregationError } from '../errors.ts';
 import { crc32 } from '../formats/crc32.ts';
 import type { Encoding, TensorSpec } from '../formats/encoding.ts';
-import { encodeSafetensors, readSafetensors } from '../formats/safetensors.ts';
+import { encodeSafetensors, KIND, readSafetensors } from '../formats/safetensors.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { stateTensors } from './steps.ts';
 import type { StepSpec } from './strategies/strategy.ts';
 
-const KIND = 'optimiser-state';
+const STATE = 'optimiser-state';
 const VERSION = '1';
 
 /** What a state belongs to. */
@@ -47,7 +47,7 @@ export function encodeState(owner: StateOwner, round: number, model: string): En
   const tensors = stateTensors(owner.step, owner.tensors);
   return encodeSafetensors(
     { weighting: null, tensors },
-    { cambium: KIND, version: VERSION, ...describe(owner), round: String(round), model },
+    { [KIND]: STATE, version: VERSION, ...describe(owner), round: String(round), model },
   );
 }
 
@@ -62,7 +62,7 @@ export async function readState(source: ByteSource, owner: StateOwner): Promise<
   const refuse = (what: string, tensor?: string): never => {
     throw new AggregationError('state-mismatch', `${source.name}: ${what}`, { tensor });
   };
-  if (metadata.get('cambium') !== KIND) refuse('not the state of an optimiser');
+  if (metadata.get(KIND) !== STATE) refuse('not the state of an optimiser');
   if (metadata.get('version') !== VERSION) {
     refuse(`a state of version ${metadata.get('version')}; ${VERSION} is read`);
   }

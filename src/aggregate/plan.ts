@@ -169,7 +169,7 @@ function checkCount({ name, minimumInputs = 1 }: Strategy, count: number): void 
 }
 
 /** Sources by position, each once. */
-class Sources {
+export class Sources {
   readonly list: ByteSource[] = [];
   readonly #positions = new Map<ByteSource, number>();
 
@@ -184,7 +184,7 @@ class Sources {
 }
 
 /** Where the fold reads the tensors of an input: in its file, or in scratch room when they have to be put into C order first. */
-async function planInput(
+export async function planInput(
   { leaf, source, layout }: Omit<AggregationInput, 'weighting'>,
   positions: readonly number[],
   openScratch: ScratchFactory,

@@ -39,6 +39,12 @@ const METADATA = '__metadata__';
 /** The member of the metadata that is ours. */
 const WEIGHTING = 'weighting';
 
+/** The member of the metadata that says what a file of ours is that is no weight file. */
+export const KIND = 'cambium';
+
+/** Its value for exact partial sums (aggregate/partial-file.ts). */
+export const PARTIAL_SUM = 'partial-sum';
+
 /** Our dtypes by the format's names, in the order in which its writer sorts them (from the end). */
 const DTYPE_NAMES: ReadonlyMap<string, DType> = new Map([
   ['BOOL', 'bool'],
@@ -76,10 +82,16 @@ interface Entry {
  * The layout of a safetensors file. Reads the header and nothing else.
  *
  * @throws FormatError `st-header-size`, `st-json`, `st-dtype`, `st-offsets`, `st-overflow`, `st-duplicate`, `st-limit`;
- *   `weights-form` for a weighting that is no number
+ *   `weights-form` for a weighting that is no number, `weights-partial-sum` for sums, which are no weights
  */
 export async function readSafetensorsLayout(source: ByteSource): Promise<Layout> {
-  return (await readSafetensors(source)).layout;
+  const { layout, metadata } = await readSafetensors(source);
+  if (metadata.get(KIND) !== PARTIAL_SUM) return layout;
+  throw formatError(
+    'weights-partial-sum',
+    'an exact partial sum, not weights; "cambium merge" makes the mean of it',
+    { file: source.name },
+  );
 }
 
 /** The same, and the metadata of the file. */
@@ -332,12 +344,14 @@ function lengthOf(shape: readonly number[], dtype: DType): number | undefined {
  * Tensors without a name are called `layer_0`, `layer_1`, … by their positions.
  *
  * @param metadata goes into the header as it is, besides the weighting
+ * @param headerLength least length of the header, which is padded up to it: for who writes the header last
  * @throws RangeError for a dtype that the format does not have, names that repeat or mean something else, a weighting
  *   that is no finite number, and a header of more than 100,000,000 bytes
  */
 export function encodeSafetensors(
   { weighting, weightingType, tensors }: Omit<WeightsSpec, 'format'>,
   metadata: Readonly<Record<string, string>> = {},
+  headerLength = 0,
 ): Encoding {
   const named = tensors.map(nameEntry);
   const names = new Set(named.map(({ name }) => name));
@@ -359,7 +373,7 @@ export function encodeSafetensors(
     end += byteLength;
   }
   const text = new TextEncoder().encode(`{${members.join(',')}}`);
-  const length = Math.ceil(text.byteLength / 8) * 8;
+  const length = Math.ceil(Math.max(text.byteLength, headerLength) / 8) * 8;
   if (length > MAX_HEADER)
     throw new RangeError(`the header would have ${length} bytes, more than ${MAX_HEADER}`);
   const bytes = new Uint8Array(8 + length).fill(0x20);
