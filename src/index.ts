@@ -4,6 +4,15 @@ export { aggregateFiles } from './node/aggregate-files.ts';
 export type { BrokerOptions } from './node/broker-place.ts';
 export { Client, type NodeClientOptions, readCredentials } from './node/client.ts';
 export { openFileSink, openFileSource } from './node/files.ts';
-export type { AggregateInput, AggregateReport, AggregateRequest, JobOptions, Jobs } from './node/jobs.ts';
+export type {
+  AggregateInput,
+  AggregateReport,
+  AggregateRequest,
+  JobOptions,
+  Jobs,
+  MergeReport,
+  MergeRequest,
+} from './node/jobs.ts';
+export { mergeFiles } from './node/merge-files.ts';
 export type { NetworkOptions } from './node/network.ts';
 export { startJobs } from './node/workers.ts';

@@ -51,7 +51,14 @@ test('edge', () => {
 });
 
 test('Node', () => {
-  const own = ['aggregateFiles', 'openFileSink', 'openFileSource', 'readCredentials', 'startJobs'];
+  const own = [
+    'aggregateFiles',
+    'mergeFiles',
+    'openFileSink',
+    'openFileSource',
+    'readCredentials',
+    'startJobs',
+  ];
   assert.equal(Object.keys(node).sort(), [...COMMON, ...own].sort());
 });
 

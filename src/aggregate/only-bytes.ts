@@ -10,7 +10,9 @@ import type { Aggregation } from './aggregation.ts';
  *
  * @throws as `Aggregation.run`
  */
-export async function withOnlyBytes(aggregation: Aggregation): Promise<readonly TensorSpec[]> {
+export async function withOnlyBytes(
+  aggregation: Pick<Aggregation, 'tensors' | 'run'>,
+): Promise<readonly TensorSpec[]> {
   const { tensors } = aggregation;
   let byteLength = 0;
   const payloads = tensors.map(({ dtype, shape }) => {

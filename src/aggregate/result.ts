@@ -30,8 +30,8 @@ interface ResultForm {
  *   names as tensors; as `Aggregation.run`
  */
 export async function encodeResult(
-  aggregation: Aggregation,
-  strategy: Strategy,
+  aggregation: Pick<Aggregation, 'tensors' | 'totalWeighting' | 'run'>,
+  strategy: Pick<Strategy, 'settle'>,
   { format, align, names }: ResultForm,
 ): Promise<Encoding> {
   // A rule that measures would do so twice.

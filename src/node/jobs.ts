@@ -69,6 +69,51 @@ export interface AggregateReport {
   readonly countsEqually: boolean;
 }
 
+export interface MergeRequest extends OutputForm {
+  /** Weight files and partial sums, told apart by their content. Leaf and weighting are for weight files. */
+  readonly inputs: readonly AggregateInput[];
+  /** Paths of partial sums whose leaves are taken out again. */
+  readonly without?: readonly string[] | undefined;
+  /** Appears complete or not at all. */
+  readonly output: string;
+  /** A partial sum, which later merges go on from, or the mean. */
+  readonly to: 'sum' | 'mean';
+  /** Of a mean; what the name of the output says unless given. `.npy` is one plain array where the leaves were such. */
+  readonly format?: WeightsFormat | undefined;
+  /** What NaN and infinity do: refuse the job (default), or go into the sum. They cannot be taken out again. */
+  readonly nonFinite?: 'reject' | 'propagate' | undefined;
+  /** Compute the SHA-256 of the output (default true). */
+  readonly digest?: boolean | undefined;
+  /** Flush the output and its folder to the disk before it counts as written (default false). */
+  readonly durable?: boolean | undefined;
+}
+
+export interface MergeReport {
+  readonly output: string;
+  readonly format: WeightsFormat | 'partial-sum';
+  /** Leaves in the result, with a weighting above zero. */
+  readonly leaves: number;
+  /** Their ids. */
+  readonly ids: readonly string[];
+  /** The exact sum of the weightings in units of 2^-116, in decimal digits. */
+  readonly total: string;
+  /** Nearest binary64 of it. */
+  readonly totalWeighting: number;
+  readonly tensors: number;
+  /** Elements of all tensors. */
+  readonly parameters: number;
+  /** Length of the output in bytes. */
+  readonly byteLength: number;
+  /** Of a partial sum: numbers beside the first one of an element; null of a mean. */
+  readonly residues: number | null;
+  readonly bytesRead: number;
+  readonly seconds: number;
+  /** Lower-case hexadecimal; null without `digest`. */
+  readonly sha256: string | null;
+  /** True when no leaf had a weighting, so that each counted 1. */
+  readonly countsEqually: boolean;
+}
+
 export interface ConvertRequest extends OutputForm, ConversionForm {
   readonly input: string;
   /** Appears complete or not at all. */
@@ -126,6 +171,8 @@ export interface Jobs {
   ): Promise<Examination>;
   /** Aggregates files into a file. Throws FormatError, AggregationError, FileError. */
   aggregate(request: AggregateRequest, options?: JobOptions): Promise<AggregateReport>;
+  /** Adds weight files and partial sums to a partial sum or a mean. Throws FormatError, AggregationError, FileError. */
+  merge(request: MergeRequest, options?: JobOptions): Promise<MergeReport>;
   /** Converts a file into another format. Throws FormatError, FileError; RangeError when nothing says which format. */
   convert(request: ConvertRequest, options?: JobOptions): Promise<ConvertReport>;
   /** Ends the workers. Jobs that are under way are rejected with `internal-worker`. */

@@ -5,6 +5,8 @@ import type {
   ConvertReport,
   ConvertRequest,
   Examination,
+  MergeReport,
+  MergeRequest,
   Progress,
 } from './jobs.ts';
 
@@ -21,10 +23,11 @@ export interface ExamineMessage {
 export type JobMessage =
   | ExamineMessage
   | { readonly type: 'aggregate'; readonly request: AggregateRequest }
+  | { readonly type: 'merge'; readonly request: MergeRequest }
   | { readonly type: 'convert'; readonly request: ConvertRequest };
 
 /** What a job ends with. */
-export type JobResult = Examination | AggregateReport | ConvertReport;
+export type JobResult = Examination | AggregateReport | MergeReport | ConvertReport;
 
 export type ToWorker = JobMessage & {
   readonly id: number;

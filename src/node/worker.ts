@@ -9,6 +9,7 @@ import { aggregateJob } from './aggregate-job.ts';
 import { convert } from './convert.ts';
 import { openFileSourceSync } from './files.ts';
 import type { Examination } from './jobs.ts';
+import { mergeJob } from './merge-job.ts';
 import { unpackingIn } from './unpacking.ts';
 import type { ExamineMessage, FromWorker, ToWorker } from './worker-messages.ts';
 
@@ -29,7 +30,9 @@ port.on('message', async (message: ToWorker) => {
         ? await examine(message, stop)
         : message.type === 'aggregate'
           ? await aggregateJob(message.request, stop, progressOf(id))
-          : await convert(message.request, { signal: stop, onProgress: progressOf(id) });
+          : message.type === 'merge'
+            ? await mergeJob(message.request, stop, progressOf(id))
+            : await convert(message.request, { signal: stop, onProgress: progressOf(id) });
     send({ id, type: 'done', value });
   } catch (error) {
     send({ id, type: 'failed', error: packError(error) });

@@ -2,7 +2,7 @@ import { Worker } from 'node:worker_threads';
 import { unpackError } from '../aggregate/packed-errors.ts';
 import { InternalError } from '../errors.ts';
 import { builtFile } from './built-file.ts';
-import type { AggregateReport, ConvertReport, Examination, JobOptions, Jobs } from './jobs.ts';
+import type { AggregateReport, ConvertReport, Examination, JobOptions, Jobs, MergeReport } from './jobs.ts';
 import type { FromWorker, JobMessage, JobResult, ToWorker } from './worker-messages.ts';
 import { WORKER_OPTIONS } from './worker-options.ts';
 
@@ -105,6 +105,8 @@ export function startJobs(options: WorkersOptions = {}): Jobs {
       ) as Promise<Examination>,
     aggregate: (request, jobOptions = {}) =>
       submit({ type: 'aggregate', request }, jobOptions) as Promise<AggregateReport>,
+    merge: (request, jobOptions = {}) =>
+      submit({ type: 'merge', request }, jobOptions) as Promise<MergeReport>,
     convert: (request, jobOptions = {}) =>
       submit({ type: 'convert', request }, jobOptions) as Promise<ConvertReport>,
     async close() {

@@ -30,7 +30,7 @@ export interface OutputOptions extends Pick<OutputForm, 'compress'> {
  * @throws as `Aggregation.run`; FileError. Nothing is left behind then
  */
 export async function writeOutput(
-  aggregation: Aggregation,
+  aggregation: Pick<Aggregation, 'run'>,
   encoding: Encoding,
   options: OutputOptions,
   run: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes' | 'state'>,
@@ -63,7 +63,7 @@ export async function writeOutput(
 
 /** The same into a deflated archive, by way of the stored one. Progress counts both. Answers the length of the file. */
 async function runDeflated(
-  aggregation: Aggregation,
+  aggregation: Pick<Aggregation, 'run'>,
   encoding: Encoding,
   output: string,
   sink: ByteSink,

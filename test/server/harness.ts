@@ -90,6 +90,10 @@ export class ToyJobs implements Jobs {
   /** Thrown by the next aggregation. */
   failure: Error | undefined;
 
+  async merge(): Promise<never> {
+    throw new Error('a server merges nothing');
+  }
+
   async convert({ input, output, format = 'npy-object', weighting }: ConvertRequest): Promise<ConvertReport> {
     const toy = readToy(input, input);
     const bytes = toyFile(weighting === undefined ? toy.weighting : weighting, toy.tensors);

@@ -1,0 +1,149 @@
+/** Weight files and partial sums added, to a partial sum or to a mean. For workers: reads are synchronous. */
+import { createHash } from 'node:crypto';
+import { dirname } from 'node:path';
+import type { AggregationInput, RunOptions, Stop } from '../aggregate/aggregation.ts';
+import { openPartialSum, type PartialSum } from '../aggregate/partial-file.ts';
+import { encodeResult } from '../aggregate/result.ts';
+import { Summation } from '../aggregate/summation.ts';
+import { AggregationError, CambiumError, isCambiumError } from '../errors.ts';
+import { openWeights, type Weights } from '../formats/open.ts';
+import { unpackWeights } from '../formats/weights.ts';
+import type { ByteSource } from '../tensor/bytes.ts';
+import { openFileSinkSync } from './files.ts';
+import { nodeCrc32 } from './inflate.ts';
+import type { MergeReport, MergeRequest } from './jobs.ts';
+import { checkForm, formatOfName } from './output-format.ts';
+import { fileScratch } from './scratch.ts';
+import { SourcePool } from './source-pool.ts';
+import { unpackingIn } from './unpacking.ts';
+import { writeOutput } from './write-output.ts';
+
+/** Bytes that are hashed at a time. */
+const HASH_BYTES = 256 << 10;
+
+/** @throws FormatError, AggregationError, FileError; the reason of `signal`. Nothing is left behind then */
+export async function mergeJob(
+  request: MergeRequest,
+  signal: Stop,
+  onProgress: RunOptions['onProgress'],
+): Promise<MergeReport> {
+  const startedAt = performance.now();
+  const folder = dirname(request.output);
+  const pool = new SourcePool();
+  const opened: ByteSource[] = [];
+  const updates: AggregationInput[] = [];
+  const sums: PartialSum[] = [];
+  const without: PartialSum[] = [];
+  const openSum = (file: ByteSource) => openPartialSum(file, { crc32: nodeCrc32, signal });
+  try {
+    for (const { path, leaf = path, weighting } of request.inputs) {
+      const file = pool.open(path, leaf);
+      opened.push(file);
+      const weights = await openUnlessSum(file);
+      if (weights === null) {
+        sums.push(await openSum(file));
+        continue;
+      }
+      const unpacked = await unpackWeights(weights, unpackingIn(folder, signal));
+      const { source, layout } = unpacked;
+      if (source !== file) opened.push(source);
+      updates.push({ leaf, source, layout, weighting: weighting ?? layout.weighting });
+    }
+    for (const path of request.without ?? []) {
+      const file = pool.open(path);
+      opened.push(file);
+      if ((await openUnlessSum(file)) !== null) {
+        throw new AggregationError(
+          'partial-not-a-sum',
+          `${path} holds weights: only a partial sum is taken out`,
+        );
+      }
+      without.push(await openSum(file));
+    }
+    pool.reserve();
+    const summation = await Summation.open(
+      { updates, sums, without },
+      { nonFinite: request.nonFinite ?? 'reject', scratch: fileScratch(folder) },
+    );
+    try {
+      const result =
+        request.to === 'sum'
+          ? await writeSum(summation, request, { signal, onProgress })
+          : await writeMean(summation, request, { signal, onProgress });
+      const { leaves, total, totalWeighting, tensors, parameters, bytesRead } = summation;
+      return {
+        output: request.output,
+        format: result.format,
+        leaves: leaves.length,
+        ids: leaves.map(({ leaf }) => leaf),
+        total: String(total),
+        totalWeighting,
+        tensors: tensors.length,
+        parameters,
+        byteLength: result.byteLength,
+        residues: result.residues,
+        bytesRead,
+        seconds: (performance.now() - startedAt) / 1000,
+        sha256: result.sha256,
+        countsEqually: leaves[0]?.weighting === null,
+      };
+    } finally {
+      await summation.close();
+    }
+  } finally {
+    for (const source of opened) await source.close();
+  }
+}
+
+/** Weights; null for a partial sum. */
+async function openUnlessSum(file: ByteSource): Promise<Weights | null> {
+  try {
+    return await openWeights(file);
+  } catch (error) {
+    if (isCambiumError(error) && error.code === 'weights-partial-sum') return null;
+    throw error;
+  }
+}
+
+type Result = Pick<MergeReport, 'format' | 'byteLength' | 'residues' | 'sha256'>;
+
+async function writeMean(
+  summation: Summation,
+  request: MergeRequest,
+  run: Pick<RunOptions, 'signal' | 'onProgress'>,
+): Promise<Result> {
+  const { output } = request;
+  const { tensors, leaves } = summation;
+  // Of what has a name or a weighting no plain array was made.
+  const isPlain = tensors.length === 1 && tensors[0]!.name === null && leaves[0]!.weighting === null;
+  const format = request.format ?? formatOfName(output, isPlain);
+  if (format === undefined) {
+    throw new CambiumError('output-format', `${output}: its name says no format: name one`);
+  }
+  checkForm(output, format, request);
+  const encoding = await encodeResult(summation, {}, { format, align: request.align });
+  const sha256 = await writeOutput(summation, encoding, request, run);
+  return { format, byteLength: encoding.byteLength, residues: null, sha256 };
+}
+
+async function writeSum(
+  summation: Summation,
+  { output, digest = true, durable }: MergeRequest,
+  run: Pick<RunOptions, 'signal' | 'onProgress'>,
+): Promise<Result> {
+  const sink = openFileSinkSync(output, { durable });
+  try {
+    const { byteLength, residues } = await summation.write(sink, { ...run, crc32: nodeCrc32 });
+    // The header was written last, so the file is read once more, mostly from the page cache.
+    const hash = createHash('sha256');
+    const buffer = new Uint8Array(HASH_BYTES);
+    for (let at = 0; digest && at < byteLength; at += HASH_BYTES) {
+      hash.update(buffer.subarray(0, await sink.readInto(at, buffer)));
+    }
+    await sink.commit();
+    return { format: 'partial-sum', byteLength, residues, sha256: digest ? hash.digest('hex') : null };
+  } catch (error) {
+    await sink.discard();
+    throw error;
+  }
+}
