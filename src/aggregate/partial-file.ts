@@ -28,7 +28,7 @@ import { AggregationError, type FormatError } from '../errors.ts';
 import { type Crc32, crc32 as slowCrc32 } from '../formats/crc32.ts';
 import type { Encoding, TensorSpec } from '../formats/encoding.ts';
 import { readExactly } from '../formats/exact.ts';
-import { formatError } from '../formats/refusals.ts';
+import { formatError } from '../formats/format-error.ts';
 import { encodeSafetensors, KIND, PARTIAL_SUM, readSafetensors } from '../formats/safetensors.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { DTYPES } from '../tensor/dtypes.ts';

@@ -40,7 +40,7 @@ import {
   writePartialHeader,
 } from './partial-file.ts';
 import { type AggregationInput, type PlannedInput, planInput, Sources } from './plan.ts';
-import { planRanges, type Range } from './ranges.ts';
+import { planRanges, type Range, type Ranges } from './ranges.ts';
 import { settleWeightings } from './weightings.ts';
 
 /** Bytes of a block of one input, and of all blocks together, where a chunk is not more. */
@@ -206,7 +206,8 @@ export class Summation {
     await this.#work(itemSizes, encoding, async (bench, ranges, each) => {
       const { core, room, out } = bench;
       prepareTotal(core, room, this.total);
-      for (const range of ranges) {
+      for (let i = 0; i < ranges.length; i++) {
+        const range = ranges.at(i);
         signal?.throwIfAborted();
         await each(range, ({ sums, block }, segment, { kind, from, n }) => {
           const { tensor, start, at } = segment;
@@ -262,7 +263,8 @@ export class Summation {
     let residues = 0;
     await this.#work(sizes, layout, async (bench, ranges, each) => {
       const { core, out } = bench;
-      for (const range of ranges) {
+      for (let i = 0; i < ranges.length; i++) {
+        const range = ranges.at(i);
         signal?.throwIfAborted();
         const ends: number[] = [];
         await each(range, async ({ sums, block, blockBytes }, { at }, { from, n }) => {
@@ -307,7 +309,7 @@ export class Summation {
     layout: Pick<Encoding, 'byteLength' | 'literals' | 'payloads'>,
     work: (
       bench: Bench,
-      ranges: readonly Range[],
+      ranges: Ranges,
       each: (range: Range, onChunk: OnChunk) => Promise<void>,
     ) => Promise<void>,
   ): Promise<void> {

@@ -3,6 +3,7 @@ import { aggregateFiles } from '../node/aggregate-files.ts';
 import type { StrategyRequest } from '../node/jobs.ts';
 import { UsageError } from './exit.ts';
 import { formatOption } from './formats.ts';
+import { nonFiniteOption, printMerge } from './merge.ts';
 import { formatBytes, openProgress, printJson, printLine, printNote } from './output.ts';
 
 interface AggregateOptions {
@@ -17,6 +18,7 @@ interface AggregateOptions {
   readonly perLeaf?: string;
   readonly format?: string;
   readonly nonFinite: string;
+  readonly partial: boolean;
   readonly compress: boolean;
   readonly align: boolean;
   readonly json: boolean;
@@ -26,10 +28,7 @@ interface AggregateOptions {
 /** `cambium aggregate FILE… -o OUT`: the weighted mean or another rule, file to file. */
 export async function aggregate(files: readonly string[], options: AggregateOptions): Promise<void> {
   const threads = options.threads === undefined ? undefined : countOf(options.threads);
-  const { nonFinite } = options;
-  if (nonFinite !== 'reject' && nonFinite !== 'propagate') {
-    throw new UsageError(`--non-finite ${nonFinite}: reject or propagate`);
-  }
+  const nonFinite = nonFiniteOption(options.nonFinite);
   const format = formatOption(options.format);
   const weights = options.weights === undefined ? undefined : numbersOf(options.weights, files.length);
   const ids = options.ids === undefined ? files : namesOf(options.ids, files.length);
@@ -38,10 +37,16 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
     throw new UsageError(`${twice} is given more than once: each input needs an id of its own (--ids)`);
   }
   const strategy = strategyOption(options.strategy, ids, options.perLeaf);
+  const inputs = files.map((path, i) => ({ path, leaf: ids[i], weighting: weights?.[i] }));
+  if (options.partial) {
+    checkPartial(options, strategy);
+    await printMerge({ inputs, output: options.output, to: 'sum', nonFinite }, options);
+    return;
+  }
   const progress = openProgress('averaging');
   const report = await aggregateFiles(
     {
-      inputs: files.map((path, i) => ({ path, leaf: ids[i], weighting: weights?.[i] })),
+      inputs,
       output: options.output,
       format,
       strategy,
@@ -72,6 +77,14 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
     `read ${formatBytes(report.bytesRead)} in ${report.seconds.toFixed(3)} s ` +
       `(${formatBytes(report.bytesRead / report.seconds)}/s), sha256 ${report.sha256}`,
   );
+}
+
+/** Partial sums are those of the mean, and have one form. Throws UsageError. */
+function checkPartial(options: AggregateOptions, { name }: StrategyRequest): void {
+  if (name !== 'mean') throw new UsageError(`--partial is there for the mean, not for ${name}`);
+  for (const key of ['model', 'state', 'names', 'format', 'compress', 'align'] as const) {
+    if (options[key]) throw new UsageError(`--${key} has no meaning with --partial`);
+  }
 }
 
 /** `NAME` or `NAME:key=number,…`. */

@@ -8,6 +8,7 @@ import { convert } from './convert.ts';
 import { EXIT, exitCodeOf, UsageError } from './exit.ts';
 import { inspect } from './inspect.ts';
 import { createLeaf, listLeaves, revokeLeaf } from './leaf.ts';
+import { merge } from './merge.ts';
 import { listMetrics } from './metrics.ts';
 import { printError } from './output.ts';
 import { closeRound, discardRound, excludeLeaf, listRounds, retryRound, saveRound } from './round.ts';
@@ -93,7 +94,21 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .option('--non-finite <policy>', 'NaN and infinity: reject or propagate', 'reject')
     .option('--compress', 'deflate the arrays of an .npz', false)
     .option('--align', 'put the elements of an object array at multiples of 64 bytes', false)
+    .option('--partial', 'write the exact sum instead of the mean: merge goes on from it', false)
     .action((files, options) => aggregate(files, { ...options, signal }));
+
+  command(program, 'merge <inputs...>', 'add weight files and exact partial sums, or take sums out again')
+    .requiredOption('-o, --output <file>', 'the file to write; *.partial.safetensors is a partial sum')
+    .option('--without <sum>', 'a partial sum whose leaves are taken out (repeatable)', collect, [])
+    .option('--partial', 'write a partial sum whatever the name of the output', false)
+    .option(
+      '--format <name>',
+      'of a mean: npy, npy-object, npz, safetensors or torch (default: from the name of the output)',
+    )
+    .option('--non-finite <policy>', 'NaN and infinity: reject or propagate', 'reject')
+    .option('--compress', 'deflate the arrays of an .npz', false)
+    .option('--align', 'put the elements of an object array at multiples of 64 bytes', false)
+    .action((files, options) => merge(files, { ...options, signal }));
 
   command(program, 'convert <input> <output>', 'write a weight file in another format')
     .option(
@@ -255,4 +270,9 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     });
 
   return program;
+}
+
+/** The values of an option that may be repeated. */
+function collect(value: string, before: readonly string[]): string[] {
+  return [...before, value];
 }
