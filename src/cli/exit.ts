@@ -4,6 +4,7 @@ import {
   FileError,
   FormatError,
   isCambiumError,
+  ProtocolError,
   RefusedError,
   UnavailableError,
 } from '../errors.ts';
@@ -30,6 +31,7 @@ export class UsageError extends CambiumError {
 /** Settings that the server refuses before it starts, an output whose format nothing says, a rule that is asked for wrongly. */
 const USAGE_CODES: ReadonlySet<string> = new Set([
   'output-format',
+  'program-missing',
   'serve-insecure',
   'serve-public-url',
   'serve-tls',
@@ -37,6 +39,14 @@ const USAGE_CODES: ReadonlySet<string> = new Set([
   'strategy-parameter',
   'strategy-state-missing',
   'strategy-unknown',
+]);
+
+/** What people and programs wrote for us, and wrote wrongly: credentials, metrics. */
+const BAD_DATA_CODES: ReadonlySet<string> = new Set([
+  'credentials-conflict',
+  'credentials-invalid',
+  'credentials-missing',
+  'metrics-invalid',
 ]);
 
 /** Services and places that are taken. */
@@ -47,9 +57,11 @@ export function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError) return EXIT.usage;
   if (isCambiumError(error) && USAGE_CODES.has(error.code)) return EXIT.usage;
   if (error instanceof FormatError || error instanceof AggregationError) return EXIT.badData;
+  if (isCambiumError(error) && BAD_DATA_CODES.has(error.code)) return EXIT.badData;
   if (error instanceof FileError) return EXIT.file;
   if (error instanceof RefusedError) return EXIT.refused;
-  if (error instanceof UnavailableError) return EXIT.unavailable;
+  // What answers is not the server: a log-in page, another service.
+  if (error instanceof UnavailableError || error instanceof ProtocolError) return EXIT.unavailable;
   if (isCambiumError(error) && UNAVAILABLE_CODES.has(error.code)) return EXIT.unavailable;
   if (isInterrupt(error)) return EXIT.interrupted;
   return EXIT.internal;

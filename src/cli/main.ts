@@ -46,7 +46,9 @@ export async function main(args: readonly string[]): Promise<number> {
     if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage; // no command: help is out
     const ours =
       error instanceof CommanderError ? new UsageError(error.message.replace(/^error: /, '')) : error;
-    printError(ours, { json: args.includes('--json'), verbose: args.includes('--verbose') });
+    // Behind `--` stand the words of another program.
+    const own = args.includes('--') ? args.slice(0, args.indexOf('--')) : args;
+    printError(ours, { json: own.includes('--json'), verbose: own.includes('--verbose') });
     return exitCodeOf(ours);
   } finally {
     process.off('SIGINT', onSignal);
@@ -257,6 +259,35 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
   remote(metrics, 'list <branch>', 'list them').action((id, options) =>
     listMetrics(id, { ...options, signal }),
   );
+
+  const asLeaf = (usage: string, description: string) =>
+    command(program, usage, description)
+      .requiredOption('--credentials <file>', 'what "leaf create --out" wrote')
+      .option('--server <url>', 'the server (default: from the credentials)')
+      .option('--proxy <url>', 'http:, https: or socks5: on the way (needs the package undici)')
+      .option('--ca <file>', 'authorities of its certificate, PEM (needs the package undici)');
+
+  asLeaf('join <program...>', 'be a leaf: a program trains, round after round')
+    .usage(
+      '--credentials FILE [options] -- PROGRAM [ARGUMENT | {global} | {update} | {metrics} | {round} | {run}]…',
+    )
+    .option('--format <name>', 'of the global model: npy-object, npz, safetensors or torch', 'npy-object')
+    .option('--weighting <number>', 'samples, for updates that do not say (default: those are refused)')
+    .option(
+      '--on-failure <policy>',
+      'when the program fails: retry (then skip), skip the round, stop',
+      'retry',
+    )
+    .option('--retries <number>', 'further attempts in a round', '3')
+    .option('--retry-delay <seconds>', 'pause before the first of them; it doubles', '5')
+    .option('--timeout <seconds>', 'longest time of the program (default: none)')
+    .option('--rounds <number>', 'end after so many updates')
+    .option('--once', 'the same as --rounds 1, and fails where the round is not contributed', false)
+    .option(
+      '--folder <dir>',
+      'where models, updates and the state are kept (default: beside the credentials)',
+    )
+    .action(async (words, options) => (await import('./join.ts')).join(words, { ...options, signal }));
 
   command(program, 'demo', 'run a whole federation on this machine: five leaves learn handwritten digits')
     .option('--rounds <number>', 'rounds', '10')

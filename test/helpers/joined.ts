@@ -1,0 +1,70 @@
+/** A leaf as a user runs it: the built `cambium join` in a process of its own. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+const CLI = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
+
+export interface JoinLine {
+  readonly event?: string;
+  readonly code?: string;
+  readonly [member: string]: unknown;
+}
+
+export class JoinedLeaf {
+  readonly child: ChildProcess;
+  readonly lines: JoinLine[] = [];
+  /** What came on stderr. */
+  stderr = '';
+  #wake = () => {};
+  #isEnded = false;
+  readonly #exit: Promise<unknown[]>;
+
+  constructor(args: readonly string[], env: NodeJS.ProcessEnv = process.env) {
+    this.child = spawn(process.execPath, [CLI, 'join', '--json', ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env,
+    });
+    this.#exit = once(this.child, 'close');
+    this.child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+      this.stderr += text;
+    });
+    createInterface(this.child.stdout!)
+      .on('line', (line) => {
+        this.lines.push(JSON.parse(line) as JoinLine);
+        this.#wake();
+      })
+      .on('close', () => {
+        this.#isEnded = true;
+        this.#wake();
+      });
+  }
+
+  /** Ends when it has told of such an event so many times; the last of them. */
+  async told(event: string, times = 1): Promise<JoinLine> {
+    for (;;) {
+      const found = this.all(event);
+      if (found.length >= times) return found[times - 1]!;
+      if (this.#isEnded) throw new Error(`it ended: ${JSON.stringify(this.lines)} ${this.stderr}`);
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  all(event: string): JoinLine[] {
+    return this.lines.filter((line) => line.event === event);
+  }
+
+  /** The exit code, when it has ended. */
+  async ended(): Promise<number | null> {
+    await this.#exit;
+    return this.child.exitCode;
+  }
+
+  async end(): Promise<void> {
+    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGKILL');
+    await this.#exit;
+  }
+}
