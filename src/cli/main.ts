@@ -289,6 +289,12 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     )
     .action(async (words, options) => (await import('./join.ts')).join(words, { ...options, signal }));
 
+  asLeaf('doctor', 'look at everything that a leaf needs, and say what is wrong and what to do')
+    .option('--folder <dir>', 'where "join" would keep its files (default: beside the credentials)')
+    .action(async (options) =>
+      setExitCode(await (await import('./doctor.ts')).doctor({ ...options, signal })),
+    );
+
   command(program, 'demo', 'run a whole federation on this machine: five leaves learn handwritten digits')
     .option('--rounds <number>', 'rounds', '10')
     .option('--leaves <number>', 'leaves', '5')

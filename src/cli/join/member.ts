@@ -59,8 +59,16 @@ const FIRST_NOTICE_MS = 5_000;
 /** Longest pause between attempts to reach the server, and between those of the program. */
 const LONGEST_MS = 60_000;
 
-/** Refusals of an update that mean: not this one any more. */
-const TOO_LATE: ReadonlySet<string> = new Set(['round-closed', 'update-exists', 'run-stopped']);
+/** Refusals of an update that mean: not this one, perhaps the next. */
+const TOO_LATE: ReadonlySet<string> = new Set([
+  'leaf-excluded',
+  'leaf-not-sampled',
+  'round-closed',
+  'run-stopped',
+  'update-exists',
+  'update-late',
+  'update-replaced',
+]);
 
 export class Member {
   readonly #options: MemberOptions;

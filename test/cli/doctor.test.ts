@@ -1,0 +1,111 @@
+/** `cambium doctor` as a user runs it: what is well, and every fault with its code and what to do about it. */
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { CredentialsBody } from '../../src/wire/cambium.ts';
+import { serve } from '../helpers/loopback.ts';
+import { Harness } from '../server/harness.ts';
+
+const CLI = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
+
+interface Check {
+  readonly check: string;
+  readonly status: string;
+  readonly message: string;
+  readonly remedy?: string;
+  readonly code?: string;
+}
+
+const test = suite('doctor');
+const folder = mkdtempSync(join(tmpdir(), 'cambium-doctor-'));
+let harness: Harness;
+let leaf: CredentialsBody;
+let files = 0;
+
+test.before(async () => {
+  harness = await new Harness().start();
+  leaf = (await harness.branch(1)).leaves[0]!;
+});
+test.after(async () => {
+  await harness.end();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+function examine(credentials: unknown, ...options: string[]) {
+  const path = join(folder, `leaf-${++files}.json`);
+  writeFileSync(path, typeof credentials === 'string' ? credentials : JSON.stringify(credentials));
+  const args = [CLI, 'doctor', '--json', '--credentials', path, ...options];
+  return new Promise<{ code: number; healthy: boolean; checks: Check[]; stdout: string }>((resolve) => {
+    execFile(process.execPath, args, (error, stdout) => {
+      resolve({ code: error === null ? 0 : Number(error.code), stdout, ...JSON.parse(stdout) });
+    });
+  });
+}
+
+test('all is well', async () => {
+  const { code, healthy, checks, stdout } = await examine(leaf);
+  assert.is(code, 0, stdout);
+  assert.is(healthy, true);
+  assert.equal(
+    checks.map(({ check, status }) => `${check} ${status}`),
+    [
+      ...['credentials ok', 'address ok', 'dns ok', 'connection ok', 'tls skipped', 'clock ok', 'token ok'],
+      ...['rights ok', 'broker skipped', 'disk ok'],
+    ],
+  );
+  assert.not.match(stdout, new RegExp(leaf.session_token));
+});
+
+test('every fault has a code, something to do, and the exit code of its kind', async () => {
+  const portal = await serve((_, response) => {
+    response.writeHead(200, { 'content-type': 'text/html' }).end('<html>Welcome to the hotel</html>');
+  });
+  const { session_token, leaf_session_token, ...half } = leaf;
+  const wrong = { ...leaf, session_token: 'wrong', leaf_session_token: 'wrong' };
+  const deaf = { ...leaf, broker_url: 'amqp://127.0.0.1:1' };
+  const cases: readonly (readonly [string, unknown, readonly string[], string, string, number])[] = [
+    ['no JSON', '{', [], 'credentials', 'credentials-invalid', 65],
+    ['half', half, [], 'credentials', 'credentials-missing', 65],
+    ['address', leaf, ['--server', 'nonsense'], 'address', 'credentials-invalid', 65],
+    ['name', leaf, ['--server', 'http://name.invalid'], 'dns', 'dns-unknown', 69],
+    ['nobody there', leaf, ['--server', 'http://127.0.0.1:1'], 'connection', 'unavailable-server', 69],
+    ['log-in page', leaf, ['--server', portal.url], 'token', 'protocol-not-json', 69],
+    ['token', wrong, [], 'token', 'token-invalid', 77],
+    ['broker', deaf, [], 'broker', 'unavailable-broker', 69],
+    ['folder', leaf, ['--folder', join(folder, 'none')], 'disk', 'file-not-found', 74],
+  ];
+  for (const [name, credentials, options, check, code, exitCode] of cases) {
+    const found = await examine(credentials, ...options);
+    const failed = found.checks.filter(({ status }) => status === 'failed');
+    assert.equal(
+      failed.map((one) => [one.check, one.code]),
+      [[check, code]],
+      `${name}: ${found.stdout}`,
+    );
+    assert.is(found.code, exitCode, name);
+    assert.is(found.healthy, false);
+    assert.ok(failed[0]!.remedy, name);
+    assert.ok(![session_token, leaf_session_token].some((token) => found.stdout.includes(token)));
+  }
+  await portal.close();
+});
+
+test('a clock that is far off is a warning', async () => {
+  const late = await serve((_, response) => {
+    const date = new Date(Date.now() - 3_600_000).toUTCString();
+    response
+      .writeHead(401, { date, 'content-type': 'application/json' })
+      .end('{"code":"token-invalid","message":"no"}');
+  });
+  const { checks } = await examine(leaf, '--server', late.url);
+  const clock = checks.find(({ check }) => check === 'clock');
+  assert.is(clock?.status, 'warning');
+  assert.match(clock?.message ?? '', /ahead/);
+  await late.close();
+});
+
+test.run();
