@@ -11,6 +11,12 @@ export {
 } from './aggregate/aggregation.ts';
 export { type AverageOptions, average } from './aggregate/average.ts';
 export { addModel, proximalGradient, subtractModel } from './aggregate/differences.ts';
+export {
+  decodeUpdate,
+  type EncodedUpdate,
+  type EncodeOptions,
+  encodeUpdate,
+} from './aggregate/encode-update.ts';
 export { openStrategy, STRATEGY_NAMES, type Strategy, strategies } from './aggregate/strategies/index.ts';
 export * from './errors.ts';
 export { encodeWeights } from './formats/encode.ts';
@@ -20,6 +26,12 @@ export { readTensors } from './formats/read.ts';
 export { writeWeights } from './formats/write.ts';
 export { type ByteSink, type ByteSource, memorySink, memorySource } from './tensor/bytes.ts';
 export { DTYPES, type DType, itemSize } from './tensor/dtypes.ts';
-export { elementCount, type Layout, type TensorLayout, type WeightsFormat } from './tensor/layout.ts';
+export {
+  elementCount,
+  type Layout,
+  type TensorEncoding,
+  type TensorLayout,
+  type WeightsFormat,
+} from './tensor/layout.ts';
 export { type ModelUpdate, type Tensor, tensorOf } from './tensor/tensor.ts';
 export { VERSION } from './wire/version.ts';

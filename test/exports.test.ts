@@ -20,6 +20,8 @@ const ERRORS = [
 /** What every host has. */
 const EMBEDDED = [
   'addModel',
+  'decodeUpdate',
+  'encodeUpdate',
   'proximalGradient',
   'subtractModel',
   ...ERRORS,

@@ -20,10 +20,10 @@ const STRATEGIES_BYTES = 48_000;
  * The built files of the browser door without the core, gzipped one by one, as a page loads them without a bundler: ky and
  * the loader are in them. At once: what is loaded before anything is done.
  */
-const BROWSER_BYTES = 48_500;
+const BROWSER_BYTES = 50_000;
 
 /** The same with all that is loaded when it is needed: archives, safetensors, rules, transfers, the worker's own. */
-const BROWSER_BYTES_IN_ALL = 76_500;
+const BROWSER_BYTES_IN_ALL = 81_500;
 
 const STATIC = /(?:from|import)\s*['"]([^'"]+)['"]/g;
 const STATIC_OR_DYNAMIC = /(?:from|import)\s*\(?\s*['"]([^'"]+)['"]/g;
@@ -57,7 +57,7 @@ const PAGES = [
     doors: ['formats/encode', 'formats/open', 'formats/read', 'formats/write'],
     without: ['@assemblyscript/loader'],
     atOnce: 12_000,
-    inAll: 25_000,
+    inAll: 27_500,
   },
   {
     name: 'codecs and aggregation',
@@ -67,8 +67,8 @@ const PAGES = [
     ],
     without: [],
     // 20,000 are wanted. The loader is 2,100 of the rest, kernels of rules beyond the mean about as much.
-    atOnce: 25_500,
-    inAll: 43_500,
+    atOnce: 26_000,
+    inAll: 46_500,
   },
   {
     name: 'codecs, aggregation and client',
@@ -79,8 +79,8 @@ const PAGES = [
     ],
     without: [],
     // 30,000 are wanted; a client that has made a request has loaded ky too.
-    atOnce: 36_500,
-    inAll: 66_000,
+    atOnce: 37_000,
+    inAll: 69_000,
   },
 ] as const;
 
@@ -115,7 +115,7 @@ async function pageBytes({ doors, without }: (typeof PAGES)[number], split: bool
 }
 
 /** JavaScript of the edge door, gzipped, without the bytes of the modules in it: all formats and rules, in one file. */
-const EDGE_BYTES = 42_000;
+const EDGE_BYTES = 45_500;
 
 const test = suite('size');
 

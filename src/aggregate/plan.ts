@@ -35,7 +35,8 @@ export interface AggregationInput {
   /** Identity in messages; inputs are folded in the order of these ids (by their UTF-8 bytes). */
   readonly leaf: string;
   readonly source: ByteSource;
-  readonly layout: Pick<Layout, 'tensors'>;
+  /** Of differences to a global model, where `isDifference` says so. */
+  readonly layout: Pick<Layout, 'tensors' | 'isDifference'>;
   /** In {0} ∪ [2^-64, 2^53]; null when the input has none. 0 leaves the input out. */
   readonly weighting: number | null;
 }
@@ -118,6 +119,7 @@ export async function planAggregation(
       `"${strategy.name}" refers to a global model: give one`,
     );
   }
+  checkDifferences(strategy, counting, needsModel ? model : undefined);
   // The global model comes first: order and names of its tensors stay from round to round, whoever takes part.
   const matched = needsModel ? [model!, ...counting] : counting; // checked above
   const { tensors, sources: positions } = matchTensors(matched);
@@ -157,6 +159,32 @@ export async function planAggregation(
   } catch (error) {
     for (const source of scratch) await source.close();
     throw error;
+  }
+}
+
+/** Refuses to take differences for models, or models for differences. */
+function checkDifferences(
+  { name, step }: Strategy,
+  inputs: readonly Omit<AggregationInput, 'weighting'>[],
+  model: Omit<AggregationInput, 'weighting'> | undefined,
+): void {
+  const refuse = (what: string, leaf: string) => {
+    throw new AggregationError('aggregate-difference', what, { leaf });
+  };
+  if (model?.layout.isDifference === true) {
+    refuse(`${model.leaf} is a difference, and the global model must be a model`, model.leaf);
+  }
+  const difference = inputs.find(({ layout }) => layout.isDifference === true);
+  if (difference === undefined) return;
+  const other = inputs.find(({ layout }) => layout.isDifference !== true);
+  if (other !== undefined) {
+    refuse(`${difference.leaf} is a difference to a global model and ${other.leaf} is none`, difference.leaf);
+  }
+  if (step?.differences !== true) {
+    refuse(
+      `${difference.leaf} is a difference to a global model, and "${name}" is to make a model of models: decode and add the model, or step by differences`,
+      difference.leaf,
+    );
   }
 }
 

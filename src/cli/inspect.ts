@@ -67,16 +67,21 @@ async function inspectFile(file: string, { stats, digest }: InspectOptions) {
 
 async function describe(layout: Layout, statistics?: (tensor: number) => Promise<object>) {
   const tensors = [];
-  for (const [i, { name, dtype, shape, order, byteOffset, byteLength }] of layout.tensors.entries()) {
-    tensors.push({ name, dtype, shape, order, byteOffset, byteLength, ...(await statistics?.(i)) });
+  for (const [i, tensor] of layout.tensors.entries()) {
+    const { name, dtype, shape, order, byteOffset, byteLength, encoding } = tensor;
+    const held = encoding === undefined ? {} : { encoding };
+    tensors.push({ name, dtype, shape, order, byteOffset, byteLength, ...held, ...(await statistics?.(i)) });
   }
-  return { format: layout.format, weighting: layout.weighting, tensors };
+  const { format, weighting, isDifference } = layout;
+  return { format, weighting, ...(isDifference === undefined ? {} : { isDifference }), tensors };
 }
 
 type Entry = Awaited<ReturnType<typeof inspectFile>>;
 
-function printEntry({ file, format, weighting, tensors }: Entry, withBlankLine: boolean): void {
-  printLine(`${file}: ${format}, weighting ${weighting ?? 'none'}, ${tensors.length} tensors`);
+function printEntry(entry: Entry, withBlankLine: boolean): void {
+  const { file, format, weighting, tensors, isDifference } = entry;
+  const what = isDifference === true ? `${format}, a difference to a global model` : format;
+  printLine(`${file}: ${what}, weighting ${weighting ?? 'none'}, ${tensors.length} tensors`);
   const extra = Object.keys(tensors[0] ?? {}).slice(6);
   printTable(
     ['#', 'name', 'dtype', 'shape', 'order', 'offset', 'size', ...extra],

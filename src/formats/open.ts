@@ -39,8 +39,12 @@ export async function openWeights(source: ByteSource, options: ReadOptions = {})
   const kind = sniff(head, source.byteLength);
   // What is left of a file has its name at least, which can say whose words tell what is wrong with it.
   if (kind === 'safetensors' || (kind === 'unknown' && /\.safetensors$/i.test(source.name))) {
-    const { readSafetensorsLayout } = await import('./safetensors.ts');
-    return { source, layout: await readSafetensorsLayout(source), unpack: null };
+    const { readSafetensors } = await import('./safetensors.ts');
+    const { layout, metadata } = await readSafetensors(source);
+    if (metadata.get('cambium') === 'encoded-update') {
+      return (await import('./encoded.ts')).openEncoded(source, layout, metadata);
+    }
+    return { source, layout, unpack: null };
   }
   // An archive may begin with a member that is no array, or (which its reader refuses) with something else.
   if (kind === 'npz' || kind === 'torch' || kind === 'zip' || kind === 'unknown') {

@@ -4,6 +4,9 @@ import { printable } from './text.ts';
 /** Containers that Cambium reads, told apart by content. */
 export type WeightsFormat = 'npy' | 'npy-object' | 'npz' | 'safetensors' | 'torch';
 
+/** How the elements of an encoded update are held; `formats/encoded.ts` says what each means. */
+export type TensorEncoding = 'plain' | 'float16' | 'bfloat16' | 'int8' | 'int8-block' | 'top-k';
+
 /** Where one tensor lies in its file, and what it is. No element is decoded. */
 export interface TensorLayout {
   /** Null where the format has no names. */
@@ -19,6 +22,8 @@ export interface TensorLayout {
   readonly byteOffset: number | null;
   /** Product of the shape times the size of an element. */
   readonly byteLength: number;
+  /** Of encoded updates only. */
+  readonly encoding?: TensorEncoding | undefined;
 }
 
 /** What a weight file holds and where: found by reading the few bytes between the payloads. */
@@ -29,6 +34,8 @@ export interface Layout {
   /** How the weighting is stored: writers keep the kind. */
   readonly weightingType: 'int' | 'float' | null;
   readonly tensors: readonly TensorLayout[];
+  /** The elements are differences to a global model; only encoded updates say so. */
+  readonly isDifference?: boolean | undefined;
   /** Length of the whole file in bytes. */
   readonly byteLength: number;
 }
