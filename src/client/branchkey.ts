@@ -36,12 +36,10 @@ const METADATA = "{'key1':'value1', 'key2':'value2'}";
 export class BranchKeySession {
   readonly #http: Http;
   readonly #paths: typeof basicPaths | typeof bearerPaths;
-  readonly #files: FileAccess | undefined;
 
-  constructor(http: Http, generation: 'login' | 'basic' | 'bearer', files: FileAccess | undefined) {
+  constructor(http: Http, generation: 'login' | 'basic' | 'bearer') {
     this.#http = http;
     this.#paths = generation === 'bearer' ? bearerPaths : basicPaths;
-    this.#files = files;
   }
 
   /** Logs in by name and password, as clients up to 2.2 do: what stands for the leaf from then on. */

@@ -324,7 +324,7 @@ export class Client implements AsyncDisposable {
     const { generation } = this;
     if (generation === 'cambium') return undefined;
     this.#session ??= import('./branchkey.ts').then(
-      ({ BranchKeySession }) => new BranchKeySession(this.#http, generation, this.#options.files),
+      ({ BranchKeySession }) => new BranchKeySession(this.#http, generation),
     );
     return this.#session;
   }
