@@ -39,11 +39,12 @@ export async function openWeights(source: ByteSource, options: ReadOptions = {})
   const kind = sniff(head, source.byteLength);
   // What is left of a file has its name at least, which can say whose words tell what is wrong with it.
   if (kind === 'safetensors' || (kind === 'unknown' && /\.safetensors$/i.test(source.name))) {
-    const { readSafetensors } = await import('./safetensors.ts');
+    const { checkHoldsWeights, readSafetensors } = await import('./safetensors.ts');
     const { layout, metadata } = await readSafetensors(source);
     if (metadata.get('cambium') === 'encoded-update') {
       return (await import('./encoded.ts')).openEncoded(source, layout, metadata);
     }
+    checkHoldsWeights(metadata, source.name);
     return { source, layout, unpack: null };
   }
   // An archive may begin with a member that is no array, or (which its reader refuses) with something else.

@@ -86,11 +86,17 @@ interface Entry {
  */
 export async function readSafetensorsLayout(source: ByteSource): Promise<Layout> {
   const { layout, metadata } = await readSafetensors(source);
-  if (metadata.get(KIND) !== PARTIAL_SUM) return layout;
+  checkHoldsWeights(metadata, source.name);
+  return layout;
+}
+
+/** @throws FormatError `weights-partial-sum` */
+export function checkHoldsWeights(metadata: ReadonlyMap<string, string>, file: string): void {
+  if (metadata.get(KIND) !== PARTIAL_SUM) return;
   throw formatError(
     'weights-partial-sum',
     'an exact partial sum, not weights; "cambium merge" makes the mean of it',
-    { file: source.name },
+    { file },
   );
 }
 

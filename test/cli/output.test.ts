@@ -39,7 +39,7 @@ for (const [error, exitCode] of [
   [new UnavailableError('unavailable-libsql', 'x'), 69],
   [new CambiumError('data-locked', 'x'), 69],
   [new CambiumError('serve-insecure', 'x'), 2],
-  [new ProtocolError('protocol-x', 'x'), 70],
+  [new ProtocolError('protocol-x', 'x'), 69],
   [new InternalError('internal-worker', 'x'), 70],
   [new TypeError('x'), 70],
   [new FileError('disk-full', 'x', 'p'), 74],

@@ -544,15 +544,16 @@ if (hasPythonModule('numpy')) {
   });
 }
 
+/** Without -0, which NumPy does not tell from 0 when it sorts. */
 function gridded(random: Random, dtype: Plain, count: number): Uint8Array {
   if (dtype === 'float32') {
     return new Uint8Array(
-      new Float32Array(count).map(() => Math.round(random.gauss() * 2 ** 18) / 2 ** 20).buffer,
+      new Float32Array(count).map(() => Math.round(random.gauss() * 2 ** 18) / 2 ** 20 + 0).buffer,
     );
   }
   if (dtype === 'float64') {
     return new Uint8Array(
-      new Float64Array(count).map(() => Math.round(random.gauss() * 2 ** 40) / 2 ** 42).buffer,
+      new Float64Array(count).map(() => Math.round(random.gauss() * 2 ** 40) / 2 ** 42 + 0).buffer,
     );
   }
   // Positive halves below two and a sign.

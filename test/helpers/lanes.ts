@@ -19,9 +19,9 @@ export function distantLanes(count: number, sources: readonly ByteSource[], rand
           const wait = (left: number) => (left === 0 ? resolve() : void setImmediate(wait, left - 1));
           wait(turns);
         });
+      // As between threads: messages overtake those of other lanes, never one another.
       const ask = async <T>(work: () => Promise<T>): Promise<T> => {
-        await travel();
-        const answer = line.then(work);
+        const answer = line.then(travel).then(work);
         line = answer.catch(() => {});
         const value = structuredClone(await answer);
         await travel();
