@@ -504,8 +504,8 @@ if (hasPythonModule('numpy')) {
   test('NumPy agrees on many elements', async () => {
     const random = new Random(seed);
     const folder = mkdtempSync(join(tmpdir(), 'cambium-order-'));
-    const core = await openStrategies(8 << 20);
     const count = 20_000 * LONG;
+    const core = await openStrategies(16 * 8 * count);
     try {
       for (const dtype of [
         'float16',

@@ -40,7 +40,7 @@ test('reads any of many files with few of them open', () => {
   if (process.platform === 'linux') assert.ok(openDescriptors() <= before + 3);
   for (const source of sources) source.checkUnchanged?.();
   pool.close();
-  if (process.platform === 'linux') assert.is(openDescriptors(), before);
+  if (process.platform === 'linux') assert.ok(openDescriptors() <= before); // fewer, when the host closes one meanwhile
 });
 
 test('a file that was replaced or changed while it was closed is noticed', async () => {
