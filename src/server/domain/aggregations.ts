@@ -10,11 +10,10 @@ import { rm, stat } from 'node:fs/promises';
 import { AggregationError, type AggregationPlace, isCambiumError } from '../../errors.ts';
 import type { AggregateReport } from '../../node/jobs.ts';
 import type { ErrorBody, StrategyBody } from '../../wire/cambium.ts';
-import type { Database } from '../store/database.ts';
+import { completeRound } from './completion.ts';
 import type { Domain } from './domain.ts';
-import { announce, writeNotice } from './notices.ts';
-import { policyOf } from './policy.ts';
-import { giveUpUpdates, type Round } from './rounds.ts';
+import { announce } from './notices.ts';
+import type { Round } from './rounds.ts';
 import { type RoundRule, ruleOf } from './rules.ts';
 
 export class Aggregator {
@@ -147,61 +146,24 @@ export class Aggregator {
     rule: RoundRule,
     report: AggregateReport,
   ): Promise<void> {
-    const { db, blobs, now } = this.#domain;
+    const { db, blobs, keepUpdates, now } = this.#domain;
     const { size } = await stat(files.output);
     const stateId = rule.keepsState ? randomUUID() : null;
     if (stateId !== null) await blobs.put(stateId, files.state);
     await blobs.put(id, files.output);
-    const removed = await db.transaction().execute(async (tx) => {
-      const at = now();
-      const run = await tx
-        .selectFrom('runs')
-        .select('number')
-        .where('id', '=', round.run_id)
-        .executeTakeFirstOrThrow();
-      await tx
-        .insertInto('aggregations')
-        .values({
-          id,
-          round_id: round.id,
-          branch_id: round.branch_id,
-          leaves: report.leaves,
-          total_weighting: report.totalWeighting,
-          byte_length: size,
-          sha256: report.sha256!, // asked for
-          created_at: at,
-          state_id: stateId,
-          removed_at: null,
-        })
-        .execute();
-      await tx
-        .updateTable('rounds')
-        .set({
-          status: 'done',
-          total_weighting: report.totalWeighting,
-          aggregation_seconds: report.seconds,
-          strategy: JSON.stringify(rule.strategy),
-          bytes_read: report.bytesRead,
-          done_at: at,
-        })
-        .where('id', '=', round.id)
-        .execute();
-      await writeNotice(
-        tx,
-        round.branch_id,
-        round.run_id,
-        {
-          message_type: 'aggregation_status',
-          body: { aggregation_id: id },
-          aggregation_id: id,
-          run: run.number,
-          round: round.number,
-        },
-        at,
-      );
-      const used = await this.#forgetStates(tx, round, id);
-      return [...used, ...(await this.#prune(tx, round, at)), ...(await this.#pruneHistory(tx, round, at))];
-    });
+    const completion = {
+      leaves: report.leaves,
+      totalWeighting: report.totalWeighting,
+      byteLength: size,
+      sha256: report.sha256!, // asked for
+      stateId,
+      strategy: rule.strategy,
+      seconds: report.seconds,
+      bytesRead: report.bytesRead,
+    };
+    const removed = await db
+      .transaction()
+      .execute((tx) => completeRound(tx, round, completion, keepUpdates, now()));
     for (const blob of removed) await blobs.remove(blob);
     await announce(this.#domain, round.branch_id, round.id);
   }
@@ -215,71 +177,6 @@ export class Aggregator {
       .where('status', '=', 'aggregating')
       .execute();
     await announce(this.#domain, round.branch_id, round.id);
-  }
-
-  /** States of earlier models of the run, and of runs before: the next round goes on from this one. */
-  async #forgetStates(tx: Database, { branch_id }: Round, newest: string): Promise<string[]> {
-    const old = await tx
-      .selectFrom('aggregations')
-      .select(['id', 'state_id'])
-      .where('branch_id', '=', branch_id)
-      .where('state_id', 'is not', null)
-      .where('id', '!=', newest)
-      .execute();
-    for (const { id } of old) {
-      await tx.updateTable('aggregations').set({ state_id: null }).where('id', '=', id).execute();
-    }
-    return old.flatMap(({ state_id }) => state_id ?? []);
-  }
-
-  /** Gives up aggregations beyond those that the branch's policy keeps, the newest first. */
-  async #pruneHistory(tx: Database, { branch_id }: Round, now: number): Promise<string[]> {
-    const branch = await tx
-      .selectFrom('branches')
-      .selectAll()
-      .where('id', '=', branch_id)
-      .executeTakeFirstOrThrow();
-    const { keep_aggregations: keep } = policyOf(branch, branch.aggregation_target);
-    if (keep === null) return [];
-    const kept = await tx
-      .selectFrom('aggregations')
-      .innerJoin('rounds', 'rounds.id', 'aggregations.round_id')
-      .innerJoin('runs', 'runs.id', 'rounds.run_id')
-      .select('aggregations.id')
-      .where('aggregations.branch_id', '=', branch_id)
-      .where('aggregations.removed_at', 'is', null)
-      .orderBy('runs.number', 'desc')
-      .orderBy('rounds.number', 'desc')
-      .execute();
-    const old = kept.slice(keep).map(({ id }) => id);
-    for (const id of old) {
-      await tx.updateTable('aggregations').set({ removed_at: now }).where('id', '=', id).execute();
-    }
-    return old;
-  }
-
-  /** Gives up the updates of rounds that are done and older than what is kept, those of earlier runs too. */
-  async #prune(tx: Database, newest: Round, now: number): Promise<string[]> {
-    const old = await tx
-      .selectFrom('rounds')
-      .select('id')
-      .where('branch_id', '=', newest.branch_id)
-      .where('status', '=', 'done')
-      .where((where) =>
-        where.or([
-          where('run_id', '!=', newest.run_id),
-          where('number', '<=', newest.number - this.#domain.keepUpdates),
-        ]),
-      )
-      .where('id', 'in', (query) =>
-        query.selectFrom('updates').select('updates.round_id').where('updates.removed_at', 'is', null),
-      )
-      .execute();
-    return giveUpUpdates(
-      tx,
-      old.map((round) => round.id),
-      now,
-    );
   }
 }
 

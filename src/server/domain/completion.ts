@@ -1,0 +1,153 @@
+/**
+ * What makes a round done, in one transaction: the row of its aggregation, the notice to all leaves, and the end of what
+ * nobody needs any more.
+ */
+import type { StrategyBody } from '../../wire/cambium.ts';
+import type { Database } from '../store/database.ts';
+import { writeNotice } from './notices.ts';
+import { policyOf } from './policy.ts';
+import { giveUpUpdates, type Round } from './rounds.ts';
+
+/** An aggregation whose blob is durable. */
+export interface Completion {
+  readonly leaves: number;
+  readonly totalWeighting: number;
+  readonly byteLength: number;
+  readonly sha256: string;
+  /** Blob of the optimiser's state that belongs to it. */
+  readonly stateId: string | null;
+  /** What was used. */
+  readonly strategy: StrategyBody;
+  /** Of the aggregation by this server. */
+  readonly seconds: number | null;
+  readonly bytesRead: number | null;
+}
+
+/**
+ * Marks a round as done, under the id that was fixed when it closed; inside a transaction.
+ *
+ * @param keepUpdates for so many rounds after its own an update is kept
+ * @returns blobs to remove once the transaction is committed
+ */
+export async function completeRound(
+  tx: Database,
+  round: Round,
+  completion: Completion,
+  keepUpdates: number,
+  now: number,
+): Promise<string[]> {
+  const id = round.aggregation_id!; // it is closed
+  const { leaves, totalWeighting, byteLength, sha256, stateId, strategy, seconds, bytesRead } = completion;
+  const run = await tx
+    .selectFrom('runs')
+    .select('number')
+    .where('id', '=', round.run_id)
+    .executeTakeFirstOrThrow();
+  await tx
+    .insertInto('aggregations')
+    .values({
+      id,
+      round_id: round.id,
+      branch_id: round.branch_id,
+      leaves,
+      total_weighting: totalWeighting,
+      byte_length: byteLength,
+      sha256,
+      created_at: now,
+      state_id: stateId,
+      removed_at: null,
+    })
+    .execute();
+  await tx
+    .updateTable('rounds')
+    .set({
+      status: 'done',
+      total_weighting: totalWeighting,
+      aggregation_seconds: seconds,
+      strategy: JSON.stringify(strategy),
+      bytes_read: bytesRead,
+      done_at: now,
+    })
+    .where('id', '=', round.id)
+    .execute();
+  await writeNotice(
+    tx,
+    round.branch_id,
+    round.run_id,
+    {
+      message_type: 'aggregation_status',
+      body: { aggregation_id: id },
+      aggregation_id: id,
+      run: run.number,
+      round: round.number,
+    },
+    now,
+  );
+  return [
+    ...(await forgetStates(tx, round, id)),
+    ...(await prune(tx, round, keepUpdates, now)),
+    ...(await pruneHistory(tx, round, now)),
+  ];
+}
+
+/** States of earlier models of the run, and of runs before: the next round goes on from this one. */
+async function forgetStates(tx: Database, { branch_id }: Round, newest: string): Promise<string[]> {
+  const old = await tx
+    .selectFrom('aggregations')
+    .select(['id', 'state_id'])
+    .where('branch_id', '=', branch_id)
+    .where('state_id', 'is not', null)
+    .where('id', '!=', newest)
+    .execute();
+  for (const { id } of old) {
+    await tx.updateTable('aggregations').set({ state_id: null }).where('id', '=', id).execute();
+  }
+  return old.flatMap(({ state_id }) => state_id ?? []);
+}
+
+/** Gives up aggregations beyond those that the branch's policy keeps, the newest first. */
+async function pruneHistory(tx: Database, { branch_id }: Round, now: number): Promise<string[]> {
+  const branch = await tx
+    .selectFrom('branches')
+    .selectAll()
+    .where('id', '=', branch_id)
+    .executeTakeFirstOrThrow();
+  const { keep_aggregations: keep } = policyOf(branch, branch.aggregation_target);
+  if (keep === null) return [];
+  const kept = await tx
+    .selectFrom('aggregations')
+    .innerJoin('rounds', 'rounds.id', 'aggregations.round_id')
+    .innerJoin('runs', 'runs.id', 'rounds.run_id')
+    .select('aggregations.id')
+    .where('aggregations.branch_id', '=', branch_id)
+    .where('aggregations.removed_at', 'is', null)
+    .orderBy('runs.number', 'desc')
+    .orderBy('rounds.number', 'desc')
+    .execute();
+  const old = kept.slice(keep).map(({ id }) => id);
+  for (const id of old) {
+    await tx.updateTable('aggregations').set({ removed_at: now }).where('id', '=', id).execute();
+  }
+  return old;
+}
+
+/** Gives up the updates of rounds that are done and older than what is kept, those of earlier runs too. */
+async function prune(tx: Database, newest: Round, keepUpdates: number, now: number): Promise<string[]> {
+  const old = await tx
+    .selectFrom('rounds')
+    .select('id')
+    .where('branch_id', '=', newest.branch_id)
+    .where('status', '=', 'done')
+    .where((where) =>
+      where.or([where('run_id', '!=', newest.run_id), where('number', '<=', newest.number - keepUpdates)]),
+    )
+    .where('id', 'in', (query) =>
+      query.selectFrom('updates').select('updates.round_id').where('updates.removed_at', 'is', null),
+    )
+    .execute();
+  return giveUpUpdates(
+    tx,
+    old.map((round) => round.id),
+    now,
+  );
+}
