@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { CHROMIUM } from './chromium.mjs';
 
 /** Debian packages by a command that fails when they are missing. */
 const PEERS = [
@@ -14,6 +15,7 @@ const PEERS = [
   { package: 'wabt', check: ['wasm2c', '--version'] },
   { package: 'gcc', check: ['gcc', '--version'] },
   { package: 'libc6-dev', check: ['test', '-e', '/usr/include/stdio.h'] },
+  { package: 'chromium', check: ['test', '-x', CHROMIUM] },
   { package: 'rabbitmq-server', check: ['test', '-x', '/usr/lib/rabbitmq/bin/rabbitmq-server'] },
 ];
 
@@ -53,14 +55,16 @@ if (process.argv.includes('--peers')) {
   const missing = PEERS.filter(({ check }) => !run(check[0], check.slice(1), { stdio: 'ignore' }));
   if (missing.length > 0 && canUseApt()) {
     const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-    const names = missing.map((peer) => peer.package);
-    console.log(`installing ${names.join(', ')}`);
     const quiet = ['-qq', '-o', 'Dpkg::Use-Pty=0'];
     const isPolicyOurs = !existsSync(SERVICE_POLICY);
     if (isPolicyOurs) writeFileSync(SERVICE_POLICY, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
-    const done =
-      run('apt-get', [...quiet, 'update'], { env }) &&
-      run('apt-get', [...quiet, 'install', '-y', '--no-install-recommends', ...names], { env });
+    let done = run('apt-get', [...quiet, 'update'], { env });
+    // One name that a distribution does not have (Ubuntu's Chromium is a snap) must not keep the others away.
+    const names = missing
+      .map((peer) => peer.package)
+      .filter((name) => run('apt-cache', ['show', name], { stdio: 'ignore' }));
+    console.log(`installing ${names.join(', ')}`);
+    done &&= run('apt-get', [...quiet, 'install', '-y', '--no-install-recommends', ...names], { env });
     if (isPolicyOurs) rmSync(SERVICE_POLICY, { force: true });
     if (!done) console.error('apt-get failed; suites that need these packages will be skipped');
   }

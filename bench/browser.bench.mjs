@@ -8,20 +8,13 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { chromium } from 'playwright-core';
+import { FLAGS, findChromium } from '../.ci/chromium.mjs';
 import { encodeWeights } from '../dist/index.js';
 import { median, ms, printHeader, printTable } from './report.mjs';
 
 const MODELS = 10;
 const ELEMENTS = 10_000_000;
 const ROUNDS = 7;
-const CHROMIUM = process.env.CAMBIUM_CHROMIUM ?? '/usr/bin/chromium';
-const FLAGS = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-background-networking',
-  '--disable-component-update',
-];
-
 const CONTENDERS = [
   { id: 'cambium-1', name: 'Cambium, exact, one worker', tolerance: 0 },
   { id: 'cambium-2', name: 'Cambium, exact, two workers', tolerance: 0 },
@@ -29,10 +22,8 @@ const CONTENDERS = [
   { id: 'javascript', name: 'plain JavaScript, float64 sums', tolerance: 6e-8 },
 ];
 
-if (!existsSync(CHROMIUM)) {
-  console.log('SKIPPED (missing peer): Chromium; Debian: apt-get install chromium');
-  process.exit(0);
-}
+const executablePath = findChromium();
+if (executablePath === null) process.exit(0);
 
 const folder = mkdtempSync(join(tmpdir(), 'cambium-bench-'));
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
@@ -77,7 +68,7 @@ const server = createServer((request, response) => {
   createReadStream(path).pipe(response);
 });
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
+const browser = await chromium.launch({ executablePath, args: FLAGS });
 try {
   const page = await browser.newPage();
   page.on('pageerror', (error) => console.error(String(error)));

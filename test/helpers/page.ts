@@ -2,36 +2,20 @@
  * Pages in headless Chromium: a static server with a strict content security policy, and a record of what the page asked
  * for and complained about.
  */
-import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Browser, chromium, type Page } from 'playwright-core';
+import { FLAGS, findChromium } from '../../.ci/chromium.mjs';
 import { type LoopbackServer, serve } from './loopback.ts';
 
-/** Debian's Chromium; CAMBIUM_CHROMIUM names another one. */
-const CHROMIUM = process.env.CAMBIUM_CHROMIUM ?? '/usr/bin/chromium';
-
-/** What keeps Chromium from looking for hosts of its own. */
-const QUIET = [
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-gpu',
-  '--disable-quic',
-  '--disable-sync',
-  '--no-first-run',
-  '--no-sandbox', // it refuses to run as root otherwise; it only ever sees our own pages
-];
-
 /** Whether this machine has a Chromium. If not, the caller's tests are left out, and the runner counts the line. */
-export function hasChromium(): boolean {
-  const found = existsSync(CHROMIUM);
-  if (!found) console.log('SKIPPED (missing peer): Chromium; Debian: apt-get install chromium');
-  return found;
-}
+export const hasChromium = (): boolean => findChromium() !== null;
 
 export async function launchChromium(args: readonly string[] = []): Promise<Browser> {
-  return chromium.launch({ executablePath: CHROMIUM, args: [...QUIET, ...args] });
+  const executablePath = findChromium();
+  if (executablePath === null) throw new Error('there is no Chromium');
+  return chromium.launch({ executablePath, args: [...FLAGS, ...args] });
 }
 
 /** The strictest policy that WebAssembly lives under. */

@@ -16,7 +16,22 @@ export interface Case {
   readonly strategy?: { readonly name: string; readonly parameters?: Readonly<Record<string, number>> };
 }
 
-/** Where inputs, cases and rows of other hosts stand. */
+/** What a host gave, by set and case: SHA-256 of the output, or the code of the error. A set may be missing as a whole. */
+export type Results = Readonly<Record<string, Readonly<Record<string, string>>>>;
+
+export interface Row {
+  readonly host: string;
+  readonly results: Results;
+}
+
+/** What a host gave for each of the cases, in their order. */
+export function collect(cases: readonly Case[], digests: readonly string[]): Results {
+  const results: Record<string, Record<string, string>> = {};
+  for (const [i, { set, name }] of cases.entries()) results[set] = { ...results[set], [name]: digests[i]! };
+  return results;
+}
+
+/** Where inputs and cases stand. */
 export const folder = fileURLToPath(new URL('../../build/hosts/', import.meta.url));
 const corpus = '../../test/fixtures/';
 

@@ -1,26 +1,15 @@
 // npm run hosts: the same aggregations in every host; all must give the same bytes. Writes the table of assembly/README.md
 // (--check compares with it instead).
-//
-// Hosts that this script does not start leave what they gave in build/hosts/rows/NAME.json, as run.mjs prints it beside
-// their name: { "host": "…", "results": { set: { case: "SHA-256 of the output, or code of the error" } } }. The cases are in
-// build/hosts/cases.json. A set may be missing as a whole.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { bundleEdge, openBareContext } from '../helpers/bare-context.ts';
 import { buildWeightsProgram } from '../helpers/wasm2c.ts';
-import { type Case, folder, writeCases } from './cases.ts';
-
-/** By set and case. */
-type Results = Readonly<Record<string, Readonly<Record<string, string>>>>;
-
-interface Row {
-  readonly host: string;
-  readonly results: Results;
-}
+import { type Case, collect, folder, type Results, type Row, writeCases } from './cases.ts';
+import { chromiumRows } from './chromium.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const readme = join(root, 'assembly/README.md');
@@ -36,12 +25,6 @@ function run(command: string, ...args: string[]): Results {
   const done = spawnSync(command, all, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 24 });
   if (done.status !== 0) throw new Error(`${command} ${all.join(' ')}: ${done.error ?? done.stderr}`);
   return JSON.parse(done.stdout);
-}
-
-function collect(cases: readonly Case[], digests: readonly string[]): Results {
-  const results: Record<string, Record<string, string>> = {};
-  for (const [i, { set, name }] of cases.entries()) results[set] = { ...results[set], [name]: digests[i]! };
-  return results;
 }
 
 async function inBareContext(cases: readonly Case[]): Promise<Results> {
@@ -103,9 +86,7 @@ async function rowsOf(cases: readonly Case[]): Promise<Row[]> {
   const program = buildWeightsProgram();
   if (program !== null)
     rows.push({ host: 'no JavaScript: wasm2c and gcc', results: inProgram(program, cases) });
-  const others = join(folder, 'rows');
-  const files = existsSync(others) ? readdirSync(others).sort() : [];
-  for (const file of files) rows.push(JSON.parse(readFileSync(join(others, file), 'utf8')) as Row);
+  rows.push(...(await chromiumRows(cases)));
   return rows;
 }
 
