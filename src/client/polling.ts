@@ -1,7 +1,6 @@
 import { isCambiumError, RefusedError, UnavailableError } from '../errors.ts';
 import { type Clock, sleep } from '../transport/clock.ts';
-import type { NoticeMessage, NoticeStream, Notices } from '../transport/notices.ts';
-import { linkSignals } from '../transport/signals.ts';
+import { type NoticeMessage, type Notices, noticesFrom } from '../transport/notices.ts';
 import type { RunStatus } from '../wire/cambium.ts';
 
 /** What an answer must tell for notices to be made of it. */
@@ -26,56 +25,33 @@ export function pollingNotices(
   clock: Clock,
   intervalMs: number,
 ): Notices {
-  return {
-    open({ signal } = {}): NoticeStream {
-      const link = linkSignals(signal);
-      async function* poll(): AsyncGenerator<NoticeMessage, void, void> {
-        let runStatus: RunStatus | undefined;
-        let runNumber = 0;
-        let aggregationId: string | null = null;
-        try {
-          for (let fruitless = 0; ; await sleep(clock, intervalMs, link.signal)) {
-            let now: Polled;
-            try {
-              now = await ask(link.signal);
-              fruitless = 0;
-            } catch (error) {
-              const isPassing = isCambiumError(error) && error instanceof UnavailableError;
-              const isServerFault = error instanceof RefusedError && error.status >= 500;
-              if ((!isPassing && !isServerFault) || ++fruitless >= MAX_FRUITLESS) throw error;
-              continue;
-            }
-            const place = { run: now.runNumber, round: now.round ?? 0 };
-            if (now.runStatus !== runStatus || now.runNumber !== runNumber) {
-              ({ runStatus, runNumber } = now);
-              yield message('run_status', { body: { run_status: runStatus }, ...place });
-            }
-            if (now.aggregationId !== null && now.aggregationId !== aggregationId) {
-              ({ aggregationId } = now);
-              const body = { aggregation_id: aggregationId };
-              yield message('aggregation_status', { body, ...body, ...place });
-            }
-          }
-        } catch (error) {
-          signal?.throwIfAborted();
-          if (!link.signal.aborted) throw error;
-        } finally {
-          link.unlink();
-        }
+  return noticesFrom(async function* poll(signal) {
+    let runStatus: RunStatus | undefined;
+    let runNumber = 0;
+    let aggregationId: string | null = null;
+    for (let fruitless = 0; ; await sleep(clock, intervalMs, signal)) {
+      let now: Polled;
+      try {
+        now = await ask(signal);
+        fruitless = 0;
+      } catch (error) {
+        const isPassing = isCambiumError(error) && error instanceof UnavailableError;
+        const isServerFault = error instanceof RefusedError && error.status >= 500;
+        if ((!isPassing && !isServerFault) || ++fruitless >= MAX_FRUITLESS) throw error;
+        continue;
       }
-      const notices = poll();
-      return {
-        [Symbol.asyncIterator]: () => ({
-          next: () => notices.next(),
-          return() {
-            link.abort();
-            return notices.return();
-          },
-        }),
-        close: () => link.abort(),
-      };
-    },
-  };
+      const place = { run: now.runNumber, round: now.round ?? 0 };
+      if (now.runStatus !== runStatus || now.runNumber !== runNumber) {
+        ({ runStatus, runNumber } = now);
+        yield message('run_status', { body: { run_status: runStatus }, ...place });
+      }
+      if (now.aggregationId !== null && now.aggregationId !== aggregationId) {
+        ({ aggregationId } = now);
+        const body = { aggregation_id: aggregationId };
+        yield message('aggregation_status', { body, ...body, ...place });
+      }
+    }
+  });
 }
 
 function message(type: string, members: object): NoticeMessage {

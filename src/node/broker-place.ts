@@ -4,7 +4,7 @@ import type { Generation } from '../client/dialect.ts';
 import { CambiumError } from '../errors.ts';
 import { leafQueue, ROOT_VHOST, rootExchange, rootQueue, treeVhost } from '../wire/broker.ts';
 import { type AmqpAddress, readAmqpUrl } from './amqp-address.ts';
-import type { AmqpPlace } from './amqp-notices.ts';
+import type { AmqpPlace } from './amqp-reader.ts';
 
 /** The broker, where the credentials and the generation's habits are not to be followed. */
 export interface BrokerOptions {

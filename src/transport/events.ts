@@ -2,9 +2,8 @@ import { type CambiumError, ProtocolError, UnavailableError } from '../errors.ts
 import { sleep } from './clock.ts';
 import { EventParser } from './event-parser.ts';
 import type { Http } from './http.ts';
-import type { NoticeMessage, NoticeStream, Notices, NoticesOptions } from './notices.ts';
+import { type NoticeMessage, type Notices, noticesFrom } from './notices.ts';
 import { backoffMs, TransientFailure } from './retry.ts';
-import { linkSignals } from './signals.ts';
 
 /** The server sends a comment every 15 s; after three that are missing, the connection is dead whatever TCP thinks. */
 export const SILENCE_MS = 45_000;
@@ -20,35 +19,7 @@ const MAX_PAUSE_MS = 60_000;
  * A broken or silent connection is opened again after the last complete event.
  */
 export function eventNotices(http: Http, target: string): Notices {
-  return {
-    open(options: NoticesOptions = {}): NoticeStream {
-      const { signal } = options;
-      const link = linkSignals(signal);
-      async function* read(): AsyncGenerator<NoticeMessage, void, void> {
-        try {
-          yield* readWithReconnects(http, target, options.after ?? '', link.signal);
-        } catch (error) {
-          signal?.throwIfAborted();
-          if (!link.signal.aborted) throw error;
-        } finally {
-          link.unlink();
-          link.abort();
-        }
-      }
-      const notices = read();
-      return {
-        [Symbol.asyncIterator]: () => ({
-          next: () => notices.next(),
-          return() {
-            // A generator that waits hears `return` only after the wait.
-            link.abort();
-            return notices.return();
-          },
-        }),
-        close: () => link.abort(),
-      };
-    },
-  };
+  return noticesFrom((signal, after) => readWithReconnects(http, target, after ?? '', signal));
 }
 
 async function* readWithReconnects(

@@ -1,3 +1,5 @@
+import { linkSignals } from './signals.ts';
+
 /**
  * How notices reach a client, whatever carries them: server-sent events here, AMQP in Node. A notice is still text; its
  * meaning belongs to the dialect.
@@ -21,7 +23,7 @@ export interface NoticeStream extends AsyncIterable<NoticeMessage> {
   close(): void;
 }
 
-export interface NoticesOptions {
+interface NoticesOptions {
   /** Only notices after this id; without, the present state. */
   readonly after?: string | null | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -31,4 +33,46 @@ export interface NoticesOptions {
 export interface Notices {
   /** Connects at the first step of the iteration. A stream is iterated once. */
   open(options?: NoticesOptions): NoticeStream;
+}
+
+/**
+ * Notices out of a generator: what the carriers share around theirs.
+ *
+ * @param read begins when the first notice is asked for. Its signal is aborted by the caller's and when the stream is closed or
+ *   left; what it throws then is not heard, and of the caller's signal the reason is thrown
+ */
+export function noticesFrom(
+  read: (signal: AbortSignal, after: string | null) => AsyncGenerator<NoticeMessage, void, void>,
+): Notices {
+  return {
+    open({ after = null, signal }: NoticesOptions = {}): NoticeStream {
+      const link = linkSignals(signal);
+      const close = () => {
+        link.unlink();
+        link.abort();
+      };
+      async function* guarded(): AsyncGenerator<NoticeMessage, void, void> {
+        try {
+          yield* read(link.signal, after);
+        } catch (error) {
+          signal?.throwIfAborted();
+          if (!link.signal.aborted) throw error;
+        } finally {
+          close();
+        }
+      }
+      const notices = guarded();
+      return {
+        [Symbol.asyncIterator]: () => ({
+          next: () => notices.next(),
+          return() {
+            // A generator that waits hears `return` only after the wait.
+            close();
+            return notices.return();
+          },
+        }),
+        close,
+      };
+    },
+  };
 }
