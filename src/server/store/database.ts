@@ -1,7 +1,7 @@
 import { Kysely, SqliteDialect } from 'kysely';
 import { migrate } from './migrations.ts';
 import type { Schema } from './schema.ts';
-import { openEngine } from './sqlite.ts';
+import { keepPrepared, openEngine } from './sqlite.ts';
 
 /** A connection, or a transaction on it. */
 export type Database = Kysely<Schema>;
@@ -17,7 +17,7 @@ export async function openDatabase(path: string): Promise<Database> {
   engine.prepare('PRAGMA journal_mode = WAL').all([]);
   engine.exec('PRAGMA synchronous = FULL');
   engine.exec('PRAGMA foreign_keys = ON');
-  const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: engine }) });
+  const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: keepPrepared(engine) }) });
   try {
     await migrate(db);
   } catch (error) {

@@ -2,7 +2,7 @@
  * The embedded engine: SQLite, as it comes with Node where it is stable there, else through the optional package
  * `libsql`. Both are used by the same narrow interface, the one that kysely expects.
  */
-import type { SqliteDatabase } from 'kysely';
+import type { SqliteDatabase, SqliteStatement } from 'kysely';
 import { UnavailableError } from '../../errors.ts';
 
 /** kysely's interface and what we need to configure a connection. */
@@ -28,6 +28,42 @@ interface NodeSqlite {
 
 /** The first major version of Node whose own SQLite we rely on. */
 const NODE_WITH_SQLITE = 24;
+
+/**
+ * Statements that are kept prepared: to prepare one takes longer than to run it. Their texts are those of this program; only
+ * lists of ids make more of them, and what has not been used for long goes.
+ */
+const MAX_PREPARED = 512;
+
+/** The same engine, which prepares a text once. Every statement is read to its end before another one is run. */
+export function keepPrepared(engine: Engine): Engine {
+  const kept = new Map<string, SqliteStatement>();
+  return {
+    exec: (sql) => engine.exec(sql),
+    prepare(sql) {
+      const known = kept.get(sql);
+      kept.delete(sql);
+      const statement = known ?? withReader(engine.prepare(sql));
+      kept.set(sql, statement);
+      if (kept.size > MAX_PREPARED) kept.delete(kept.keys().next().value!); // there is one
+      return statement;
+    },
+    close() {
+      kept.clear();
+      engine.close();
+    },
+  };
+}
+
+/** A statement that has been asked once whether it gives rows. */
+function withReader(statement: SqliteStatement): SqliteStatement {
+  return {
+    reader: statement.reader,
+    all: (parameters) => statement.all(parameters),
+    run: (parameters) => statement.run(parameters),
+    iterate: (parameters) => statement.iterate(parameters),
+  };
+}
 
 /**
  * Opens or creates a database file.
