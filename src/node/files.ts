@@ -108,7 +108,7 @@ export async function openFileSink(path: string, options: FileSinkOptions = {}):
         if (options.durable) await handle.sync();
         await closeOnce();
         await rename(part, path);
-        if (options.durable) await syncFolder(dirname(path));
+        if (options.durable) await syncPath(dirname(path));
       }),
     async discard() {
       await closeOnce();
@@ -145,8 +145,8 @@ export function openFileSinkSync(path: string, options: FileSinkOptions = {}): C
   };
 }
 
-/** Flushes a folder, so that a rename in it outlives a power cut. */
-export async function syncFolder(path: string): Promise<void> {
+/** Flushes a file, or a folder, so that a rename in it outlives a power cut. */
+export async function syncPath(path: string): Promise<void> {
   const handle = await open(path, 'r');
   try {
     await handle.sync();

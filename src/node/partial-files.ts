@@ -8,7 +8,7 @@ import { type FileHandle, open, readdir, rename, rm, stat } from 'node:fs/promis
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import type { PartialSink } from '../client/file-access.ts';
-import { guardFile, readFully, syncFolder } from './files.ts';
+import { guardFile, readFully, syncPath } from './files.ts';
 
 /** What lies about for longer belongs to nobody: a download that is still wanted is asked for again sooner. */
 const KEEP_MS = 7 * 24 * 3600_000;
@@ -82,7 +82,7 @@ function sinkOf(path: string, part: string, handle: FileHandle, bytesThere: numb
         await closeOnce();
         await rename(part, path);
         isOver = true;
-        await syncFolder(dirname(path));
+        await syncPath(dirname(path));
       }),
     async discard() {
       await closeOnce();

@@ -111,7 +111,6 @@ export class Aggregator {
           state: rule.keepsState ? state : undefined,
           nonFinite: rule.nonFinite,
           digest: true,
-          durable: true,
         },
         { signal: this.#stop.signal },
       );

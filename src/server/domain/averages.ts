@@ -53,7 +53,6 @@ export async function averageOf(domain: Domain, roundId: string, branchId: strin
       format: 'npy-object',
       nonFinite: 'propagate',
       digest: true,
-      durable: true,
     })
     .catch((error: unknown) => {
       if (!(error instanceof AggregationError)) throw error;

@@ -24,9 +24,10 @@
 import { createHash, type Hash } from 'node:crypto';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { API_PREFIX, FRAMES_TYPE, MAX_BLOCK_BYTES, paths, type UploadBody } from '../../wire/cambium.ts';
+import { findByDigest } from '../domain/known-updates.ts';
 import type { Leaf } from '../domain/leaves.ts';
 import { Refusal, unknown } from '../domain/refusal.ts';
-import { acceptUpdate, findByDigest, type UpdateOptions } from '../domain/updates.ts';
+import { acceptUpdate, type UpdateOptions } from '../domain/updates.ts';
 import type { PartialUpload } from '../store/partials.ts';
 import { blockTooLarge } from '../store/spool.ts';
 import type { RouteContext } from './context.ts';
@@ -224,7 +225,7 @@ async function finishUpload(
     const accepted = await acceptUpdate(
       context.domain,
       leaf,
-      { path, byteLength: plan.byteLength, sha256, remove: async () => {} },
+      { path, byteLength: plan.byteLength, sha256, flushed: async () => {}, remove: async () => {} },
       {
         round: plan.round ?? undefined,
         idempotencyKey: plan.idempotencyKey ?? undefined,

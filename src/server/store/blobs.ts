@@ -1,8 +1,8 @@
 import { createReadStream } from 'node:fs';
-import { link, mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { link, mkdir, readdir, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
-import { syncFolder } from '../../node/files.ts';
+import { syncPath } from '../../node/files.ts';
 
 /** Where weights live, under the ids of updates and aggregations. */
 export interface Blobs {
@@ -10,7 +10,7 @@ export interface Blobs {
   path(id: string): string;
   /** A path on which a job may build the blob that `put` then takes over. */
   workPath(id: string): string;
-  /** Takes over a finished, flushed file. When it returns the blob outlives a power cut. */
+  /** Takes over a finished file. When it returns the blob outlives a power cut. */
   put(id: string, file: string): Promise<void>;
   /** Puts the bytes of a blob under a path of the work folder too. Whoever replaces the file leaves the blob as it is. */
   borrow(id: string, file: string): Promise<void>;
@@ -34,7 +34,7 @@ export function fileBlobs(folder: string, work: string): Blobs {
   const shelves = new Map<string, Promise<void>>();
   const makeShelf = async (name: string) => {
     await mkdir(name, { recursive: true, mode: 0o700 });
-    await syncFolder(folder);
+    await syncPath(folder);
   };
   return {
     path,
@@ -48,13 +48,23 @@ export function fileBlobs(folder: string, work: string): Blobs {
         throw error;
       });
       await rename(file, path(id));
-      await syncFolder(name);
+      // Nobody knows the id before this returns: content and name may get to the disk in any order, and together.
+      await Promise.all([syncPath(path(id)), syncPath(name)]);
     },
     borrow: (id, file) => link(path(id), file),
-    remove: (id) => rm(path(id), { force: true }),
+    remove: (id) => removeFile(path(id)),
     read: (id, range) => createReadStream(path(id), { ...range, highWaterMark: 256 << 10 }),
     async *list() {
       for (const name of await readdir(folder)) yield* await readdir(join(folder, name));
     },
   };
+}
+
+/** Removes a file; one that is not there is no error. (`rm` looks first whether it is a folder.) */
+export async function removeFile(path: string): Promise<void> {
+  try {
+    await unlink(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
 }

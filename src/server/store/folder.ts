@@ -8,7 +8,7 @@ import { randomBytes } from 'node:crypto';
 import { chmod, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { CambiumError } from '../../errors.ts';
-import { syncFolder } from '../../node/files.ts';
+import { syncPath } from '../../node/files.ts';
 import type { OperatorFile } from '../../wire/cambium.ts';
 import { type Database, openDatabase, takeLock } from './database.ts';
 
@@ -49,7 +49,7 @@ export async function openDataFolder(dataDir: string): Promise<DataFolder> {
   }
   try {
     const db = await openDatabase(state);
-    await syncFolder(path);
+    await syncPath(path);
     for (const name of await readdir(spool)) await rm(join(spool, name), { recursive: true, force: true });
     return {
       path,

@@ -10,7 +10,7 @@
 import { createHash, type Hash, randomUUID } from 'node:crypto';
 import { open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { syncFolder } from '../../node/files.ts';
+import { syncPath } from '../../node/files.ts';
 import { Refusal } from '../domain/refusal.ts';
 import { asDiskFull } from './spool.ts';
 
@@ -109,7 +109,7 @@ export class Partials {
     try {
       await writeFile(path, '', { flag: 'wx', mode: 0o600 });
       await writeFile(this.#path(id, 'json'), JSON.stringify(plan), { flag: 'wx', mode: 0o600, flush: true });
-      await syncFolder(this.#folder);
+      await syncPath(this.#folder);
     } catch (error) {
       throw asDiskFull(error);
     }

@@ -3,18 +3,24 @@
  * A body that ends early, stalls, is too long or does not fit on the disk leaves nothing behind.
  */
 import { createHash, randomUUID } from 'node:crypto';
-import { open, rm, statfs } from 'node:fs/promises';
+import { type FileHandle, open, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { Refusal } from '../domain/refusal.ts';
 import type { Timers } from '../timers.ts';
+import { removeFile } from './blobs.ts';
 
-/** A body that has arrived whole. Its bytes are on the disk. */
+/** A body that has arrived whole. */
 export interface Spooled {
   readonly path: string;
   readonly byteLength: number;
   /** Lower-case hexadecimal. */
   readonly sha256: string;
+  /**
+   * What was begun to bring its bytes to the disk, to be waited for before somebody relies on them. Throws Refusal
+   * `disk-full`.
+   */
+  flushed(): Promise<void>;
   /** Removes the file, if it still lies in the spool. */
   remove(): Promise<void>;
 }
@@ -34,6 +40,9 @@ const RESERVE = 0.05;
 
 /** The disk is asked again after this many bytes. */
 const DISK_CHECK_BYTES = 64 << 20;
+
+/** Bytes that are brought to the disk while the next ones arrive. A smaller file has all its bytes flushed at its end. */
+const FLUSH_BYTES = 16 << 20;
 
 export class Spool {
   readonly #folder: string;
@@ -67,12 +76,14 @@ export class Spool {
   async receive(body: Readable): Promise<Spooled> {
     const { maxBytes, openFile = open } = this.#options;
     const path = join(this.#folder, randomUUID());
-    const remove = () => rm(path, { force: true });
+    const remove = () => removeFile(path);
     const hash = createHash('sha256');
     const arrivals = new Arrivals(body, this.#options);
     let byteLength = 0;
+    let flushed: Promise<void>;
     try {
       const handle = await openFile(path, 'wx', 0o600);
+      const flush = new Flush(handle);
       try {
         for (let unchecked = 0; ; ) {
           const chunk = await arrivals.next();
@@ -88,10 +99,12 @@ export class Spool {
           for (let done = 0; done < chunk.byteLength; ) {
             done += (await handle.write(chunk, done)).bytesWritten;
           }
+          flush.add(chunk.byteLength);
         }
-        await handle.sync();
-      } finally {
+        flushed = flush.end();
+      } catch (error) {
         await handle.close();
+        throw error;
       }
     } catch (error) {
       await remove();
@@ -99,7 +112,9 @@ export class Spool {
     } finally {
       arrivals.close();
     }
-    return { path, byteLength, sha256: hash.digest('hex'), remove };
+    // Whoever needs the file hears of a failure; whoever refuses it need not.
+    flushed.catch(() => {});
+    return { path, byteLength, sha256: hash.digest('hex'), flushed: () => flushed, remove };
   }
 
   /**
@@ -139,6 +154,48 @@ export class Spool {
     } finally {
       arrivals.close();
     }
+  }
+}
+
+/** Brings a large file to the disk while it is written, so that little of that is left to do at its end. */
+class Flush {
+  readonly #handle: FileHandle;
+  #unflushed = 0;
+  /** The flush that is under way, the first failure for good. One at a time: others need the pool's threads too. */
+  #flushing: Promise<void> = Promise.resolve();
+  #isFlushing = false;
+  #hasBegun = false;
+
+  constructor(handle: FileHandle) {
+    this.#handle = handle;
+  }
+
+  add(byteLength: number): void {
+    this.#unflushed += byteLength;
+    if (this.#unflushed >= FLUSH_BYTES && !this.#isFlushing) this.#begin();
+  }
+
+  /** Flushes what is worth it and closes the file. Throws Refusal `disk-full`. */
+  async end(): Promise<void> {
+    try {
+      await this.#flushing;
+      if (this.#hasBegun && this.#unflushed > 0) await this.#handle.datasync();
+    } catch (error) {
+      throw asDiskFull(error);
+    } finally {
+      await this.#handle.close();
+    }
+  }
+
+  #begin(): void {
+    this.#unflushed = 0;
+    this.#isFlushing = true;
+    this.#hasBegun = true;
+    this.#flushing = this.#flushing.then(async () => {
+      await this.#handle.datasync();
+      this.#isFlushing = false;
+    });
+    this.#flushing.catch(() => {}); // told at the end
   }
 }
 

@@ -118,7 +118,8 @@ export class Rig {
     const path = join(this.#folder.spool, randomUUID());
     await writeFile(path, bytes);
     const sha256 = createHash('sha256').update(bytes).digest('hex');
-    return { path, byteLength: bytes.byteLength, sha256, remove: async () => rmSync(path, { force: true }) };
+    const remove = async () => rmSync(path, { force: true });
+    return { path, byteLength: bytes.byteLength, sha256, flushed: async () => {}, remove };
   }
 
   rounds(branchId: string): Promise<RoundBody[]> {

@@ -69,7 +69,7 @@ async function upload(leaf: Leaf, bytes: Buffer, options?: UpdateOptions) {
     return await acceptUpdate(
       domain,
       leaf,
-      { path: file, byteLength: bytes.byteLength, sha256, remove },
+      { path: file, byteLength: bytes.byteLength, sha256, flushed: async () => {}, remove },
       options,
     );
   } finally {
@@ -120,15 +120,12 @@ test('members are handed over in the order of their ids, with the weightings tha
   const order = [...leaves].sort((a, b) => (a.id < b.id ? 1 : -1));
   for (const [i, leaf] of order.entries()) await upload(leaf, toyFile(i + 1));
   await aggregated(id);
-  const { inputs, format, nonFinite, durable, digest } = jobs.requests.at(-1)!;
+  const { inputs, format, nonFinite, digest } = jobs.requests.at(-1)!;
   assert.equal(
     inputs.map(({ leaf, weighting }) => [leaf, weighting]),
     order.map((leaf, i) => [leaf.id, i + 1]).reverse(),
   );
-  assert.equal(
-    { format, nonFinite, durable, digest },
-    { format: 'npy-object', nonFinite: 'reject', durable: true, digest: true },
-  );
+  assert.equal({ format, nonFinite, digest }, { format: 'npy-object', nonFinite: 'reject', digest: true });
 });
 
 test('two rounds that wait are aggregated in their order, and their notices are numbered so', async () => {

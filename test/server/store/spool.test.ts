@@ -34,6 +34,53 @@ test('a body is stored as it came, with its digest', async () => {
   assert.equal(timers.waiting, []);
 });
 
+test('a large body is brought to the disk while it arrives, a small one later with its name', async () => {
+  const MIB = 1 << 20;
+  for (const [size, least, most] of [
+    [1, 0, 0],
+    [15, 0, 0],
+    [40, 2, 4],
+  ] as const) {
+    let flushes = 0;
+    let closed = 0;
+    const counting = async (...args: Parameters<typeof open>) => {
+      const handle = await open(...args);
+      const { datasync, close } = handle;
+      handle.datasync = () => {
+        flushes++;
+        return datasync.call(handle);
+      };
+      handle.close = () => {
+        closed++;
+        return close.call(handle);
+      };
+      return handle;
+    };
+    const chunks = Array.from({ length: size }, () => Buffer.alloc(MIB));
+    const spooled = await spool({ maxBytes: 64 * MIB, openFile: counting }).receive(
+      Readable.from(chunks, { objectMode: false }),
+    );
+    await spooled.flushed();
+    assert.ok(flushes >= least && flushes <= most, `${flushes} flushes of ${size} MiB`);
+    assert.is(closed, 1);
+    await spooled.remove();
+  }
+});
+
+test('a disk that is full when it is flushed is told to whoever waits for it', async () => {
+  const failing = async (...args: Parameters<typeof open>) => {
+    const handle = await open(...args);
+    handle.datasync = async () => {
+      throw Object.assign(new Error('no space'), { code: 'ENOSPC' });
+    };
+    return handle;
+  };
+  const body = Readable.from([Buffer.alloc(20 << 20)]);
+  const spooled = await spool({ maxBytes: 64 << 20, openFile: failing }).receive(body);
+  await failsWith('disk-full', () => spooled.flushed());
+  await spooled.remove();
+});
+
 test('one byte over the limit is refused', async () => {
   await failsWith('upload-too-large', () => spool().receive(Readable.from([Buffer.alloc(1001)])));
   await failsWith('upload-too-large', () => spool().check(1001));
