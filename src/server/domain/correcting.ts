@@ -17,7 +17,7 @@ import {
   settleRound,
   tooFew,
 } from './rounds.ts';
-import { membersOf, standingOf } from './standing.ts';
+import { membersOf, type Standing, standingOf } from './standing.ts';
 import { branchesBelow, lockBranch } from './trees.ts';
 
 /**
@@ -29,8 +29,9 @@ import { branchesBelow, lockBranch } from './trees.ts';
 export async function closeNow(domain: Domain, id: string): Promise<RoundBody> {
   const { branchId, removed } = await domain.db.transaction().execute(async (tx) => {
     const round = await roundIn(tx, id, ['open']);
-    await checkEnough(tx, round);
-    return { branchId: round.branch_id, removed: await closeRound(tx, round, 'minimum', domain.now()) };
+    const standing = await checkEnough(tx, round);
+    const removed = await closeRound(tx, round, standing, 'minimum', domain.now());
+    return { branchId: round.branch_id, removed };
   });
   for (const blob of removed) await domain.blobs.remove(blob);
   await announce(domain, branchId, id);
@@ -38,11 +39,12 @@ export async function closeNow(domain: Domain, id: string): Promise<RoundBody> {
   return getRound(domain.db, id);
 }
 
-/** Whether an operator may have a round aggregated as it is. */
-async function checkEnough(tx: Database, round: Round): Promise<void> {
+/** Whether an operator may have a round aggregated as it is; how it stands. */
+async function checkEnough(tx: Database, round: Round): Promise<Standing> {
   const branch = await lockBranch(tx, round.branch_id);
   const least = leastOf(policyOf(branch, branch.aggregation_target));
-  const { contributions, members, incomplete } = await standingOf(tx, round);
+  const standing = await standingOf(tx, round);
+  const { contributions, members, incomplete } = standing;
   if (contributions.byMinimum < least) throw tooFew(contributions.byMinimum, least);
   const { name, minimumInputs = 1 } = strategyOf((await policyOfRound(tx, round)).strategy);
   const count = members.length - incomplete.byMinimum.length;
@@ -54,6 +56,7 @@ async function checkEnough(tx: Database, round: Round): Promise<void> {
       { minimum_inputs: minimumInputs, updates: count },
     );
   }
+  return standing;
 }
 
 /**
@@ -89,7 +92,7 @@ export async function excludeLeaf(domain: Domain, roundId: string, leafId: strin
       now,
     );
     if (round.status !== 'open') return { branchId: round.branch_id, isClosed: false, removed: out };
-    const settled = await settleRound(tx, round, now);
+    const settled = await settleRound(tx, round, await standingOf(tx, round), now);
     return { branchId: round.branch_id, ...settled, removed: [...out, ...settled.removed] };
   });
   for (const blob of removed) await domain.blobs.remove(blob);

@@ -52,8 +52,11 @@ export class Deadlines {
     const { db, log, now } = this.#domain;
     let wait: number | undefined;
     try {
-      await expireRounds(this.#domain);
-      const next = await nextExpiry(db);
+      let next = await nextExpiry(db);
+      if (next !== undefined && next <= now()) {
+        await expireRounds(this.#domain);
+        next = await nextExpiry(db);
+      }
       wait = next === undefined ? undefined : Math.min(Math.max(1, next - now()), LONGEST_WAIT_MS);
     } catch (error) {
       log.error({ err: error }, 'rounds could not be ended');
@@ -64,7 +67,7 @@ export class Deadlines {
 }
 
 /** What the clock did to a round. */
-interface Expiry extends Settlement {
+interface Expiry extends Omit<Settlement, 'hasNewEnd'> {
   readonly branchId: string;
   readonly roundId: string;
 }
@@ -110,9 +113,10 @@ async function expire(tx: Database, id: string, now: number): Promise<Expiry | u
   if (round.status !== 'open' || round.closes_at === null || round.closes_at > now) return undefined;
   const told = { branchId: round.branch_id, roundId: id };
   const policy = await policyOfRound(tx, round);
-  const { contributions, members } = await standingOf(tx, round);
+  const standing = await standingOf(tx, round);
+  const { contributions, members } = standing;
   if (contributions.byMinimum >= leastOf(policy)) {
-    return { ...told, isClosed: true, removed: await closeRound(tx, round, 'minimum', now) };
+    return { ...told, isClosed: true, removed: await closeRound(tx, round, standing, 'minimum', now) };
   }
   if (members.length === 0) {
     const closes_at = policy.deadline_ms === null ? null : now + policy.deadline_ms;

@@ -8,6 +8,7 @@ import { announce } from './notices.ts';
 import { Refusal, unknown } from './refusal.ts';
 import { roundInProgress, settleRound } from './rounds.ts';
 import { currentRun } from './runs.ts';
+import { standingOf } from './standing.ts';
 import { lockBranch } from './trees.ts';
 
 /** A leaf whose token has been checked. */
@@ -115,12 +116,16 @@ async function settleWithout(tx: Database, leaf: LeafRow, now: number) {
   const run = await currentRun(tx, branch);
   const round = run && run.status !== 'stop' ? await roundInProgress(tx, run.id) : undefined;
   if (round === undefined) return undefined;
-  return { branchId: round.branch_id, roundId: round.id, ...(await settleRound(tx, round, now)) };
+  return {
+    branchId: round.branch_id,
+    roundId: round.id,
+    ...(await settleRound(tx, round, await standingOf(tx, round), now)),
+  };
 }
 
 /** Whether the leaf's token has been taken back. */
 export async function isRevoked(db: Database, id: string): Promise<boolean> {
-  const leaf = await findLeaf(db, id);
+  const leaf = await db.selectFrom('leaves').select('revoked_at').where('id', '=', id).executeTakeFirst();
   return leaf === undefined || leaf.revoked_at !== null;
 }
 

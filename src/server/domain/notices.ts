@@ -13,8 +13,8 @@ export interface NumberedNotice {
   readonly data: Notice;
 }
 
-/** So many notices are read at once. */
-const PAGE = 100;
+/** So many notices are read at once; where fewer come there are no more. */
+export const NOTICE_PAGE = 100;
 
 /**
  * Writes a notice for a root branch and every branch below it, with the next number of each; inside a transaction. Its
@@ -82,7 +82,7 @@ export async function noticesAfter(
     .where('branch_id', '=', branchId)
     .where('number', '>', number)
     .orderBy('number')
-    .limit(PAGE)
+    .limit(NOTICE_PAGE)
     .execute();
   return rows.map(read);
 }

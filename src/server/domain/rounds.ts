@@ -11,7 +11,7 @@ import type { RoundsTable } from '../store/schema.ts';
 import { writeRunNotice } from './notices.ts';
 import { drawLeaves, leastOf, policyOf } from './policy.ts';
 import { Refusal } from './refusal.ts';
-import { standingOf } from './standing.ts';
+import type { Standing } from './standing.ts';
 import { branchesBelow, lockBranch } from './trees.ts';
 
 export type Round = Selectable<RoundsTable>;
@@ -92,6 +92,7 @@ export async function activeLeaves(tx: Database, branchId: string): Promise<stri
 
 /** The policy that a round was opened with. */
 export async function policyOfRound(tx: Database, round: Round): Promise<PolicyBody> {
+  if (round.policy !== null) return policyOf(round, 0); // the target stands in it
   const branch = await tx
     .selectFrom('branches')
     .select(['aggregation_target'])
@@ -113,29 +114,34 @@ export function roundInProgress(tx: Database, runId: string): Promise<Round | un
 /** What has become of an open round when something in it has changed. */
 export interface Settlement {
   readonly isClosed: boolean;
+  /** Whether the clock may end it, or the round after it, at another time than before. */
+  readonly hasNewEnd: boolean;
   /** Blobs to remove once the transaction is committed. */
   readonly removed: readonly string[];
 }
 
 /** Closes a round that has its target, or begins the grace of one that has its minimum. */
-export async function settleRound(tx: Database, round: Round, now: number): Promise<Settlement> {
+export async function settleRound(
+  tx: Database,
+  round: Round,
+  standing: Standing,
+  now: number,
+): Promise<Settlement> {
   const policy = await policyOfRound(tx, round);
-  const { contributions, target } = await standingOf(tx, round);
+  const { contributions, target } = standing;
   // Under an exclusion the target may have come down to what the minimum forbids.
   if (contributions.byTarget >= target && contributions.byTarget >= leastOf(policy)) {
-    return { isClosed: true, removed: await closeRound(tx, round, 'target', now) };
+    const removed = await closeRound(tx, round, standing, 'target', now);
+    return { isClosed: true, hasNewEnd: true, removed };
   }
   const { grace_ms, minimum } = policy;
-  if (
-    grace_ms !== null &&
-    minimum !== null &&
-    round.minimum_at === null &&
-    contributions.byMinimum >= minimum
-  ) {
-    const closes_at = Math.min(now + grace_ms, round.closes_at ?? Infinity);
-    await tx.updateTable('rounds').set({ minimum_at: now, closes_at }).where('id', '=', round.id).execute();
+  const hasMinimum = minimum !== null && contributions.byMinimum >= minimum;
+  if (grace_ms === null || !hasMinimum || round.minimum_at !== null) {
+    return { isClosed: false, hasNewEnd: false, removed: [] };
   }
-  return { isClosed: false, removed: [] };
+  const closes_at = Math.min(now + grace_ms, round.closes_at ?? Infinity);
+  await tx.updateTable('rounds').set({ minimum_at: now, closes_at }).where('id', '=', round.id).execute();
+  return { isClosed: false, hasNewEnd: true, removed: [] };
 }
 
 /**
@@ -148,10 +154,10 @@ export async function settleRound(tx: Database, round: Round, now: number): Prom
 export async function closeRound(
   tx: Database,
   round: Round,
+  { incomplete }: Pick<Standing, 'incomplete'>,
   by: 'target' | 'minimum',
   now: number,
 ): Promise<string[]> {
-  const { incomplete } = await standingOf(tx, round);
   const left = by === 'target' ? incomplete.byTarget : incomplete.byMinimum;
   const removed = await leaveOut(
     tx,

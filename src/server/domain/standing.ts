@@ -108,12 +108,23 @@ export async function excludedLeaves(tx: Database, roundId: string): Promise<Rea
   return new Set(rows.map((row) => row.leaf_id));
 }
 
+/** Whether an operator has left a leaf out of a round. */
+export async function isExcluded(tx: Database, roundId: string, leafId: string): Promise<boolean> {
+  const row = await tx
+    .selectFrom('exclusions')
+    .select('leaf_id')
+    .where('round_id', '=', roundId)
+    .where('leaf_id', '=', leafId)
+    .executeTakeFirst();
+  return row !== undefined;
+}
+
 async function lostLeaves(
   tx: Database,
   round: Round,
   branches: readonly Branch[],
 ): Promise<ReadonlySet<string>> {
-  const revoked = await tx
+  const rows = await tx
     .selectFrom('leaves')
     .select('id')
     .where(
@@ -122,9 +133,9 @@ async function lostLeaves(
       branches.map((branch) => branch.id),
     )
     .where('revoked_at', '>=', round.opened_at)
+    .unionAll(tx.selectFrom('exclusions').select('leaf_id as id').where('round_id', '=', round.id))
     .execute();
-  const excluded = await excludedLeaves(tx, round.id);
-  return new Set([...excluded, ...revoked.map((row) => row.id)]);
+  return new Set(rows.map((row) => row.id));
 }
 
 /** Counts from the leaves up; `needOf` says what makes a branch complete. */

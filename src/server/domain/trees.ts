@@ -170,20 +170,30 @@ export async function lineOf(tx: Database, id: string): Promise<string[]> {
   return line;
 }
 
-/** A branch and all that stand below it, from the top. */
+/** A branch and all that stand below it, from the top. Throws Refusal `branch-unknown`. */
 export async function branchesBelow(tx: Database, id: string): Promise<Branch[]> {
-  const found = [await lockBranch(tx, id)];
-  for (let level = [id]; level.length > 0; ) {
-    const next = await tx
-      .selectFrom('branches')
-      .selectAll()
-      .where('parent_id', 'in', level)
-      .where('deleted_at', 'is', null)
-      .orderBy('id')
-      .execute();
-    found.push(...next);
-    level = next.map((branch) => branch.id);
-  }
+  const found = await tx
+    .withRecursive('below(id, depth)', (db) =>
+      db
+        .selectFrom('branches')
+        .select(({ val }) => ['id', val<number>(0).as('depth')])
+        .where('id', '=', id)
+        .where('deleted_at', 'is', null)
+        .unionAll(
+          db
+            .selectFrom('branches')
+            .innerJoin('below', 'below.id', 'branches.parent_id')
+            .select(({ eb }) => ['branches.id as id', eb('below.depth', '+', 1).as('depth')])
+            .where('branches.deleted_at', 'is', null),
+        ),
+    )
+    .selectFrom('below')
+    .innerJoin('branches', 'branches.id', 'below.id')
+    .selectAll('branches')
+    .orderBy('below.depth')
+    .orderBy('branches.id')
+    .execute();
+  if (found.length === 0) throw unknown('branch', id);
   return found;
 }
 

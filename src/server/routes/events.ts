@@ -7,7 +7,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { linkSignals } from '../../transport/signals.ts';
 import { API_PREFIX } from '../../wire/cambium.ts';
 import { isRevoked, type Leaf } from '../domain/leaves.ts';
-import { type NumberedNotice, noticesAfter, presentNotices } from '../domain/notices.ts';
+import { NOTICE_PAGE, type NumberedNotice, noticesAfter, presentNotices } from '../domain/notices.ts';
 import { Refusal } from '../domain/refusal.ts';
 import { getRound, listRounds } from '../domain/round-view.ts';
 import type { Topic } from '../domain/signals.ts';
@@ -60,7 +60,7 @@ async function* notices(
         yield event(notice);
         number = notice.number;
       }
-      if (next.length === 0 && !(await bell.rings(COMMENT_MS))) yield ':\n\n';
+      if (next.length < NOTICE_PAGE && !(await bell.rings(COMMENT_MS))) yield ':\n\n';
     }
   } finally {
     bell.close();

@@ -4,15 +4,19 @@ import type { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { API_PREFIX, type RunBody, type UploadBody } from '../../wire/cambium.ts';
 import { startWithModel } from '../domain/initial-model.ts';
+import { checkReceiving, findByKey } from '../domain/known-updates.ts';
 import type { Leaf } from '../domain/leaves.ts';
 import { Refusal } from '../domain/refusal.ts';
-import { acceptUpdate, checkReceiving, findByKey, type UpdateOptions } from '../domain/updates.ts';
+import { acceptUpdate, type UpdateOptions } from '../domain/updates.ts';
 import type { RouteContext } from './context.ts';
 import { leafOfPath, operatorOf, pathId } from './credentials.ts';
 import { digestMismatch, expectedDigest } from './digest.ts';
 import { idempotencyKey } from './idempotency.ts';
 import { queryNumber } from './operating.ts';
 import { beginUpload } from './resumable.ts';
+
+/** What a sender has sent before it could read a refusal: less than the buffers of a socket. */
+const SMALL_BYTES = 64 << 10;
 
 export function uploadRoutes(app: FastifyInstance, context: RouteContext): void {
   // Weights come under any content type, or none, and are never parsed here.
@@ -78,9 +82,11 @@ export async function checkUpload(
   request: FastifyRequest,
   framing = 0,
 ): Promise<void> {
-  const length = request.headers['content-length'];
-  await checkReceiving(context.domain.db, leaf);
-  await context.spool.check(length === undefined ? undefined : Math.max(0, Number(length) - framing));
+  const header = request.headers['content-length'];
+  const length = header === undefined ? undefined : Number(header);
+  // A small body is there as soon as its head: it is looked at once, when it is on the disk.
+  if (length === undefined || length > SMALL_BYTES) await checkReceiving(context.domain.db, leaf);
+  await context.spool.check(length === undefined ? undefined : Math.max(0, length - framing));
 }
 
 /** Spools a body and hands it to the domain; nothing stays in the spool. Throws Refusal. */
