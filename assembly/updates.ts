@@ -257,11 +257,10 @@ export function takeTop(
 }
 
 /**
- * Writes n elements from the one at `start` of a tensor on: the values at those of k indices that lie there, zero elsewhere.
- * Other indices are passed over, whatever they are.
+ * Of n elements from the one at `start` of a tensor on writes those at k indices. Indices that lie elsewhere are passed over,
+ * whatever they are.
  */
 export function placeTop(indices: usize, values: usize, k: u32, start: u32, n: u32, out: usize): void {
-  memory.fill(out, 0, (<usize>n) << 2);
   for (let j: u32 = 0; j < k; j++) {
     const i = load<u32>(indices + ((<usize>j) << 2)) - start;
     if (i < n) store<u32>(out + ((<usize>i) << 2), load<u32>(values + ((<usize>j) << 2)));

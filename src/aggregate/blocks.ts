@@ -1,12 +1,12 @@
 /** Reading of ranges: for each input the elements of a range, side by side in the arena, as kernels want them. */
 import type { Core } from '../core/core.ts';
 import { swapBytes } from '../core/elements.ts';
-import type { FoldExports } from '../core/exports.ts';
-import type { ByteSource } from '../tensor/bytes.ts';
+import type { FoldExports, StrategyExports } from '../core/exports.ts';
+import { type ByteSource, startRead } from '../tensor/bytes.ts';
+import { planReads } from '../tensor/reads.ts';
+import type { EncodedBlocks } from './encoded-blocks.ts';
 import { NO_SOURCE, type PlannedInput } from './plan.ts';
 import type { Range } from './ranges.ts';
-import { planReads } from './reads.ts';
-import { changed } from './reorder.ts';
 
 /** Blocks of two inputs never lie a power of two apart, where they would compete for the same lines of the cache. */
 const STAGGER = 64;
@@ -23,38 +23,79 @@ export interface Reader {
 /** Share of a block that may be spent on bytes between neighbouring tensors. */
 const SPARE_SHIFT = 2;
 
+/** Room for encoded bytes beside a block: those of all elements in one go where they take half of it, as two bytes do. */
+const MIN_ROOM = 4 << 10;
+
+function roomOf({ blockBytes }: Reader): number {
+  return Math.max(MIN_ROOM, blockBytes >> 1);
+}
+
 function strideOf({ blockBytes }: Reader): number {
   return blockBytes + (blockBytes >> SPARE_SHIFT) + STAGGER;
 }
 
 /** Bytes of the arena that `Blocks` takes. */
 export function blocksArenaBytes(readers: readonly Reader[]): number {
-  return readers.reduce((sum, reader) => sum + strideOf(reader) + 16, 0);
+  return readers.reduce((sum, reader) => {
+    const room = reader.input.parts === undefined ? 0 : roomOf(reader);
+    return sum + strideOf(reader) + 16 + room + (room >> SPARE_SHIFT) + 16;
+  }, 0);
+}
+
+/** Whether an input has elements that are decoded as they are read, which needs a core of the second module. */
+export function hasEncoded(inputs: readonly PlannedInput[]): boolean {
+  return inputs.some(({ parts }) => parts !== undefined);
 }
 
 /** The blocks of several readers in the arena of one core. */
 export class Blocks {
-  /** Bytes read so far. */
-  bytesRead = 0;
-
   readonly #core: Core<FoldExports>;
   readonly #sources: readonly ByteSource[];
   readonly #readers: readonly Reader[];
   readonly #addresses: readonly number[];
+  /** By reader: undefined for those that have plain elements only; empty where no reader has others. */
+  #encoded: readonly (EncodedBlocks | undefined)[] = [];
+  #plainBytes = 0;
   /** By reader and segment of the range: where its elements are, 0 where there are none. */
   #places: number[][] = [];
 
-  constructor(core: Core<FoldExports>, sources: readonly ByteSource[], readers: readonly Reader[]) {
+  /** @param core of the second module where `hasEncoded` says so */
+  static async open(
+    core: Core<FoldExports>,
+    sources: readonly ByteSource[],
+    readers: readonly Reader[],
+  ): Promise<Blocks> {
+    const blocks = new Blocks(core, sources, readers);
+    if (hasEncoded(readers.map(({ input }) => input))) {
+      // Loaded when there is something to decode, as readers of formats are (formats/open.ts).
+      const { openEncodedBlocks } = await import('./encoded-blocks.ts');
+      const strategies = core as Core<StrategyExports>; // the caller sees to that
+      blocks.#encoded = readers.map((reader) =>
+        openEncodedBlocks(strategies, sources, reader, roomOf(reader)),
+      );
+    }
+    return blocks;
+  }
+
+  private constructor(core: Core<FoldExports>, sources: readonly ByteSource[], readers: readonly Reader[]) {
     this.#core = core;
     this.#sources = sources;
     this.#readers = readers;
     this.#addresses = readers.map((reader) => core.take(strideOf(reader)));
   }
 
+  /** Bytes read so far. */
+  get bytesRead(): number {
+    return this.#encoded.reduce((sum, encoded) => sum + (encoded?.bytesRead ?? 0), this.#plainBytes);
+  }
+
   /** Reads a range. The promise is there only when a source needs one. Throws FileError `file-changed` and those of sources. */
   read(range: Range): Promise<unknown> | undefined {
     const waits: Promise<unknown>[] = [];
-    this.#places = this.#readers.map((reader, i) => this.#start(reader, this.#addresses[i]!, range, waits));
+    this.#places = this.#readers.map((reader, i) => {
+      const block = this.#addresses[i]!;
+      return this.#encoded[i]?.read(range, block, waits) ?? this.#start(reader, block, range, waits);
+    });
     return waits.length === 0 ? undefined : Promise.all(waits);
   }
 
@@ -89,28 +130,14 @@ export class Blocks {
       const isWhole = first === 0 && end === segments.length;
       const plan = planReads(wants, isWhole ? reader.blockBytes >> SPARE_SHIFT : 0);
       for (const { offset, byteLength, at } of plan.reads) {
-        this.#readInto(this.#sources[position]!, offset, block + used + at, byteLength, waits);
+        const target = this.#core.bytes(block + used + at, byteLength);
+        startRead(this.#sources[position]!, offset, target, waits);
+        this.#plainBytes += byteLength;
       }
       for (const place of plan.places) places.push(block + used + place);
       used += plan.reads.reduce((sum, read) => sum + read.byteLength, 0);
       first = end;
     }
     return places;
-  }
-
-  #readInto(
-    source: ByteSource,
-    offset: number,
-    address: number,
-    byteLength: number,
-    waits: Promise<unknown>[],
-  ): void {
-    const check = (count: number) => {
-      if (count !== byteLength) throw changed(source, offset + count);
-      this.bytesRead += count;
-    };
-    const reading = source.readInto(offset, this.#core.bytes(address, byteLength));
-    if (typeof reading === 'number') check(reading);
-    else waits.push(reading.then(check));
   }
 }

@@ -1,6 +1,8 @@
-import { type Core, openCore } from '../core/core.ts';
+import { type Core, openCore, openStrategies } from '../core/core.ts';
 import { findNonFinite, swapBytes } from '../core/elements.ts';
+import type { FoldExports } from '../core/exports.ts';
 import type { NonFiniteElement } from '../errors.ts';
+import type { Piece } from '../formats/decode.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import type { Layout, TensorLayout } from '../tensor/layout.ts';
@@ -14,6 +16,7 @@ const REPORTED = 8;
 
 /**
  * Finds NaN and infinity in a weight file: reads every floating-point element once, in constant memory.
+ * Encoded elements are decoded as they are read, once the file is indexed.
  *
  * @param leaf who the elements belong to in the report
  * @returns the first eight by tensor and index; the index is that of C order
@@ -25,16 +28,30 @@ export async function findNonFiniteElements(
   leaf: string,
   signal?: Pick<AbortSignal, 'throwIfAborted'>,
 ): Promise<NonFiniteElement[]> {
-  const core = await openCore(BLOCK + 64);
+  if (layout.tensors.every(({ parts }) => parts === undefined)) {
+    const core = await openCore(BLOCK + 64);
+    try {
+      return await find(core, async () => {}, source, layout, leaf, signal);
+    } finally {
+      core.close();
+    }
+  }
+  const { Decoder } = await import('../formats/decode.ts');
+  const core = await openStrategies(BLOCK + 64 + Decoder.arenaBytes(BLOCK));
   try {
-    return await find(core, source, layout, leaf, signal);
+    const decoder = new Decoder(core, BLOCK);
+    const decode: Decode = async (piece) => decoder.decode(source, [piece]);
+    return await find(core, decode, source, layout, leaf, signal);
   } finally {
     core.close();
   }
 }
 
+type Decode = (piece: Piece) => Promise<void>;
+
 async function find(
-  core: Core,
+  core: Core<FoldExports>,
+  decode: Decode,
   source: ByteSource,
   layout: Pick<Layout, 'tensors'>,
   leaf: string,
@@ -43,15 +60,16 @@ async function find(
   const block = core.take(BLOCK);
   const found: NonFiniteElement[] = [];
   for (const [position, tensor] of layout.tensors.entries()) {
-    const { dtype, byteOffset, byteLength } = tensor;
-    if (byteOffset === null || !MAY_BE_NON_FINITE.test(dtype)) continue;
+    const { dtype, byteOffset, byteLength, parts } = tensor;
+    if ((byteOffset === null && parts === undefined) || !MAY_BE_NON_FINITE.test(dtype)) continue;
     const size = itemSize(dtype);
     const indices: number[] = [];
     for (let at = 0; at < byteLength; at += BLOCK) {
       signal?.throwIfAborted();
       const bytes = core.bytes(block, Math.min(BLOCK, byteLength - at));
-      await readAll(source, byteOffset + at, bytes);
       const count = bytes.byteLength / size;
+      if (byteOffset !== null) await readAll(source, byteOffset + at, bytes);
+      else await decode({ parts, byteOffset: 0, itemSize: size, start: at / size, count, out: block });
       if (tensor.byteOrder === 'big') {
         const number = dtype.startsWith('complex') ? size / 2 : size;
         swapBytes(core, block, bytes.byteLength / number, number);

@@ -19,11 +19,20 @@ type Needs =
   | { readonly kind: 'measure' }
   | { readonly kind: 'scan' };
 
-/** A core of the module that has the kernels of a stage. */
-export function openKernelCore(needs: Needs, arenaBytes: number): Promise<Core<FoldExports>> {
+/**
+ * A core of the module that has the kernels of a stage.
+ *
+ * @param decodes whether elements are decoded as they are read
+ */
+export function openKernelCore(
+  needs: Needs,
+  arenaBytes: number,
+  decodes = false,
+): Promise<Core<FoldExports>> {
   const isSimple =
-    needs.kind === 'scan' ||
-    (needs.kind === 'fold' && needs.step === null && IN_CORE.has(needs.combine.kind));
+    !decodes &&
+    (needs.kind === 'scan' ||
+      (needs.kind === 'fold' && needs.step === null && IN_CORE.has(needs.combine.kind)));
   return isSimple ? openCore(arenaBytes) : openStrategies(arenaBytes);
 }
 

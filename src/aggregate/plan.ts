@@ -7,7 +7,7 @@ import { AggregationError } from '../errors.ts';
 import type { TensorSpec } from '../formats/encoding.ts';
 import type { ByteSource, ScratchFactory } from '../tensor/bytes.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
-import { type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts';
+import { type EncodedParts, type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts';
 import { compareUtf8 } from '../tensor/text.ts';
 import { matchTensors } from './match.ts';
 import { needsReorder, reorderInto } from './reorder.ts';
@@ -52,6 +52,8 @@ export interface PlannedInput {
   readonly byteOffsets: Float64Array;
   /** Bytes to turn around per number, 1 for none. */
   readonly swaps: Uint8Array;
+  /** Of encoded updates only: by tensor how its elements are held, undefined for plain ones. */
+  readonly parts?: readonly (EncodedParts | undefined)[] | undefined;
 }
 
 /** One slot of a rule's state: its tensors by tensor of the model. */
@@ -219,11 +221,13 @@ export async function planInput(
   sources: Sources,
   scratch: ByteSource[],
 ): Promise<PlannedInput> {
+  const parts = positions.map((position) => layout.tensors[position]!.parts);
   const planned = {
     leaf,
     sources: new Uint32Array(positions.length).fill(sources.positionOf(source)),
     byteOffsets: new Float64Array(positions.length),
     swaps: new Uint8Array(positions.length).fill(1),
+    parts: parts.some((part) => part !== undefined) ? parts : undefined,
   };
   for (const [i, position] of positions.entries()) {
     const tensor = layout.tensors[position]!;
@@ -233,10 +237,13 @@ export async function planInput(
       scratch.push(room);
       await reorderInto(source, tensor, room);
       planned.sources[i] = sources.positionOf(room);
-    } else if (tensor.byteOffset === null) {
-      throw new RangeError(`${leaf}: the elements are not contiguous in the file`);
-    } else {
+    } else if (tensor.byteOffset !== null) {
       planned.byteOffsets[i] = tensor.byteOffset;
+    } else if (
+      tensor.parts === undefined ||
+      (tensor.parts.encoding === 'top-k' && tensor.parts.marks === null)
+    ) {
+      throw new RangeError(`${leaf}: the elements are not ready to be read: see prepareWeights`);
     }
   }
   return planned;

@@ -6,8 +6,7 @@
  * contiguous part of the result and is gathered from every column: whole columns are read in bulk where the slab's part
  * of a column is short, and only that part where it is long enough to be worth a read of its own.
  */
-import { FileError } from '../errors.ts';
-import type { ByteSource, Scratch } from '../tensor/bytes.ts';
+import { type ByteSource, changed, type Scratch } from '../tensor/bytes.ts';
 import { itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type TensorLayout } from '../tensor/layout.ts';
 
@@ -103,13 +102,4 @@ export async function readAll(source: ByteSource, offset: number, target: Uint8A
   const read = source.readInto(offset, target);
   const count = typeof read === 'number' ? read : await read;
   if (count !== target.byteLength) throw changed(source, offset + count);
-}
-
-/** The error for a source that has become shorter since its layout was read. */
-export function changed(source: ByteSource, offset: number): FileError {
-  return new FileError(
-    'file-changed',
-    `${source.name} ended at byte ${offset} while it was read: it has changed since it was opened`,
-    source.name,
-  );
 }

@@ -16,7 +16,7 @@ import type { Encoding } from '../formats/encoding.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { elementCount } from '../tensor/layout.ts';
-import { Blocks, blocksArenaBytes, type Reader } from './blocks.ts';
+import { Blocks, blocksArenaBytes, hasEncoded, type Reader } from './blocks.ts';
 import { type Combine, combineArenaBytes, openCombine, openKernelCore } from './kernels.ts';
 import { type Measure, measureArenaBytes, measureWidth, openMeasure } from './measures.ts';
 import type { Plan } from './plan.ts';
@@ -163,6 +163,7 @@ export class RangeRunner {
         slots.length * (freshBytes + 16) +
         outBytes +
         64,
+      hasEncoded(readers.map(({ input }) => input)),
     );
     try {
       const counted = weightings.filter((weighting) => weighting !== 0);
@@ -175,7 +176,7 @@ export class RangeRunner {
         measure: stage.kind === 'measure' ? openMeasure(stage.measure, core, counted) : null,
         step: step === null ? null : openStep(step.spec, core, step.rate),
         table: core.take(4 * readers.length),
-        blocks: new Blocks(core, this.#sources, readers),
+        blocks: await Blocks.open(core, this.#sources, readers),
         slots,
         stateSizes,
         fresh: slots.map(() => (freshBytes === 0 ? 0 : core.take(freshBytes))),

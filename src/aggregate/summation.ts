@@ -333,7 +333,7 @@ export class Summation {
     try {
       const bench: Bench = {
         core,
-        blocks: new Blocks(core, this.#sources, readers),
+        blocks: await Blocks.open(core, this.#sources, readers),
         sums: new ChunkSums(core, this.#options.nonFinite === 'propagate'),
         room: takePartialRoom(core, 1),
         out: core.take(blockBytes + 16),

@@ -8,7 +8,7 @@ import { AggregationError, CambiumError } from '../errors.ts';
 import type { Encoding } from '../formats/encoding.ts';
 import type { ReadOptions } from '../formats/npy.ts';
 import { openWeights } from '../formats/open.ts';
-import { unpackWeights, type Weights } from '../formats/weights.ts';
+import { prepareWeights, type Weights } from '../formats/weights.ts';
 import { blobSource } from '../tensor/blob.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
@@ -151,7 +151,7 @@ async function open(
   { signal }: Run,
 ): Promise<Weights> {
   const weights = await openWeights(blobSource(blob, name), options);
-  const unpacked = await unpackWeights(weights, { scratch: blobScratch, signal });
+  const unpacked = await prepareWeights(weights, { scratch: blobScratch, signal });
   opened.push(unpacked.source);
   return unpacked;
 }

@@ -131,7 +131,7 @@ export interface StrategyExports extends FoldExports {
     indices: number,
     values: number,
   ): number;
-  /** Writes n elements from `start` on: k values at their indices, zero elsewhere. */
+  /** Of n elements from `start` on writes those at k indices. */
   placeTop(indices: number, values: number, k: number, start: number, n: number, out: number): void;
 
   /** Elements (not complex) as binary64: n numbers, of a 64-bit integer 2n. Room for three numbers more. */

@@ -118,8 +118,8 @@ export class TopSearch {
 }
 
 /**
- * Writes `count` elements from the one at `start` of a tensor on: values where the indices say, zero elsewhere. Indices
- * beyond are passed over.
+ * Of `count` elements from the one at `start` of a tensor on writes those at k indices, and leaves the others as they are.
+ * Indices beyond are passed over.
  */
 export function placeTopInto(
   core: Core<StrategyExports>,

@@ -14,32 +14,23 @@
  *     int8-block         the same with one for every begun block of `block` elements, a power of two from 16 to 65,536
  *     top-k              indices.i (uint32, ascending), values.i (float32); all other elements are zero
  *
- * A code q means float32(scale · (q − zero)). What the elements are is told when they are unpacked: into scratch room, in
- * constant memory.
+ * A code q means float32(scale · (q − zero)). Ranges of elements are decoded as they are read (`decode.ts`), once the file
+ * is indexed; who wants whole tensors has them decoded into scratch room.
  */
 import { MAX_DIMENSIONS } from '../../assembly/abi.ts';
-import { type Core, openStrategies } from '../core/core.ts';
-import type { StrategyExports } from '../core/exports.ts';
-import { dequantiseInto } from '../core/quantise.ts';
-import { widenInto } from '../core/updates.ts';
-import { type ByteSource, joinSources } from '../tensor/bytes.ts';
+import type { ByteSource } from '../tensor/bytes.ts';
 import { DTYPES, type DType, itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout, type TensorEncoding, type TensorLayout } from '../tensor/layout.ts';
+import { indexEncoded, unpackEncoded } from './encoded-elements.ts';
 import type { TensorSpec } from './encoding.ts';
-import { readExactly } from './exact.ts';
 import { formatError } from './format-error.ts';
-import type { UnpackOptions, Weights } from './weights.ts';
+import type { Weights } from './weights.ts';
 
 export const ENCODED_KIND = 'encoded-update';
 export const ENCODED_VERSION = '1';
 
-/** Elements that are decoded at a time: whole blocks of every size. */
-const PIECE = 65_536;
-
 const MIN_BLOCK = 16;
-
-/** Bytes of the rooms for codes (or halves), scales, zero points and elements of a piece. */
-const ROOMS = [2 * PIECE, (4 * PIECE) / MIN_BLOCK, PIECE / MIN_BLOCK, 4 * PIECE];
+const MAX_BLOCK = 65_536;
 
 /** Indices are uint32. */
 const MAX_TOP_ELEMENTS = 2 ** 32;
@@ -53,7 +44,7 @@ export interface EncodedSpec extends TensorSpec {
 
 /** Whether a block may have so many elements. */
 export function isBlock(block: unknown): block is number {
-  return typeof block === 'number' && block >= MIN_BLOCK && block <= PIECE && Math.log2(block) % 1 === 0;
+  return typeof block === 'number' && block >= MIN_BLOCK && block <= MAX_BLOCK && Math.log2(block) % 1 === 0;
 }
 
 /** The parts of tensor i: what they are called and what they hold. @param k how many top-k keeps */
@@ -80,13 +71,6 @@ export function encodedParts({ dtype, shape, encoding, block }: EncodedSpec, i: 
   }
 }
 
-/** Where the parts of a tensor begin in the file. */
-interface Placed extends EncodedSpec {
-  readonly offsets: readonly number[];
-  /** Of top-k. */
-  readonly k: number;
-}
-
 /**
  * The weights in an encoded update.
  *
@@ -110,39 +94,48 @@ export function openEncoded(
   }
   const specs = readSpecs(metadata.get('tensors') ?? '', refuse);
   const parts = new Map(stored.tensors.map((tensor) => [tensor.name, tensor]));
-  const placed = specs.map((spec, i): Placed => {
-    const k = spec.encoding === 'top-k' ? (parts.get(`indices.${i}`)?.shape[0] ?? 0) : 0;
-    if (k > elementCount(spec.shape)) {
-      refuse('encoded-part', `${k} indices for ${elementCount(spec.shape)} elements`, i);
+  const tensors = specs.map((spec, i): TensorLayout => {
+    const { name, dtype, shape, encoding, block = null } = spec;
+    const pairs = encoding === 'top-k' ? (parts.get(`indices.${i}`)?.shape[0] ?? 0) : 0;
+    if (pairs > elementCount(shape)) {
+      refuse('encoded-part', `${pairs} indices for ${elementCount(shape)} elements`, name ?? i);
     }
-    const offsets = encodedParts(spec, i, k).map(({ name, dtype, shape }) => {
-      const part = parts.get(name);
-      parts.delete(name);
-      if (part?.dtype !== dtype || String(part.shape) !== String(shape) || part.byteOffset === null) {
-        return refuse('encoded-part', `there must be ${name}, ${dtype} of the shape (${shape})`, i);
+    const offsets = encodedParts(spec, i, pairs).map((expected) => {
+      const part = parts.get(expected.name);
+      parts.delete(expected.name);
+      if (
+        part?.dtype !== expected.dtype ||
+        String(part.shape) !== String(expected.shape) ||
+        part.byteOffset === null
+      ) {
+        const { name: called, dtype: type, shape: of } = expected;
+        return refuse('encoded-part', `there must be ${called}, ${type} of the shape (${of})`, name ?? i);
       }
       return part.byteOffset;
     });
-    return { ...spec, offsets, k };
-  });
-  for (const name of parts.keys())
-    refuse('encoded-part', `${JSON.stringify(name)} is a part of no tensor`, name ?? 0);
-  const layout: Layout = {
-    ...stored,
-    isDifference: difference === 'true',
-    tensors: placed.map(({ name, dtype, shape, encoding, offsets }) => ({
+    const isPlain = encoding === 'plain';
+    return {
       name,
       dtype,
       shape,
       order: 'C',
       byteOrder: 'little',
-      byteOffset: encoding === 'plain' ? offsets[0]! : null,
+      byteOffset: isPlain ? offsets[0]! : null,
       byteLength: elementCount(shape) * itemSize(dtype),
       encoding,
-    })),
+      parts: isPlain ? undefined : { encoding, offsets, block, pairs, marks: null },
+    };
+  });
+  for (const name of parts.keys())
+    refuse('encoded-part', `${JSON.stringify(name)} is a part of no tensor`, name ?? 0);
+  const layout: Layout = { ...stored, isDifference: difference === 'true', tensors };
+  if (tensors.every((tensor) => tensor.parts === undefined)) return { source, layout, unpack: null };
+  return {
+    source,
+    layout,
+    unpack: (options) => unpackEncoded(source, layout, options),
+    index: (options) => indexEncoded(source, layout, options),
   };
-  const isPlain = placed.every(({ encoding }) => encoding === 'plain');
-  return { source, layout, unpack: isPlain ? null : (options) => decode(source, layout, placed, options) };
 }
 
 type Refuse = (code: string, sentence: string, tensor?: number | string) => never;
@@ -176,7 +169,7 @@ function readSpecs(text: string, refuse: Refuse): EncodedSpec[] {
     if (!ENCODINGS.has(encoding as string)) return wrong('an unknown encoding');
     if (encoding !== 'plain' && dtype !== 'float32') return wrong(`only float32 can be ${encoding}`);
     if (encoding === 'int8-block' ? !isBlock(block) : block !== undefined) {
-      return wrong(`a block is a power of two from ${MIN_BLOCK} to ${PIECE}, and of int8-block only`);
+      return wrong(`a block is a power of two from ${MIN_BLOCK} to ${MAX_BLOCK}, and of int8-block only`);
     }
     if (encoding === 'top-k' && elementCount(shape) >= MAX_TOP_ELEMENTS) return wrong('too many elements');
     return { name, dtype, shape, encoding, block } as EncodedSpec; // as checked above
@@ -191,111 +184,3 @@ const ENCODINGS: ReadonlySet<string> = new Set<TensorEncoding>([
   'int8-block',
   'top-k',
 ]);
-
-/** @throws FormatError `encoded-indices`, what the scratch room throws, the reason of `signal` */
-async function decode(
-  source: ByteSource,
-  layout: Layout,
-  placed: readonly Placed[],
-  { scratch: openScratch, signal }: UnpackOptions,
-): Promise<Weights> {
-  let end = 0;
-  const tensors = layout.tensors.map((tensor): TensorLayout => {
-    if (tensor.byteOffset !== null) return tensor;
-    const byteOffset = source.byteLength + end;
-    end += tensor.byteLength;
-    return { ...tensor, byteOffset };
-  });
-  const scratch = await openScratch(end);
-  try {
-    const core = await openStrategies(ROOMS.reduce((sum, size) => sum + size + 16, 0));
-    try {
-      const rooms = ROOMS.map((size) => core.take(size));
-      for (const [i, tensor] of placed.entries()) {
-        if (tensor.encoding === 'plain') continue;
-        const at = tensors[i]!.byteOffset! - source.byteLength; // given above
-        const write = (start: number, bytes: Uint8Array) => scratch.write(at + 4 * start, bytes);
-        const count = elementCount(tensor.shape);
-        const piece =
-          tensor.encoding === 'top-k' ? openTop(source, tensor, i) : openDense(source, core, tensor, rooms);
-        for (let start = 0; start < count; start += PIECE) {
-          signal?.throwIfAborted();
-          await write(start, await piece(start, Math.min(PIECE, count - start)));
-        }
-      }
-    } finally {
-      core.close();
-    }
-    return { source: joinSources(source, scratch), layout: { ...layout, tensors }, unpack: null };
-  } catch (error) {
-    await scratch.close();
-    throw error;
-  }
-}
-
-/** Gives the elements from `start` on as bytes, which are valid until the next call. */
-type Piece = (start: number, count: number) => Promise<Uint8Array>;
-
-function openDense(
-  source: ByteSource,
-  core: Core<StrategyExports>,
-  { encoding, block, offsets }: Placed,
-  rooms: readonly number[],
-): Piece {
-  const read = (offset: number, address: number, byteLength: number) =>
-    readExactly(source, offset, core.bytes(address, byteLength), 'encoded-part');
-  const [first, second, third] = offsets as [number, number, number];
-  const [codes, scales, zeros, out] = rooms as [number, number, number, number];
-  return async (start, count) => {
-    if (encoding === 'float16' || encoding === 'bfloat16') {
-      await read(first + 2 * start, codes, 2 * count);
-      widenInto(core, encoding, codes, count, out);
-    } else {
-      const b = block === undefined ? 0 : start / block;
-      const blocks = block === undefined ? 1 : Math.ceil(count / block);
-      await read(first + start, codes, count);
-      await read(second + 4 * b, scales, 4 * blocks);
-      await read(third + b, zeros, blocks);
-      dequantiseInto(core, { codes, scales, zeros, block: block ?? PIECE }, 0, count, out);
-    }
-    return core.bytes(out, 4 * count);
-  };
-}
-
-function openTop(source: ByteSource, { offsets, k, shape }: Placed, tensor: number): Piece {
-  const total = elementCount(shape);
-  const [indicesAt, valuesAt] = offsets as [number, number];
-  const out = new Uint32Array(PIECE); // bits: a NaN stays the one that it is
-  let indices = new Uint32Array(0);
-  let values = new Uint32Array(0);
-  let batch = 0; // the first of those that are in memory
-  let next = 0;
-  let last = -1;
-  return async (start, count) => {
-    out.fill(0);
-    for (; next < k; next++) {
-      if (next === batch + indices.length) {
-        batch = next;
-        indices = new Uint32Array(Math.min(PIECE, k - next));
-        values = new Uint32Array(indices.length);
-        await readExactly(source, indicesAt + 4 * next, new Uint8Array(indices.buffer), 'encoded-part');
-        await readExactly(source, valuesAt + 4 * next, new Uint8Array(values.buffer), 'encoded-part');
-      }
-      const index = indices[next - batch]!;
-      if (index <= last) refuse(next, `${index} comes after ${last}`);
-      if (index >= total) refuse(next, `${index} is beyond ${total} elements`);
-      if (index >= start + count) break;
-      last = index;
-      out[index - start] = values[next - batch]!;
-    }
-    return new Uint8Array(out.buffer, 0, 4 * count);
-  };
-
-  function refuse(position: number, what: string): never {
-    throw formatError('encoded-indices', `indices must ascend and stay within the tensor: ${what}`, {
-      file: source.name,
-      tensor,
-      offset: indicesAt + 4 * position,
-    });
-  }
-}

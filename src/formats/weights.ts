@@ -21,6 +21,9 @@ export interface UnpackOptions extends VerifyOptions {
   readonly maxByteLength?: number | undefined;
 }
 
+/** What looking over encoded elements needs to know. */
+export type IndexOptions = Pick<UnpackOptions, 'maxByteLength' | 'signal'>;
+
 /** A weight file whose layout is known. */
 export interface Weights {
   readonly source: ByteSource;
@@ -36,6 +39,11 @@ export interface Weights {
    * were compared when they were unpacked. Null or absent where the format has no checksums.
    */
   readonly verify?: ((options?: VerifyOptions) => Promise<void>) | null | undefined;
+  /**
+   * Of encoded updates: checks what only reading tells, and gives the layout with which any range of elements is decoded
+   * as it is read (`decode.ts`). Absent elsewhere.
+   */
+  readonly index?: ((options: IndexOptions) => Promise<Layout>) | undefined;
 }
 
 /**
@@ -47,4 +55,15 @@ export interface Weights {
 export async function unpackWeights(weights: Weights, options: UnpackOptions): Promise<Weights> {
   await weights.verify?.(options);
   return weights.unpack === null ? weights : weights.unpack(options);
+}
+
+/**
+ * The same weights for reading range by range: encoded elements stay as they are and are decoded in the reader's arena,
+ * all others are as `unpackWeights` gives them.
+ *
+ * @throws FormatError `encoded-indices`, `encoded-limit`, and as `unpackWeights`
+ */
+export async function prepareWeights(weights: Weights, options: UnpackOptions): Promise<Weights> {
+  if (weights.index === undefined) return unpackWeights(weights, options);
+  return { source: weights.source, layout: await weights.index(options), unpack: null };
 }

@@ -18,7 +18,7 @@ import { AggregationError, CambiumError } from '../errors.ts';
 import type { Encoding } from '../formats/encoding.ts';
 import type { ReadOptions } from '../formats/npy.ts';
 import { openWeights } from '../formats/open.ts';
-import { unpackWeights, type Weights } from '../formats/weights.ts';
+import { prepareWeights, type Weights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type WeightsFormat } from '../tensor/layout.ts';
@@ -46,7 +46,7 @@ export async function aggregateJob(
     const file = pool.open(path, leaf);
     opened.push(file);
     const weights = await openWeights(file, options);
-    const unpacked = await unpackWeights(weights, unpackingIn(dirname(request.output), signal));
+    const unpacked = await prepareWeights(weights, unpackingIn(dirname(request.output), signal));
     if (unpacked.source !== file) opened.push(unpacked.source);
     return unpacked;
   };

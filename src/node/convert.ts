@@ -2,7 +2,7 @@ import { dirname } from 'node:path';
 import type { RunOptions } from '../aggregate/aggregation.ts';
 import { openConversion } from '../aggregate/conversion.ts';
 import { openWeights } from '../formats/open.ts';
-import { unpackWeights } from '../formats/weights.ts';
+import { prepareWeights } from '../formats/weights.ts';
 import { openFileSourceSync } from './files.ts';
 import type { ConvertReport, ConvertRequest } from './jobs.ts';
 import { checkForm, formatOfName } from './output-format.ts';
@@ -25,7 +25,7 @@ export async function convert(
   try {
     const weights = await openWeights(file, { void16: request.void16 });
     const unpacking = unpackingIn(dirname(output), run.signal);
-    const unpacked = await unpackWeights(weights, unpacking);
+    const unpacked = await prepareWeights(weights, unpacking);
     const { source, layout } = unpacked;
     try {
       const given = request.weighting === undefined ? layout.weighting : request.weighting;

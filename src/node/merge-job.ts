@@ -7,7 +7,7 @@ import { encodeResult } from '../aggregate/result.ts';
 import { Summation } from '../aggregate/summation.ts';
 import { AggregationError, CambiumError, isCambiumError } from '../errors.ts';
 import { openWeights, type Weights } from '../formats/open.ts';
-import { unpackWeights } from '../formats/weights.ts';
+import { prepareWeights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { openFileSinkSync } from './files.ts';
 import { nodeCrc32 } from './inflate.ts';
@@ -44,7 +44,7 @@ export async function mergeJob(
         sums.push(await openSum(file));
         continue;
       }
-      const unpacked = await unpackWeights(weights, unpackingIn(folder, signal));
+      const unpacked = await prepareWeights(weights, unpackingIn(folder, signal));
       const { source, layout } = unpacked;
       if (source !== file) opened.push(source);
       updates.push({ leaf, source, layout, weighting: weighting ?? layout.weighting });

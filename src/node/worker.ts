@@ -4,7 +4,7 @@ import type { Stop } from '../aggregate/aggregation.ts';
 import { findNonFiniteElements } from '../aggregate/finite.ts';
 import { packError } from '../aggregate/packed-errors.ts';
 import { openWeights } from '../formats/open.ts';
-import { unpackWeights } from '../formats/weights.ts';
+import { prepareWeights } from '../formats/weights.ts';
 import { aggregateJob } from './aggregate-job.ts';
 import { convert } from './convert.ts';
 import { openFileSourceSync } from './files.ts';
@@ -67,7 +67,7 @@ async function examine(
     const weights = await openWeights(source);
     const { layout } = weights;
     if (!checkFinite) return { layout, nonFinite: [] };
-    const unpacked = await unpackWeights(weights, {
+    const unpacked = await prepareWeights(weights, {
       ...unpackingIn(dirname(path), signal),
       maxByteLength: maxUnpackedBytes,
     });

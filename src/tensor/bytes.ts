@@ -1,3 +1,5 @@
+import { FileError } from '../errors.ts';
+
 /**
  * Where bytes come from and go to. Reading is positional, so that a layout can be found by touching a few kilobytes of
  * a large file and ranges can be read in any order.
@@ -148,4 +150,33 @@ export function joinSources(source: ByteSource, scratch: Scratch): ByteSource {
     const read = await source.readInto(offset, target.subarray(0, head));
     return read < head ? read : head + (await scratch.readInto(0, target.subarray(head)));
   }
+}
+
+/** The error for a source that has become shorter since its layout was read. */
+export function changed(source: ByteSource, offset: number): FileError {
+  return new FileError(
+    'file-changed',
+    `${source.name} ended at byte ${offset} while it was read: it has changed since it was opened`,
+    source.name,
+  );
+}
+
+/**
+ * Begins to fill `target`, which lies in an arena as a rule. What has to be waited for is added to `waits`.
+ *
+ * @throws FileError `file-changed` when the source ends before, here or by the promise
+ */
+export function startRead(
+  source: ByteSource,
+  offset: number,
+  target: Uint8Array,
+  waits: Promise<unknown>[],
+): void {
+  const { byteLength } = target;
+  const check = (count: number) => {
+    if (count !== byteLength) throw changed(source, offset + count);
+  };
+  const reading = source.readInto(offset, target);
+  if (typeof reading === 'number') check(reading);
+  else waits.push(reading.then(check));
 }

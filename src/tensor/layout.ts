@@ -7,6 +7,19 @@ export type WeightsFormat = 'npy' | 'npy-object' | 'npz' | 'safetensors' | 'torc
 /** How the elements of an encoded update are held; `formats/encoded.ts` says what each means. */
 export type TensorEncoding = 'plain' | 'float16' | 'bfloat16' | 'int8' | 'int8-block' | 'top-k';
 
+/** Where the parts of an encoded tensor lie in its file. Plain data. */
+export interface EncodedParts {
+  readonly encoding: Exclude<TensorEncoding, 'plain'>;
+  /** Where each part begins, in the order of `encodedParts`. */
+  readonly offsets: readonly number[];
+  /** Of int8-block: elements that share a scale. */
+  readonly block: number | null;
+  /** Of top-k: how many elements are held; 0 of others. */
+  readonly pairs: number;
+  /** Of top-k, once the file is indexed: the index of every `MARKED_PAIRS`-th of those elements, from the first one on. */
+  readonly marks: Uint32Array | null;
+}
+
 /** Where one tensor lies in its file, and what it is. No element is decoded. */
 export interface TensorLayout {
   /** Null where the format has no names. */
@@ -24,6 +37,8 @@ export interface TensorLayout {
   readonly byteLength: number;
   /** Of encoded updates only. */
   readonly encoding?: TensorEncoding | undefined;
+  /** Of a tensor with another encoding than `plain`, which has no `byteOffset` then. */
+  readonly parts?: EncodedParts | undefined;
 }
 
 /** What a weight file holds and where: found by reading the few bytes between the payloads. */

@@ -7,11 +7,12 @@ import { decodeUpdate, type EncodeOptions, encodeUpdate } from '../../src/aggreg
 import { strategies } from '../../src/aggregate/strategies/index.ts';
 import { isCambiumError } from '../../src/errors.ts';
 import { openWeights } from '../../src/formats/open.ts';
-import { unpackWeights } from '../../src/formats/weights.ts';
+import { prepareWeights } from '../../src/formats/weights.ts';
 import { memoryScratch, memorySource } from '../../src/tensor/bytes.ts';
 import { decodeFloat16 } from '../../src/tensor/float16.ts';
 import { type Tensor, tensorOf } from '../../src/tensor/tensor.ts';
 import { sameBytes } from '../helpers/bytes.ts';
+import { ENCODINGS } from '../helpers/encodings.ts';
 import { failsWith } from '../helpers/errors.ts';
 import { Random, testSeed } from '../helpers/random.ts';
 
@@ -20,18 +21,6 @@ const random = new Random(seed);
 const floats = (n: number) => new Float32Array(n).map(() => random.gauss());
 const numbers = ({ data }: Tensor) => new Float32Array(data.slice().buffer);
 const steps = tensorOf(Int32Array.of(7, 8, 9), [3], 'steps');
-
-const FORMS: readonly EncodeOptions[] = [
-  {},
-  { quantise: 'int8' },
-  { quantise: 'int8-block' },
-  { quantise: 'int8-block', block: 16 },
-  { quantise: 'float16' },
-  { quantise: 'bfloat16' },
-  { topK: 0.01 },
-  { topK: 0.3 },
-  { topK: 1 },
-];
 
 /** Every finite float16 from 0 on. */
 const halves = Array.from({ length: 0x7c00 }, (_, bits) => decodeFloat16(bits));
@@ -83,7 +72,7 @@ function naive(x: Float32Array, { quantise, topK, block = 256 }: EncodeOptions):
 const test = suite('encoded updates');
 
 test('every encoding means what it says, at every length', async () => {
-  for (const options of FORMS) {
+  for (const options of ENCODINGS) {
     for (const n of [...Array.from({ length: 68 }, (_, i) => i), 255, 256, 257, 4_097]) {
       const x = floats(n);
       const update = { weighting: 12, tensors: [steps, tensorOf(x, [n], 'w')] };
@@ -107,7 +96,7 @@ test('every encoding means what it says, at every length', async () => {
 test('tensors of several pieces come back, without names too', async () => {
   const n = 150_000;
   const x = floats(n);
-  for (const options of FORMS.filter(({ block }) => block === undefined)) {
+  for (const options of ENCODINGS.filter(({ block }) => block === undefined)) {
     const { bytes } = await encodeUpdate({ weighting: 1, tensors: [tensorOf(x, [3, n / 3])] }, options);
     const { tensors } = await decodeUpdate(bytes);
     assert.equal([tensors[0]!.name, tensors[0]!.shape], [null, [3, n / 3]]);
@@ -142,7 +131,7 @@ test('differences with error feedback lose nothing but time', async () => {
 });
 
 async function inputOf(leaf: string, bytes: Uint8Array) {
-  const weights = await unpackWeights(await openWeights(memorySource(bytes, leaf)), {
+  const weights = await prepareWeights(await openWeights(memorySource(bytes, leaf)), {
     scratch: memoryScratch,
   });
   return { leaf, ...weights, weighting: weights.layout.weighting };
@@ -279,18 +268,22 @@ test('hostile metadata and indices', async () => {
 test('any update comes back as its encoding means', async () => {
   const float = fc.float({ noNaN: true, min: -1000, max: 1000 });
   await fc.assert(
-    fc.asyncProperty(fc.array(float, { maxLength: 90 }), fc.constantFrom(...FORMS), async (list, options) => {
-      const x = Float32Array.from(list);
-      const { bytes } = await encodeUpdate({ weighting: 1, tensors: [tensorOf(x)] }, options);
-      const [tensor] = (await decodeUpdate(bytes)).tensors;
-      const expected = naive(x, options).map((value) =>
-        options.quantise?.startsWith('int8') ? value + 0 : value,
-      );
-      assert.equal(
-        Array.from(numbers(tensor!), (v) => v + 0),
-        Array.from(expected, (v) => v + 0),
-      );
-    }),
+    fc.asyncProperty(
+      fc.array(float, { maxLength: 90 }),
+      fc.constantFrom(...ENCODINGS),
+      async (list, options) => {
+        const x = Float32Array.from(list);
+        const { bytes } = await encodeUpdate({ weighting: 1, tensors: [tensorOf(x)] }, options);
+        const [tensor] = (await decodeUpdate(bytes)).tensors;
+        const expected = naive(x, options).map((value) =>
+          options.quantise?.startsWith('int8') ? value + 0 : value,
+        );
+        assert.equal(
+          Array.from(numbers(tensor!), (v) => v + 0),
+          Array.from(expected, (v) => v + 0),
+        );
+      },
+    ),
     { seed, numRuns: 60 },
   );
 });

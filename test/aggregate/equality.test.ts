@@ -11,23 +11,12 @@ import { type DType, itemSize } from '../../src/tensor/dtypes.ts';
 import { distantLanes } from '../helpers/lanes.ts';
 import { vectors } from '../helpers/models.ts';
 import { Random, testSeed } from '../helpers/random.ts';
+import { PARAMETERS } from '../helpers/strategies.ts';
 
 const test = suite('equality');
 const COMBINATIONS = process.env.CAMBIUM_LONG ? 1000 : 25;
 const LEAVES = 7;
 const seed = testSeed();
-
-/** Parameters of the rules that need some; the others have their defaults. */
-const PARAMETERS: Readonly<Record<string, Readonly<Record<string, number>>>> = {
-  'trimmed-mean': { trim: 0.2 },
-  krum: { byzantine: 2 },
-  'multi-krum': { byzantine: 1, select: 4 },
-  'clipped-mean': { norm: 20 },
-  fedavg: { learningRate: 0.7 },
-  fedadagrad: { learningRate: 0.1 },
-  fedadam: { learningRate: 0.1 },
-  fedyogi: { learningRate: 0.1 },
-};
 
 const SHAPES: readonly (readonly [DType, number])[] = [
   ['float32', 9_001],

@@ -223,6 +223,7 @@ function takeTop(core: Strategies, x: Float32Array, k: number, pieces: readonly 
       rest.set(new Float32Array(bytes.slice().buffer), done);
     }
     const back = room(core, 4 * x.length, 2);
+    core.bytes(back, 4 * x.length).fill(0);
     placeTopInto(core, indices, values, k, 0, x.length, back);
     return {
       indices: core.bytes(indices, 4 * k).slice(),
@@ -295,6 +296,7 @@ test('indices beyond the range are passed over', async () => {
   const indices = put(core, Uint32Array.of(0, 5, 6, 9, 0xffff_ffff), 1);
   const values = put(core, Float32Array.of(1, 2, 3, 4, 5), 2);
   const out = room(core, 16, 3);
+  core.bytes(out, 16).fill(0);
   placeTopInto(core, indices, values, 5, 5, 4, out);
   sameBytes(taken(core, out, 16), Float32Array.of(2, 3, 0, 0));
   core.close();

@@ -1,6 +1,6 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { planReads } from '../../src/aggregate/reads.ts';
+import { planReads } from '../../src/tensor/reads.ts';
 
 const test = suite('reads');
 
