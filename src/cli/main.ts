@@ -11,7 +11,15 @@ import { createLeaf, listLeaves, revokeLeaf } from './leaf.ts';
 import { merge } from './merge.ts';
 import { listMetrics } from './metrics.ts';
 import { printError } from './output.ts';
-import { closeRound, discardRound, excludeLeaf, listRounds, retryRound, saveRound } from './round.ts';
+import {
+  closeRound,
+  discardRound,
+  excludeLeaf,
+  handDownRound,
+  listRounds,
+  retryRound,
+  saveRound,
+} from './round.ts';
 import { changeRun, listRuns, resetModel, showRun, startRun, watchRun } from './run.ts';
 import { createTree, listTrees } from './tree.ts';
 
@@ -176,7 +184,11 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
       .option('--seed <text>', 'what they are drawn by (default: the run)')
       .option('--strategy <name[:key=number,…]>', `the rule: ${STRATEGY_NAMES.join(', ')}`)
       .option('--non-finite <policy>', 'NaN and infinity: reject or propagate')
-      .option('--keep <number>', 'aggregations that are kept, the newest (default: all)');
+      .option('--keep <number>', 'aggregations that are kept, the newest (default: all)')
+      .option('--partial-sums', 'leaves may send exact partial sums, as servers below do')
+      .option('--no-partial-sums', 'they may not')
+      .option('--upstream', 'rounds go up to another server ("relay"), whose aggregation comes down')
+      .option('--no-upstream', 'rounds end here');
   policy(remote(branch, 'create <name>', 'create a branch'))
     .requiredOption('--tree <id>', 'its tree')
     .requiredOption('--target <number>', 'updates that close a round')
@@ -250,8 +262,12 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
   remote(round, 'save <aggregation>', 'download an aggregation')
     .requiredOption('-o, --output <file>', 'the file to write (never overwritten)')
     .option('--branch <id>', 'then the argument is a round: the mean of this branch in it')
+    .option('--sum', 'then the argument is a round: its exact partial sum for the server above', false)
     .action((id, options) => saveRound(id, { ...options, signal }));
-  remote(round, 'discard <round>', 'give up an open or failed round').action((id, options) =>
+  remote(round, 'hand-down <round> <file>', 'end a summed round with the aggregation of the server above')
+    .option('--leaves <number>', 'how many went into it (default: those of the round)')
+    .action((id, file, options) => handDownRound(id, file, { ...options, signal }));
+  remote(round, 'discard <round>', 'give up an open, summed or failed round').action((id, options) =>
     discardRound(id, { ...options, signal }),
   );
 

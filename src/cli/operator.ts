@@ -1,8 +1,9 @@
 /** How commands reach the server they operate: address and token, and the calls of the API. */
+import { openAsBlob } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileError } from '../node/file-errors.ts';
-import { Http } from '../transport/http.ts';
+import { Http, type RequestBody } from '../transport/http.ts';
 import { UsageError } from './exit.ts';
 
 /** Options that every command has which talks to a server. */
@@ -38,6 +39,16 @@ export async function openOperator(options: OperatorOptions): Promise<Http> {
     return new Http({ server, authorization: `Bearer ${token}`, retry: { attempts: 2 } });
   } catch (error) {
     throw new UsageError(`--server ${server}: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+/** A file as the body of a request. Throws FileError. */
+export async function fileBody(path: string): Promise<RequestBody> {
+  try {
+    const whole = await openAsBlob(path);
+    return { byteLength: whole.size, whole };
+  } catch (cause) {
+    throw fileError(cause, path, 'read');
   }
 }
 

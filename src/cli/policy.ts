@@ -14,11 +14,13 @@ export interface PolicyOptions {
   readonly strategy?: string;
   readonly nonFinite?: string;
   readonly keep?: string;
+  readonly partialSums?: boolean;
+  readonly upstream?: boolean;
 }
 
 /** The members that were named; `none` takes a minimum, a deadline, a grace, a sample or a limit back. */
 export function policyOf(options: PolicyOptions): Partial<PolicyBody> {
-  const { late, nonFinite, replace, seed } = options;
+  const { late, nonFinite, partialSums, replace, seed, upstream } = options;
   if (late !== undefined && late !== 'next' && late !== 'refuse') {
     throw new UsageError(`--late ${late}: next or refuse`);
   }
@@ -42,6 +44,8 @@ export function policyOf(options: PolicyOptions): Partial<PolicyBody> {
     strategy: named(options.strategy, strategyOf),
     non_finite: nonFinite,
     keep_aggregations: orNone(options.keep, (text) => countOf('--keep', text)),
+    partial_sums: partialSums,
+    upstream,
   };
   return Object.fromEntries(Object.entries(entries).filter(([, value]) => value !== undefined));
 }

@@ -1,8 +1,11 @@
 import { writeFile } from 'node:fs/promises';
 import { fileError } from '../node/file-errors.ts';
-import { type AggregationBody, paths, type RoundBody } from '../wire/cambium.ts';
-import { list, type OperatorOptions, openOperator } from './operator.ts';
+import type { Http, HttpRequest } from '../transport/http.ts';
+import { type AggregationBody, paths, type RoundBody, type SumLinkBody } from '../wire/cambium.ts';
+import { UsageError } from './exit.ts';
+import { fileBody, list, type OperatorOptions, openOperator } from './operator.ts';
 import { printJson, printLine, printTable } from './output.ts';
+import { integerOf } from './settings.ts';
 
 /** `cambium round list BRANCH` */
 export async function listRounds(branch: string, options: OperatorOptions): Promise<void> {
@@ -45,29 +48,20 @@ export function excludeLeaf(
   return change(paths.roundExclude(options.round), options, { leaf_id: leaf });
 }
 
-/** `cambium round save ID -o FILE`: the aggregation of a round, or the mean of one branch of it. */
-export async function saveRound(
-  id: string,
-  options: OperatorOptions & { readonly output: string; readonly branch?: string },
-): Promise<void> {
-  const { output, branch, signal } = options;
+interface SaveOptions extends OperatorOptions {
+  readonly output: string;
+  readonly branch?: string;
+  readonly sum: boolean;
+}
+
+/** `cambium round save ID -o FILE`: an aggregation, or of a round the mean of one branch or the exact sum. */
+export async function saveRound(id: string, options: SaveOptions): Promise<void> {
+  const { output, branch, sum, signal } = options;
+  if (sum && branch !== undefined) throw new UsageError('--sum is of the whole round: no --branch');
   const http = await openOperator(options);
-  const aggregation =
-    branch === undefined
-      ? id
-      : (
-          (await http.json({
-            method: 'POST',
-            target: paths.roundAverage(id),
-            json: { branch_id: branch },
-            signal,
-          })) as AggregationBody
-        ).aggregation_id;
-  const result = (await http.json({
-    method: 'GET',
-    target: paths.aggregation(aggregation),
-    signal,
-  })) as AggregationBody;
+  const result = sum
+    ? ((await http.json({ method: 'GET', target: paths.roundSum(id), signal })) as SumLinkBody)
+    : await aggregationOf(http, id, branch, signal);
   const answer = await http.open({ method: 'GET', target: result.download_url, signal });
   try {
     await writeFile(output, answer.chunks(), { flag: 'wx', signal });
@@ -78,6 +72,36 @@ export async function saveRound(
   }
   if (options.json) printJson({ output, ...result });
   else printLine(`${output}: ${result.byte_length} bytes, sha256 ${result.sha256}`);
+}
+
+/** An aggregation by its id, or the mean of one branch of a round. */
+async function aggregationOf(
+  http: Http,
+  id: string,
+  branch: string | undefined,
+  signal: AbortSignal,
+): Promise<AggregationBody> {
+  const ask = async (request: Pick<HttpRequest, 'method' | 'target' | 'json'>) =>
+    (await http.json({ ...request, signal })) as AggregationBody;
+  if (branch === undefined) return ask({ method: 'GET', target: paths.aggregation(id) });
+  return ask({ method: 'POST', target: paths.roundAverage(id), json: { branch_id: branch } });
+}
+
+/** `cambium round hand-down ROUND FILE`: what `relay` does in the end, by hand. */
+export async function handDownRound(
+  id: string,
+  file: string,
+  options: OperatorOptions & { readonly leaves?: string },
+): Promise<void> {
+  const { leaves, signal } = options;
+  const query =
+    leaves === undefined ? {} : { leaves: integerOf('leaves', leaves, 1, Number.MAX_SAFE_INTEGER) };
+  const http = await openOperator(options);
+  const body = await fileBody(file);
+  const target = paths.roundAggregation(id);
+  const round = (await http.json({ method: 'POST', target, query, body, signal })) as RoundBody;
+  if (options.json) printJson(round);
+  else printLine(roundLine(round));
 }
 
 async function change(target: string, options: OperatorOptions, json?: object): Promise<void> {
@@ -105,6 +129,7 @@ export function roundLine(round: RoundBody): string {
     const speed = (round.bytes_read ?? 0) / round.aggregation_seconds / 1e9;
     parts.push(`${(round.aggregation_seconds * 1000).toFixed(1)} ms`, `${speed.toFixed(2)} GB/s`);
   }
+  if (round.status === 'summed') parts.push('waiting for the server above');
   if (round.status === 'done') parts.push(`aggregation ${round.aggregation_id}`);
   if (round.failure !== null) parts.push(`${round.failure.message} [${round.failure.code}]`);
   return parts.join(', ');

@@ -1,9 +1,7 @@
-import { openAsBlob } from 'node:fs';
-import { fileError } from '../node/file-errors.ts';
 import { eventNotices } from '../transport/events.ts';
 import { paths, type RoundBody, type RunBody, type RunRecord, type RunStatus } from '../wire/cambium.ts';
 import { UsageError } from './exit.ts';
-import { list, type OperatorOptions, openOperator } from './operator.ts';
+import { fileBody, list, type OperatorOptions, openOperator } from './operator.ts';
 import { printJson, printLine, printTable } from './output.ts';
 import { roundLine } from './round.ts';
 import { type Drawn, redrawRound } from './round-table.ts';
@@ -27,13 +25,7 @@ export async function startRun(
   const { model, signal } = options;
   if (model === undefined) return changeRun(branch, 'start', options);
   const http = await openOperator(options);
-  let file: Blob;
-  try {
-    file = await openAsBlob(model);
-  } catch (cause) {
-    throw fileError(cause, model, 'read');
-  }
-  const body = { byteLength: file.size, whole: file };
+  const body = await fileBody(model);
   printRun(
     (await http.json({ method: 'POST', target: paths.runModel(branch), body, signal })) as RunBody,
     options,

@@ -1,4 +1,5 @@
 import type { ConversionForm } from '../aggregate/conversion.ts';
+import type { SumLeaf } from '../aggregate/partial-file.ts';
 import type { NonFiniteElement } from '../errors.ts';
 import type { Layout, WeightsFormat } from '../tensor/layout.ts';
 import type { OutputForm } from './output-format.ts';
@@ -157,17 +158,26 @@ export interface Examination {
   readonly layout: Layout;
   /** The first eight NaN or infinite elements by tensor and index (empty unless asked for with `checkFinite`). */
   readonly nonFinite: readonly NonFiniteElement[];
+  /** Of an exact partial sum: its leaves, by id. Tensors and weighting in the layout are then those of their mean. */
+  readonly sum?: readonly SumLeaf[] | undefined;
 }
 
 /** Heavy work on files, done off the caller's thread. */
 export interface Jobs {
   /**
    * Finds the layout of a weight file and, with `checkFinite`, reads every element once; compressed ones are unpacked for
-   * that, as long as they take no more than `maxUnpackedBytes`. Throws FormatError, FileError.
+   * that, as long as they take no more than `maxUnpackedBytes`. With `sums` it looks at exact partial sums too, and with both
+   * at everything in them; without they are refused (`weights-partial-sum`). Throws FormatError, FileError; for sums
+   * AggregationError.
    */
   examine(
     path: string,
-    options?: JobOptions & { checkFinite?: boolean; name?: string; maxUnpackedBytes?: number },
+    options?: JobOptions & {
+      checkFinite?: boolean;
+      name?: string;
+      maxUnpackedBytes?: number;
+      sums?: boolean;
+    },
   ): Promise<Examination>;
   /** Aggregates files into a file. Throws FormatError, AggregationError, FileError. */
   aggregate(request: AggregateRequest, options?: JobOptions): Promise<AggregateReport>;

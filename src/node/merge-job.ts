@@ -5,10 +5,10 @@ import type { AggregationInput, RunOptions, Stop } from '../aggregate/aggregatio
 import { openPartialSum, type PartialSum } from '../aggregate/partial-file.ts';
 import { encodeResult } from '../aggregate/result.ts';
 import { Summation } from '../aggregate/summation.ts';
-import { AggregationError, CambiumError, isCambiumError } from '../errors.ts';
-import { openWeights, type Weights } from '../formats/open.ts';
+import { AggregationError, CambiumError } from '../errors.ts';
 import { prepareWeights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
+import { openUnlessSum } from './examine.ts';
 import { openFileSinkSync } from './files.ts';
 import { nodeCrc32 } from './inflate.ts';
 import type { MergeReport, MergeRequest } from './jobs.ts';
@@ -92,16 +92,6 @@ export async function mergeJob(
     }
   } finally {
     for (const source of opened) await source.close();
-  }
-}
-
-/** Weights; null for a partial sum. */
-async function openUnlessSum(file: ByteSource): Promise<Weights | null> {
-  try {
-    return await openWeights(file);
-  } catch (error) {
-    if (isCambiumError(error) && error.code === 'weights-partial-sum') return null;
-    throw error;
   }
 }
 

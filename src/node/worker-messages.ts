@@ -17,6 +17,8 @@ export interface ExamineMessage {
   readonly name: string;
   readonly checkFinite: boolean;
   readonly maxUnpackedBytes: number | undefined;
+  /** Exact partial sums are looked at too. */
+  readonly sums: boolean;
 }
 
 /** What a job asks for. */

@@ -1,17 +1,11 @@
-import { dirname } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import type { Stop } from '../aggregate/aggregation.ts';
-import { findNonFiniteElements } from '../aggregate/finite.ts';
 import { packError } from '../aggregate/packed-errors.ts';
-import { openWeights } from '../formats/open.ts';
-import { prepareWeights } from '../formats/weights.ts';
 import { aggregateJob } from './aggregate-job.ts';
 import { convert } from './convert.ts';
-import { openFileSourceSync } from './files.ts';
-import type { Examination } from './jobs.ts';
+import { examine } from './examine.ts';
 import { mergeJob } from './merge-job.ts';
-import { unpackingIn } from './unpacking.ts';
-import type { ExamineMessage, FromWorker, ToWorker } from './worker-messages.ts';
+import type { FromWorker, ToWorker } from './worker-messages.ts';
 
 /** Progress is told at most this often: a message costs more than a block. */
 const PROGRESS_INTERVAL_MS = 50;
@@ -56,28 +50,4 @@ function stopOf(flag: Int32Array): Stop {
       if (Atomics.load(flag, 0) !== 0) throw new DOMException('The job was aborted', 'AbortError');
     },
   };
-}
-
-async function examine(
-  { path, name, checkFinite, maxUnpackedBytes }: ExamineMessage,
-  signal: Stop,
-): Promise<Examination> {
-  const source = openFileSourceSync(path, name);
-  try {
-    const weights = await openWeights(source);
-    const { layout } = weights;
-    if (!checkFinite) return { layout, nonFinite: [] };
-    const unpacked = await prepareWeights(weights, {
-      ...unpackingIn(dirname(path), signal),
-      maxByteLength: maxUnpackedBytes,
-    });
-    try {
-      const nonFinite = await findNonFiniteElements(unpacked.source, unpacked.layout, name, signal);
-      return { layout, nonFinite };
-    } finally {
-      if (unpacked.source !== source) await unpacked.source.close();
-    }
-  } finally {
-    await source.close();
-  }
 }

@@ -98,9 +98,12 @@ export function startJobs(options: WorkersOptions = {}): Jobs {
   }
 
   return {
-    examine: (path, { checkFinite = false, name = path, maxUnpackedBytes, ...jobOptions } = {}) =>
+    examine: (
+      path,
+      { checkFinite = false, name = path, maxUnpackedBytes, sums = false, ...jobOptions } = {},
+    ) =>
       submit(
-        { type: 'examine', path, name, checkFinite, maxUnpackedBytes },
+        { type: 'examine', path, name, checkFinite, maxUnpackedBytes, sums },
         jobOptions,
       ) as Promise<Examination>,
     aggregate: (request, jobOptions = {}) =>

@@ -24,7 +24,8 @@ export const FRAMES_TYPE = 'application/vnd.cambium.frames';
 export const FRAME_HEAD_BYTES = 36;
 
 export type RunStatus = 'start' | 'pause' | 'stop';
-export type RoundStatus = 'open' | 'aggregating' | 'done' | 'failed' | 'discarded';
+/** `summed`: its exact partial sum is there, and its aggregation is awaited from the server above. */
+export type RoundStatus = 'open' | 'aggregating' | 'summed' | 'done' | 'failed' | 'discarded';
 export type MetricsMode = 'train' | 'test' | 'non-federated';
 
 /** A rule by name, with its parameters (README, "Strategies"). */
@@ -57,6 +58,13 @@ export interface PolicyBody {
   readonly non_finite: 'reject' | 'propagate';
   /** Aggregations of the branch that are kept, the newest; all of them without. */
   readonly keep_aggregations: number | null;
+  /** Whether leaves may send exact partial sums (`cambium merge`), as servers below do; the rule is the mean then. */
+  readonly partial_sums: boolean;
+  /**
+   * Whether rounds end with an exact partial sum for a server above, whose aggregation is handed down to the leaves; the rule
+   * is the mean then.
+   */
+  readonly upstream: boolean;
 }
 
 /** Body of `PATCH /branches/{id}`: what is not named stays as it is. */
@@ -225,6 +233,26 @@ export interface RoundBody {
   readonly started_at: number | null;
   /** Of the aggregation, once done. */
   readonly bytes_read: number | null;
+  /** What goes up to the server above; null before, and where none does. */
+  readonly sum: SumBody | null;
+}
+
+/** The exact partial sum of a round, for the server above. */
+export interface SumBody {
+  readonly file_id: string;
+  /** Leaves that are in it, those of sums from below too. */
+  readonly leaves: number;
+  /** Nearest binary64 of the exact sum of their weightings. */
+  readonly total_weighting: number;
+  readonly byte_length: number;
+  /** Lower-case hexadecimal. */
+  readonly sha256: string;
+}
+
+/** What `GET /rounds/{id}/sum` answers. */
+export interface SumLinkBody extends SumBody {
+  /** Absolute, signed, works without credentials for a few minutes. */
+  readonly download_url: string;
 }
 
 export interface UpdateBody {
@@ -240,6 +268,23 @@ export interface UpdateBody {
   readonly staleness: number;
   /** Why it does not count: the leaf was excluded, or its branch had too few when the round closed. */
   readonly left_out: 'excluded' | 'branch-incomplete' | null;
+  /** Of an exact partial sum: leaves that are in it; null of weights. */
+  readonly sum_leaves: number | null;
+}
+
+/** An update in the eyes of its leaf, and what has become of its round. */
+export interface OwnUpdateBody {
+  readonly file_id: string;
+  readonly run_number: number;
+  readonly round: number;
+  readonly round_status: RoundStatus;
+  readonly weighting: number;
+  /** Lower-case hexadecimal. */
+  readonly sha256: string;
+  readonly received_at: number;
+  readonly left_out: 'excluded' | 'branch-incomplete' | null;
+  /** Of the round, once it is done. */
+  readonly aggregation_id: string | null;
 }
 
 /** What an upload answers (201). */
@@ -340,7 +385,14 @@ export const paths = {
   roundExclude: (id: string) => `${API_PREFIX}/rounds/${seg(id)}/exclude`,
   /** POST `{ branch_id }`, answers AggregationBody: the mean of one branch of a round, whatever its rule; operators. */
   roundAverage: (id: string) => `${API_PREFIX}/rounds/${seg(id)}/average`,
-  /** POST: give up an open or failed round; operators. */
+  /** GET SumLinkBody: the exact partial sum of a round that goes up to another server; operators. */
+  roundSum: (id: string) => `${API_PREFIX}/rounds/${seg(id)}/sum`,
+  /**
+   * POST the bytes of a weight file, `?leaves=N` (how many went into it): the aggregation from the server above, which ends a
+   * round that is `summed`; the same bytes again change nothing; operators.
+   */
+  roundAggregation: (id: string) => `${API_PREFIX}/rounds/${seg(id)}/aggregation`,
+  /** POST: give up a round that is open, summed or failed; operators. */
   roundDiscard: (id: string) => `${API_PREFIX}/rounds/${seg(id)}/discard`,
   /** GET list `?branch=ID`, POST `{ name, branch_id }`, answers CredentialsBody; operators. */
   leaves: () => `${API_PREFIX}/leaves`,
@@ -353,7 +405,7 @@ export const paths = {
    * `fednova`, headers `Repr-Digest` and
    * `Idempotency-Key` optional; answers 201 UploadBody; the leaf itself. With `Upload-Complete: ?0`, `Upload-Length` and
    * without a body: begins an upload in blocks; answers 201, `Location`, `Upload-Offset`, or the receipt under
-   * `Upload-Complete: ?1`.
+   * `Upload-Complete: ?1`. GET list of OwnUpdateBody, newest first, `?sha256=` only those of these bytes.
    */
   updates: (leafId: string) => `${API_PREFIX}/leaves/${seg(leafId)}/updates`,
   /** PATCH a block at `Upload-Offset`, HEAD where it stands, DELETE; the leaf that began it. */

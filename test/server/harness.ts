@@ -17,6 +17,8 @@ import type {
   ConvertRequest,
   Examination,
   Jobs,
+  MergeReport,
+  MergeRequest,
 } from '../../src/node/jobs.ts';
 import { type RunningServer, type ServerOptions, startServer } from '../../src/server/index.ts';
 import type { Timers } from '../../src/server/timers.ts';
@@ -42,9 +44,21 @@ export function toyFile(weighting: unknown, tensors: readonly ToyTensor[] = [{ v
   return Buffer.from(JSON.stringify({ weighting, tensors }));
 }
 
+/** The bytes of a toy partial sum: its leaves with their weightings, and the weighted sums. */
+export function toySum(
+  leaves: readonly (readonly [string, number])[],
+  tensors?: readonly ToyTensor[],
+): Buffer {
+  const total = leaves.reduce((sum, [, weighting]) => sum + weighting, 0);
+  const { tensors: given } = JSON.parse(String(toyFile(total, tensors))) as Toy;
+  return Buffer.from(JSON.stringify({ weighting: total, tensors: given, sum: leaves }));
+}
+
 interface Toy {
   readonly weighting: number | 'NaN' | 'Infinity' | null;
   readonly tensors: readonly ToyTensor[];
+  /** Of a sum: its leaves. */
+  readonly sum?: readonly (readonly [string, number])[];
 }
 
 function readToy(path: string, name: string): Toy {
@@ -56,8 +70,10 @@ function readToy(path: string, name: string): Toy {
   }
 }
 
-function examineToy(path: string, name: string): Examination {
-  const { weighting, tensors } = readToy(path, name);
+function examineToy(path: string, name: string, sums = false): Examination {
+  const { weighting, tensors, sum } = readToy(path, name);
+  if (sum !== undefined && !sums)
+    throw new FormatError('weights-partial-sum', `${name}: an exact partial sum`);
   const nonFinite: NonFiniteElement[] = tensors.flatMap(({ values }, tensor) =>
     values.flatMap((value, index) => (Number.isFinite(value) ? [] : [{ tensor, index, leaf: name }])),
   );
@@ -78,6 +94,7 @@ function examineToy(path: string, name: string): Examination {
       })),
     },
     nonFinite: nonFinite.slice(0, 8),
+    ...(sum && { sum: sum.map(([leaf, weight]) => ({ leaf, weighting: weight })) }),
   };
 }
 
@@ -85,13 +102,56 @@ function examineToy(path: string, name: string): Examination {
 export class ToyJobs implements Jobs {
   /** Every aggregation that was asked for. */
   readonly requests: AggregateRequest[] = [];
+  /** And every addition. */
+  readonly merges: MergeRequest[] = [];
   /** Awaited before an aggregation begins. */
   gate: Promise<void> = Promise.resolve();
   /** Thrown by the next aggregation. */
   failure: Error | undefined;
 
-  async merge(): Promise<never> {
-    throw new Error('a server merges nothing');
+  async merge(request: MergeRequest): Promise<MergeReport> {
+    this.merges.push(request);
+    await this.gate;
+    const { failure } = this;
+    this.failure = undefined;
+    if (failure !== undefined) throw failure;
+    const leaves: (readonly [string, number])[] = [];
+    let sums: number[][] | undefined;
+    for (const { path, leaf = path, weighting } of request.inputs) {
+      const toy = readToy(path, path);
+      const factor = toy.sum === undefined ? weighting! : 1;
+      leaves.push(...(toy.sum ?? [[leaf, weighting!] as const]));
+      const terms = toy.tensors.map(({ values }) => values.map((value) => factor * Number(value)));
+      sums = sums?.map((values, t) => values.map((value, i) => value + terms[t]![i]!)) ?? terms;
+    }
+    const total = leaves.reduce((sum, [, weighting]) => sum + weighting, 0);
+    const bytes =
+      request.to === 'sum'
+        ? toySum(
+            [...leaves].sort(),
+            (sums ?? []).map((values) => ({ values })),
+          )
+        : toyFile(
+            total,
+            (sums ?? []).map((values) => ({ values: values.map((value) => value / total) })),
+          );
+    await writeFile(request.output, bytes);
+    return {
+      output: request.output,
+      format: request.to === 'sum' ? 'partial-sum' : 'npy-object',
+      leaves: leaves.length,
+      ids: leaves.map(([leaf]) => leaf),
+      total: String(BigInt(total) << 116n),
+      totalWeighting: total,
+      tensors: sums?.length ?? 0,
+      parameters: 2,
+      byteLength: bytes.byteLength,
+      residues: request.to === 'sum' ? 0 : null,
+      bytesRead: 1,
+      seconds: 0.25,
+      sha256: createHash('sha256').update(bytes).digest('hex'),
+      countsEqually: false,
+    };
   }
 
   async convert({ input, output, format = 'npy-object', weighting }: ConvertRequest): Promise<ConvertReport> {
@@ -111,8 +171,11 @@ export class ToyJobs implements Jobs {
     };
   }
 
-  async examine(path: string, { name = path }: { name?: string } = {}): Promise<Examination> {
-    return examineToy(path, name);
+  async examine(
+    path: string,
+    { name = path, sums }: { name?: string; sums?: boolean } = {},
+  ): Promise<Examination> {
+    return examineToy(path, name, sums);
   }
 
   async aggregate(request: AggregateRequest): Promise<AggregateReport> {

@@ -8,13 +8,27 @@
 import { randomUUID } from 'node:crypto';
 import { rm, stat } from 'node:fs/promises';
 import { AggregationError, type AggregationPlace, isCambiumError } from '../../errors.ts';
-import type { AggregateReport } from '../../node/jobs.ts';
 import type { ErrorBody, StrategyBody } from '../../wire/cambium.ts';
 import { completeRound } from './completion.ts';
 import type { Domain } from './domain.ts';
 import { announce } from './notices.ts';
 import type { Round } from './rounds.ts';
 import { type RoundRule, ruleOf } from './rules.ts';
+import { addUp, hasSums } from './sums.ts';
+import { recordSum } from './upstream.ts';
+
+/** What is told of the work on a round. */
+type RoundReport = Awaited<ReturnType<typeof addUp>>;
+
+/** An update that counts in the round. */
+interface RoundUpdate {
+  readonly id: string;
+  readonly leaf_id: string;
+  readonly weighting: number;
+  readonly staleness: number;
+  readonly local_steps: number | null;
+  readonly sum_total: string | null;
+}
 
 export class Aggregator {
   readonly #domain: Domain;
@@ -79,41 +93,25 @@ export class Aggregator {
   }
 
   async #aggregate(round: Round): Promise<void> {
-    const { db, blobs, jobs, log, now } = this.#domain;
+    const { db, blobs, log, now } = this.#domain;
     const id = round.aggregation_id!; // fixed when the round closed
     const output = blobs.workPath(id);
     const state = `${output}.state`;
     const updates = await db
       .selectFrom('updates')
-      .select(['id', 'leaf_id', 'weighting', 'staleness', 'local_steps'])
+      .select(['id', 'leaf_id', 'weighting', 'staleness', 'local_steps', 'sum_total'])
       .where('round_id', '=', round.id)
       .where('left_out', 'is', null)
       .orderBy('leaf_id')
       .execute();
     await db.updateTable('rounds').set({ started_at: now() }).where('id', '=', round.id).execute();
-    let report: AggregateReport;
+    let report: RoundReport;
     let rule: RoundRule;
     try {
       rule = await ruleOf(db, round);
       await rm(state, { force: true });
       if (rule.stateId !== undefined) await blobs.borrow(rule.stateId, state);
-      report = await jobs.aggregate(
-        {
-          inputs: updates.map((update) => ({
-            path: blobs.path(update.id),
-            leaf: update.leaf_id,
-            weighting: update.weighting,
-          })),
-          output,
-          format: 'npy-object',
-          strategy: { ...rule.strategy, perLeaf: perLeafOf(rule.strategy, updates) },
-          model: rule.modelId && blobs.path(rule.modelId),
-          state: rule.keepsState ? state : undefined,
-          nonFinite: rule.nonFinite,
-          digest: true,
-        },
-        { signal: this.#stop.signal },
-      );
+      report = await this.#carryOut(rule, updates, { output, state });
     } catch (error) {
       if (this.#stop.signal.aborted) return;
       log.error({ err: error, round: round.id, aggregation: id }, 'aggregation failed');
@@ -125,6 +123,37 @@ export class Aggregator {
         log.error({ err: error, round: round.id, aggregation: id }, 'aggregation could not be stored');
         return this.#fail(round, failureOf(error));
       }),
+    );
+  }
+
+  /** Writes the file: the exact sum for a server above, the mean of what holds sums, or what the rule gives. */
+  #carryOut(
+    { strategy, modelId, keepsState, nonFinite, upstream }: RoundRule,
+    updates: readonly RoundUpdate[],
+    { output, state }: { readonly output: string; readonly state: string },
+  ): Promise<RoundReport> {
+    const { blobs, jobs } = this.#domain;
+    const { signal } = this.#stop;
+    if (upstream || hasSums(updates)) {
+      const to = upstream ? 'sum' : 'mean';
+      return addUp(this.#domain, { members: updates, output, to, nonFinite }, { signal });
+    }
+    return jobs.aggregate(
+      {
+        inputs: updates.map((update) => ({
+          path: blobs.path(update.id),
+          leaf: update.leaf_id,
+          weighting: update.weighting,
+        })),
+        output,
+        format: 'npy-object',
+        strategy: { ...strategy, perLeaf: perLeafOf(strategy, updates) },
+        model: modelId && blobs.path(modelId),
+        state: keepsState ? state : undefined,
+        nonFinite,
+        digest: true,
+      },
+      { signal },
     );
   }
 
@@ -143,8 +172,9 @@ export class Aggregator {
     id: string,
     files: { readonly output: string; readonly state: string },
     rule: RoundRule,
-    report: AggregateReport,
+    report: RoundReport,
   ): Promise<void> {
+    if (rule.upstream) return recordSum(this.#domain, round, files.output, report);
     const { db, blobs, keepUpdates, now } = this.#domain;
     const { size } = await stat(files.output);
     const stateId = rule.keepsState ? randomUUID() : null;
@@ -182,11 +212,7 @@ export class Aggregator {
 /** What some rules want to know of each leaf. */
 function perLeafOf(
   { name }: StrategyBody,
-  updates: readonly {
-    readonly leaf_id: string;
-    readonly staleness: number;
-    readonly local_steps: number | null;
-  }[],
+  updates: readonly RoundUpdate[],
 ): ReadonlyMap<string, number> | undefined {
   if (name === 'buffered') return new Map(updates.map((update) => [update.leaf_id, update.staleness]));
   // An upload without is refused where the rule asks for them (domain/updates.ts).

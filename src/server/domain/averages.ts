@@ -6,6 +6,7 @@ import type { Domain } from './domain.ts';
 import { Refusal, unknown } from './refusal.ts';
 import { getResult, type Result } from './results.ts';
 import { membersOf } from './standing.ts';
+import { addUp } from './sums.ts';
 import { branchesBelow } from './trees.ts';
 
 /**
@@ -14,7 +15,7 @@ import { branchesBelow } from './trees.ts';
  * @throws Refusal `round-unknown`, `branch-unknown`, `branch-other`, `round-open`, `round-empty`, `updates-removed`
  */
 export async function averageOf(domain: Domain, roundId: string, branchId: string): Promise<Result> {
-  const { db, blobs, jobs } = domain;
+  const { db, blobs } = domain;
   const round = await db.selectFrom('rounds').selectAll().where('id', '=', roundId).executeTakeFirst();
   if (round === undefined) throw unknown('round', roundId);
   const below = new Set((await branchesBelow(db, branchId)).map((branch) => branch.id));
@@ -42,22 +43,11 @@ export async function averageOf(domain: Domain, roundId: string, branchId: strin
   }
   const id = randomUUID();
   const output = blobs.workPath(id);
-  const report = await jobs
-    .aggregate({
-      inputs: members.map((member) => ({
-        path: blobs.path(member.id),
-        leaf: member.leaf_id,
-        weighting: member.weighting,
-      })),
-      output,
-      format: 'npy-object',
-      nonFinite: 'propagate',
-      digest: true,
-    })
-    .catch((error: unknown) => {
-      if (!(error instanceof AggregationError)) throw error;
-      throw new Refusal('unprocessable', error.code, error.message, undefined, { cause: error });
-    });
+  const addition = { members, output, to: 'mean', nonFinite: 'propagate' } as const;
+  const report = await addUp(domain, addition).catch((error: unknown) => {
+    if (!(error instanceof AggregationError)) throw error;
+    throw new Refusal('unprocessable', error.code, error.message, undefined, { cause: error });
+  });
   const { size } = await stat(output);
   await blobs.put(id, output);
   await db

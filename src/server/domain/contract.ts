@@ -13,6 +13,9 @@ import type { PolicyBody } from '../../wire/cambium.ts';
 import { strategyOf } from './policy.ts';
 import { Refusal } from './refusal.ts';
 
+/** Leaves of a partial sum: each is a row that is written while the server does nothing else. */
+const MAX_SUM_LEAVES = 100_000;
+
 /** The tensors of every update of a run. */
 export type Contract = readonly Pick<TensorLayout, 'name' | 'dtype' | 'shape'>[];
 
@@ -25,10 +28,27 @@ export function contractOf(layout: Layout): Contract {
  * Checks one update by itself under the policy of its round.
  *
  * @returns its weighting
- * @throws Refusal `weighting-…`, `layout-empty`, `aggregate-dtype-unsupported`, `non-finite`
+ * @throws Refusal `weighting-…`, `layout-empty`, `aggregate-dtype-unsupported`, `non-finite`; of partial sums
+ *   `weights-partial-sum` where they are not taken, `partial-leaf-count`
  */
 export function checkUpdate(examination: Examination, policy: PolicyBody): number {
-  const weighting = checkWeighting(examination.layout.weighting);
+  const { layout, sum } = examination;
+  if (sum !== undefined && !policy.partial_sums) {
+    throw refuse(
+      'weights-partial-sum',
+      'an exact partial sum, which this branch does not take from its leaves',
+    );
+  }
+  if (sum !== undefined && sum.length > MAX_SUM_LEAVES) {
+    throw refuse(
+      'partial-leaf-count',
+      `the sum is of ${sum.length} leaves, at most ${MAX_SUM_LEAVES} are taken`,
+    );
+  }
+  if (sum !== undefined && layout.weighting === null) {
+    throw refuse('weighting-missing', 'the leaves of the sum have no weightings');
+  }
+  const weighting = checkWeighting(layout.weighting);
   checkTensors(examination, policy);
   return weighting;
 }
@@ -105,10 +125,14 @@ export function checkContract(contract: Contract, layout: Layout): void {
 /**
  * Checks that the weightings of a round, the new one included, can be summed within the integers of binary64.
  *
+ * @param weightings exact totals of partial sums as integers, in units of 2^-116
  * @throws Refusal `weighting-total`
  */
-export function checkTotal(weightings: readonly number[]): void {
-  const total = weightings.reduce((sum, weighting) => sum + scaled(weighting), 0n);
+export function checkTotal(weightings: readonly (number | bigint)[]): void {
+  const total = weightings.reduce<bigint>(
+    (sum, weighting) => sum + (typeof weighting === 'bigint' ? weighting : scaled(weighting)),
+    0n,
+  );
   if (total <= scaled(MAX_TOTAL_WEIGHTING)) return;
   throw refuse(
     'weighting-total',

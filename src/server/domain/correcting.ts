@@ -18,6 +18,7 @@ import {
   tooFew,
 } from './rounds.ts';
 import { membersOf, type Standing, standingOf } from './standing.ts';
+import { exactWeighting } from './sums.ts';
 import { branchesBelow, lockBranch } from './trees.ts';
 
 /**
@@ -112,7 +113,7 @@ export async function retryRound(domain: Domain, id: string): Promise<RoundBody>
   const branchId = await domain.db.transaction().execute(async (tx) => {
     const round = await roundIn(tx, id, ['failed']);
     await checkEnough(tx, round);
-    checkTotal((await membersOf(tx, id)).map((member) => member.weighting));
+    checkTotal((await membersOf(tx, id)).map(exactWeighting));
     await tx
       .updateTable('rounds')
       .set({ status: 'aggregating', failure: null, done_at: null })
@@ -126,13 +127,13 @@ export async function retryRound(domain: Domain, id: string): Promise<RoundBody>
 }
 
 /**
- * Gives up a round that is open, so that the next one opens, or has failed.
+ * Gives up a round that is open, so that the next one opens, or waits for a server above, or has failed.
  *
  * @throws Refusal `round-unknown`, `round-finished`
  */
 export async function giveUpRound(domain: Domain, id: string): Promise<RoundBody> {
   const { branchId, removed } = await domain.db.transaction().execute(async (tx) => {
-    const round = await roundIn(tx, id, ['open', 'failed']);
+    const round = await roundIn(tx, id, ['open', 'summed', 'failed']);
     const now = domain.now();
     const removed = await discardRound(tx, id, now);
     if (round.status === 'open') await openNext(tx, round, now);
@@ -143,15 +144,16 @@ export async function giveUpRound(domain: Domain, id: string): Promise<RoundBody
   return getRound(domain.db, id);
 }
 
-/** The codes of a round in the wrong state. */
-const WRONG_STATE = { open: 'round-not-open', failed: 'round-not-failed', both: 'round-finished' } as const;
-
-async function roundIn(tx: Database, id: string, states: readonly ('open' | 'failed')[]): Promise<Round> {
+/** The round, if it is in one of these states. Throws Refusal `round-unknown`, `round-not-…`, of several `round-finished`. */
+async function roundIn(
+  tx: Database,
+  id: string,
+  states: readonly ('open' | 'summed' | 'failed')[],
+): Promise<Round> {
   const round = await tx.selectFrom('rounds').selectAll().where('id', '=', id).executeTakeFirst();
   if (round === undefined) throw unknown('round', id);
   await lockBranch(tx, round.branch_id);
   if (states.some((state) => state === round.status)) return round;
-  const [first, second] = states;
-  const code = WRONG_STATE[second === undefined ? first! : 'both'];
+  const code = states.length === 1 ? `round-not-${states[0]}` : 'round-finished';
   throw new Refusal('conflict', code, `the round is ${round.status}, not ${states.join(' or ')}`);
 }

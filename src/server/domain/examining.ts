@@ -1,19 +1,31 @@
-import { FormatError } from '../../errors.ts';
+import { AggregationError, FormatError } from '../../errors.ts';
 import type { Examination } from '../../node/jobs.ts';
 import type { Domain } from './domain.ts';
 import { Refusal } from './refusal.ts';
 
-/** Looks at a file that somebody has sent, every element of it. Throws Refusal with the codes of FormatError. */
-export async function examineFile(domain: Domain, path: string, name: string): Promise<Examination> {
+/**
+ * Looks at a file that somebody has sent, every element of it.
+ *
+ * @param sums whether an exact partial sum will do
+ * @throws Refusal with the codes of FormatError, and of AggregationError for what no sum can be
+ */
+export async function examineFile(
+  domain: Domain,
+  path: string,
+  name: string,
+  sums = false,
+): Promise<Examination> {
   try {
     return await domain.jobs.examine(path, {
       checkFinite: true,
       name,
       maxUnpackedBytes: domain.maxUpdateBytes,
+      sums,
     });
   } catch (error) {
-    if (!(error instanceof FormatError)) throw error;
-    const { code, message, tensor, offset } = error;
+    if (!(error instanceof FormatError || error instanceof AggregationError)) throw error;
+    const { code, message, tensor } = error;
+    const offset = error instanceof FormatError ? error.offset : undefined;
     const details = {
       ...(tensor === undefined ? {} : { tensor }),
       ...(offset === undefined ? {} : { offset }),

@@ -28,6 +28,8 @@ export const DEFAULT_POLICY: Omit<PolicyBody, 'aggregation_target'> = {
   strategy: { name: 'mean', parameters: {} },
   non_finite: 'reject',
   keep_aggregations: null,
+  partial_sums: false,
+  upstream: false,
 };
 
 /** The policy of a branch or of a round, as its row has it. */
@@ -102,6 +104,17 @@ function checkStrategy(policy: PolicyBody): void {
   const strategy = strategyOf(policy.strategy);
   const least = policy.minimum ?? policy.aggregation_target;
   const { name, minimumInputs = 1 } = strategy;
+  for (const member of ['partial_sums', 'upstream'] as const) {
+    // Of a sum nobody can tell its leaves apart; and what a rule makes of the mean, the server above would do again.
+    if (!policy[member] || name === 'mean') continue;
+    throw refuse(
+      'policy-strategy-sums',
+      `"${name}" cannot go with "${member}": of sums there is a mean only`,
+      {
+        member,
+      },
+    );
+  }
   if (least < minimumInputs) {
     throw refuse(
       'policy-strategy-inputs',

@@ -58,6 +58,7 @@ async function roundBodies(db: Database, narrow: (query: RoundQuery) => RoundQue
       'updates.received_at',
       'updates.staleness',
       'updates.left_out',
+      'updates.sum_leaves',
     ])
     .where(
       'updates.round_id',
@@ -67,6 +68,16 @@ async function roundBodies(db: Database, narrow: (query: RoundQuery) => RoundQue
     .orderBy('updates.received_at')
     .orderBy('updates.id')
     .execute();
+  const sums = await db
+    .selectFrom('sums')
+    .select(['round_id', 'id as file_id', 'leaves', 'total_weighting', 'byte_length', 'sha256'])
+    .where(
+      'round_id',
+      'in',
+      rounds.map((round) => round.id),
+    )
+    .execute();
+  const sumOf = new Map(sums.map(({ round_id, ...sum }) => [round_id, sum]));
   const byRound = new Map<string, UpdateBody[]>(rounds.map((round) => [round.id, []]));
   for (const { round_id, ...update } of updates) byRound.get(round_id)!.push(update);
   return Promise.all(
@@ -96,6 +107,7 @@ async function roundBodies(db: Database, narrow: (query: RoundQuery) => RoundQue
         closes_at: round.closes_at,
         started_at: round.started_at,
         bytes_read: round.bytes_read,
+        sum: sumOf.get(round.id) ?? null,
       };
     }),
   );

@@ -1,5 +1,5 @@
 /**
- * Rounds: open → aggregating → done | failed. An open one that its run's stop ends, or that an operator gives up, and a
+ * Rounds: open → aggregating → done | failed, with a server above open → aggregating → summed → done. An open one that its run's stop ends, or that an operator gives up, and a
  * failed one that is given up become discarded; an open one whose time is over with too few is failed. A run has exactly
  * one open round as long as it is not stopped.
  */
@@ -223,7 +223,7 @@ export async function discardRound(tx: Database, roundId: string, now: number): 
   return giveUpUpdates(tx, [roundId], now);
 }
 
-/** Marks the updates of rounds as removed; returns the blobs to remove once the transaction is committed. */
+/** Marks the updates of rounds and their sums as removed; returns the blobs to remove once the transaction is committed. */
 export async function giveUpUpdates(
   tx: Database,
   roundIds: readonly string[],
@@ -242,5 +242,13 @@ export async function giveUpUpdates(
     .where('round_id', 'in', roundIds)
     .where('removed_at', 'is', null)
     .execute();
-  return rows.map((row) => row.id);
+  await tx.deleteFrom('sum_leaves').where('round_id', 'in', roundIds).execute();
+  const sums = await tx
+    .selectFrom('sums')
+    .select('id')
+    .where('round_id', 'in', roundIds)
+    .where('removed_at', 'is', null)
+    .execute();
+  await tx.updateTable('sums').set({ removed_at: now }).where('round_id', 'in', roundIds).execute();
+  return [...rows, ...sums].map((row) => row.id);
 }

@@ -18,6 +18,8 @@ export interface RoundRule {
   readonly stateId: string | undefined;
   /** Whether the rule leaves a state for the next round. */
   readonly keepsState: boolean;
+  /** Whether the round ends with an exact sum for a server above. */
+  readonly upstream: boolean;
 }
 
 /** The rule that stands in while there is no global model. */
@@ -25,9 +27,9 @@ const MEAN: StrategyBody = { name: 'mean', parameters: {} };
 
 /** @throws CambiumError `round-superseded`, `round-model-removed` when the base of a retried round is gone */
 export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
-  const { strategy, non_finite: nonFinite } = await policyOfRound(db, round);
+  const { strategy, non_finite: nonFinite, upstream } = await policyOfRound(db, round);
   const rule = strategyOf(strategy);
-  const plain = { nonFinite, modelId: undefined, stateId: undefined, keepsState: false };
+  const plain = { nonFinite, modelId: undefined, stateId: undefined, keepsState: false, upstream };
   if (rule.needsModel !== true) return { ...plain, strategy };
   const done = await db
     .selectFrom('rounds')
@@ -64,6 +66,7 @@ export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
     modelId: base.id,
     stateId: isSame && base.state_id !== null ? base.state_id : undefined,
     keepsState: keepsState(rule),
+    upstream,
   };
 }
 

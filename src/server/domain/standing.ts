@@ -16,6 +16,8 @@ export interface Member {
   readonly leaf_id: string;
   readonly branch_id: string;
   readonly weighting: number;
+  /** Of an exact partial sum: its exact total in units of 2^-116, in decimal digits. */
+  readonly sum_total: string | null;
 }
 
 /** Somebody who may contribute to a round. */
@@ -74,7 +76,7 @@ export function membersOf(tx: Database, roundId: string): Promise<Member[]> {
   return tx
     .selectFrom('updates')
     .innerJoin('leaves', 'leaves.id', 'updates.leaf_id')
-    .select(['updates.id', 'updates.leaf_id', 'updates.weighting', 'leaves.branch_id'])
+    .select(['updates.id', 'updates.leaf_id', 'updates.weighting', 'updates.sum_total', 'leaves.branch_id'])
     .where('updates.round_id', '=', roundId)
     .where('updates.left_out', 'is', null)
     .orderBy('updates.leaf_id')

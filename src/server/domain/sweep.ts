@@ -23,12 +23,20 @@ export async function sweepBlobs({ db, blobs }: Domain): Promise<number> {
       .where('removed_at', 'is', null)
       .execute();
     const averages = await db.selectFrom('averages').select('id').where('id', 'in', ids).execute();
+    const sums = await db
+      .selectFrom('sums')
+      .select('id')
+      .where('id', 'in', ids)
+      .where('removed_at', 'is', null)
+      .execute();
     const states = await db
       .selectFrom('aggregations')
       .select('state_id as id')
       .where('state_id', 'in', ids)
       .execute();
-    const known = new Set([...updates, ...aggregations, ...averages, ...states].map((row) => row.id));
+    const known = new Set(
+      [...updates, ...aggregations, ...averages, ...sums, ...states].map((row) => row.id),
+    );
     for (const id of ids) {
       if (known.has(id)) continue;
       await blobs.remove(id);

@@ -8,6 +8,7 @@
  * row, which the next start removes.
  */
 import { randomUUID } from 'node:crypto';
+import { totalOfLeaves } from '../../aggregate/partial-file.ts';
 import type { Examination } from '../../node/jobs.ts';
 import type { UploadBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
@@ -21,6 +22,7 @@ import { type Place, receivingRun } from './receiving.ts';
 import { Refusal } from './refusal.ts';
 import { settleRound } from './rounds.ts';
 import { standingOf } from './standing.ts';
+import { checkLeavesOnce, exactWeighting, recordSumLeaves } from './sums.ts';
 
 export interface UpdateOptions {
   /** The round that the leaf means; refused when another one is open. */
@@ -42,7 +44,8 @@ export interface Accepted {
  * file is used up when it is accepted.
  *
  * @throws Refusal those of `checkReceiving`, `round-closed`, `update-exists`, `update-replaced`, `update-late`,
- *   `local-steps-missing`, `idempotency-key-reused`, and everything that an update by itself can be refused for (domain/contract.ts; codes of FormatError)
+ *   `local-steps-missing`, `idempotency-key-reused`, `partial-leaf-duplicate`, and everything that an update by itself can be
+ *   refused for (domain/contract.ts; codes of FormatError)
  */
 export async function acceptUpdate(
   domain: Domain,
@@ -54,11 +57,12 @@ export async function acceptUpdate(
   const first = await domain.db.transaction().execute(look);
   if (first.place === undefined) return { body: first.receipt, isClosed: false };
 
+  const { policy } = first.place;
   const [examination] = await Promise.all([
-    examineFile(domain, spooled.path, `update of ${leaf.name}`),
+    examineFile(domain, spooled.path, `update of ${leaf.name}`, policy.partial_sums),
     spooled.flushed(),
   ]);
-  checkUpdate(examination, first.place.policy);
+  checkUpdate(examination, policy);
   const id = randomUUID();
   try {
     await domain.blobs.put(id, spooled.path);
@@ -109,7 +113,7 @@ async function stalenessOf(tx: Database, { run, round }: Place, leaf: Leaf): Pro
     .selectFrom('rounds')
     .select(({ fn }) => fn.countAll<number | string>().as('count'))
     .where('run_id', '=', run.id)
-    .where('status', 'in', ['aggregating', 'done'])
+    .where('status', 'in', ['aggregating', 'summed', 'done'])
     .where('number', '<', round.number)
     .where('number', '>', ({ selectFrom }) =>
       selectFrom('fetches')
@@ -159,6 +163,9 @@ async function record(
     const contract = JSON.stringify(contractOf(examination.layout));
     await tx.updateTable('runs').set({ contract }).where('id', '=', run.id).execute();
   }
+  const { sum } = examination;
+  const sumTotal = sum === undefined ? null : String(totalOfLeaves(sum));
+  if (policy.partial_sums) await checkLeavesOnce(tx, round.id, leaf.id, sum);
   if (present !== undefined) await replace(tx, present, now);
   await tx
     .insertInto('updates')
@@ -175,10 +182,13 @@ async function record(
       staleness,
       local_steps: localSteps ?? null,
       left_out: null,
+      sum_leaves: sum?.length ?? null,
+      sum_total: sumTotal,
     })
     .execute();
+  if (sum !== undefined) await recordSumLeaves(tx, round.id, id, sum);
   const standing = await standingOf(tx, round);
-  checkTotal(standing.members.map((member) => member.weighting));
+  checkTotal(standing.members.map(exactWeighting));
   const settlement = await settleRound(tx, round, standing, now);
   const body: UploadBody = {
     file_id: id,
@@ -203,5 +213,6 @@ async function replace(tx: Database, id: string, now: number): Promise<void> {
     .insertInto('replaced_updates')
     .values({ ...old, replaced_at: now })
     .execute();
+  await tx.deleteFrom('sum_leaves').where('update_id', '=', id).execute();
   await tx.deleteFrom('updates').where('id', '=', id).execute();
 }

@@ -1,10 +1,11 @@
-/** Aggregations on their way out: what they are, and their bytes by signed link. */
+/** Aggregations and partial sums on their way out: what they are, and their bytes by signed link. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { type AggregationBody, API_PREFIX, type FileFormat, MEDIA_TYPES, paths } from '../../wire/cambium.ts';
 import { isRevoked } from '../domain/leaves.ts';
 import { Refusal } from '../domain/refusal.ts';
 import type { HeldFile, Representation } from '../domain/representations.ts';
 import { getResult, getResultFor, markFetched, type Result } from '../domain/results.ts';
+import { findSum } from '../domain/upstream.ts';
 import { isSignature, signLink } from '../tokens.ts';
 import type { RouteContext } from './context.ts';
 import { anyoneOf, pathId } from './credentials.ts';
@@ -44,6 +45,18 @@ export function fileRoutes(app: FastifyInstance, context: RouteContext): void {
     handler: async (request, reply) => {
       const id = pathId(request, 'file');
       const leafId = await checkLink(context, request, id);
+      const sum = await findSum(domain.db, id);
+      if (sum !== undefined) {
+        const { byte_length: byteLength, sha256 } = sum;
+        const type = MEDIA_TYPES.safetensors;
+        return sendBlob(context, request, reply, {
+          id,
+          byteLength,
+          sha256,
+          type,
+          ending: 'partial.safetensors',
+        });
+      }
       const asked = queryFormat(request, REPRESENTATIONS);
       if (asked === undefined)
         reply.header('vary', [reply.getHeader('vary') ?? [], 'Accept'].flat().join(', '));
@@ -116,21 +129,48 @@ export async function sendFile(
   const file = await context.representations.hold(result, representation);
   reply.raw.once('close', file.release);
   if (reply.raw.destroyed) file.release();
-  const size = file.byteLength;
-  const etag = `"${file.sha256}"`;
   const format = FORMAT_OF[representation];
+  const isOurs = representation === format && representation !== 'npy';
+  const onWhole = () => {
+    if (leafId === '') return;
+    markFetched(context.domain, id, leafId).catch((error: unknown) =>
+      request.log.error({ err: error }, 'a fetch could not be noted'),
+    );
+  };
+  const type = isOurs ? MEDIA_TYPES[format] : 'application/octet-stream';
+  const named = { ...file, name: id, type, ending: format };
+  return sendBlob(context, request, reply, named, onWhole);
+}
+
+/** A blob and what its reader is told of it. */
+interface SentBlob {
+  readonly id: string;
+  readonly byteLength: number;
+  /** Lower-case hexadecimal. */
+  readonly sha256: string;
+  readonly type: string;
+  /** The file's name: the id of the blob unless given. */
+  readonly name?: string;
+  /** And how it ends. */
+  readonly ending: string;
+}
+
+/** Sends a blob, or the part of it that was asked for. @param onWhole called when its last byte is out */
+function sendBlob(
+  context: RouteContext,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { id, byteLength: size, sha256, type, name = id, ending }: SentBlob,
+  onWhole: () => void = () => {},
+): FastifyReply {
+  const etag = `"${sha256}"`;
   reply
-    .header(
-      'content-type',
-      representation === format && representation !== 'npy'
-        ? MEDIA_TYPES[format]
-        : 'application/octet-stream',
-    )
-    .header('content-disposition', `attachment; filename="${id}.${format}"`)
+    .header('content-type', type)
+    .header('content-disposition', `attachment; filename="${name}.${ending}"`)
     .header('cache-control', 'private, no-store')
     .header('accept-ranges', 'bytes')
     .header('etag', etag)
-    .header('repr-digest', `sha-256=:${Buffer.from(file.sha256, 'hex').toString('base64')}:`);
+    .header('repr-digest', `sha-256=:${Buffer.from(sha256, 'hex').toString('base64')}:`);
 
   // A range of another version of the file would be a range of something else.
   const isSame = request.headers['if-range'] === undefined || request.headers['if-range'] === etag;
@@ -151,14 +191,8 @@ export async function sendFile(
   if (range !== undefined) reply.status(206).header('content-range', `bytes ${start}-${end}/${size}`);
   reply.header('content-length', end - start + 1);
   if (request.method === 'HEAD') return reply.send();
-  if (leafId !== '' && end === size - 1) {
-    reply.raw.once('finish', () => {
-      markFetched(context.domain, id, leafId).catch((error: unknown) =>
-        request.log.error({ err: error }, 'a fetch could not be noted'),
-      );
-    });
-  }
-  return reply.send(context.domain.blobs.read(file.id, { start, end }));
+  if (end === size - 1) reply.raw.once('finish', onWhole);
+  return reply.send(context.domain.blobs.read(id, { start, end }));
 }
 
 /** What `format` in the query says; undefined when it is not there. Throws Refusal `query-invalid`. */

@@ -2,8 +2,10 @@
 import type { FastifyInstance } from 'fastify';
 import { API_PREFIX, type AuthenticatedBody, type MetricsChange } from '../../wire/cambium.ts';
 import { addMetrics } from '../domain/metrics.ts';
+import { listOwnUpdates } from '../domain/own-updates.ts';
+import { Refusal } from '../domain/refusal.ts';
 import type { RouteContext } from './context.ts';
-import { leafOf, pathId } from './credentials.ts';
+import { leafOf, leafOfPath, pathId } from './credentials.ts';
 import { idempotencyKey } from './idempotency.ts';
 import { bodies } from './schemas.ts';
 
@@ -17,6 +19,19 @@ export function leafRoutes(app: FastifyInstance, { domain }: RouteContext): void
       tree_id: leaf.tree_id,
       user_id: leaf.user_id,
     };
+  });
+
+  app.get(`${API_PREFIX}/leaves/:id/updates`, async (request) => {
+    const leaf = await leafOfPath(domain.db, request);
+    const { sha256 } = request.query as { sha256?: unknown };
+    if (sha256 !== undefined && !(typeof sha256 === 'string' && /^[0-9a-f]{64}$/.test(sha256))) {
+      throw new Refusal(
+        'malformed',
+        'query-invalid',
+        '"sha256" in the query is one in lower-case hexadecimal',
+      );
+    }
+    return { items: await listOwnUpdates(domain.db, leaf, sha256) };
   });
 
   app.post(

@@ -6,6 +6,7 @@ import {
   type BranchChange,
   type CredentialsBody,
   type RunChange,
+  type SumLinkBody,
 } from '../../wire/cambium.ts';
 import { averageOf } from '../domain/averages.ts';
 import { changeBranch } from '../domain/branches.ts';
@@ -24,6 +25,7 @@ import {
   listTrees,
   type NewBranch,
 } from '../domain/trees.ts';
+import { getSum } from '../domain/upstream.ts';
 import type { RouteContext } from './context.ts';
 import { anyoneOf, isId, operatorOf, pathId } from './credentials.ts';
 import { downloadLink } from './files.ts';
@@ -141,6 +143,12 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
       return { ...result, download_url: downloadLink(context, result.aggregation_id, '') };
     },
   );
+
+  app.get(at('/rounds/:id/sum'), async (request): Promise<SumLinkBody> => {
+    await operatorOf(db, request);
+    const sum = await getSum(db, pathId(request, 'round'));
+    return { ...sum, download_url: downloadLink(context, sum.file_id, '') };
+  });
 
   app.post(at('/rounds/:id/discard'), async (request) => {
     await operatorOf(db, request);

@@ -18,6 +18,7 @@ const object = (properties: Readonly<Record<string, object>>, optional: readonly
 const oneOf = (...values: readonly string[]) => ({ enum: values });
 
 const runStatus = oneOf('start', 'pause', 'stop');
+const roundStatus = oneOf('open', 'aggregating', 'summed', 'done', 'failed', 'discarded');
 const mode = oneOf('train', 'test', 'non-federated');
 
 const strategy = object({
@@ -25,6 +26,14 @@ const strategy = object({
   parameters: { type: 'object', additionalProperties: { type: 'number' } },
 });
 const none = { type: 'null' };
+const leftOut = either(oneOf('excluded', 'branch-incomplete'), none);
+const sum = {
+  file_id: id,
+  leaves: integer,
+  total_weighting: { type: 'number' },
+  byte_length: integer,
+  sha256: string,
+};
 const policy = {
   aggregation_target: integer,
   minimum: nullable(integer),
@@ -36,6 +45,8 @@ const policy = {
   strategy,
   non_finite: oneOf('reject', 'propagate'),
   keep_aggregations: nullable(integer),
+  partial_sums: { type: 'boolean' },
+  upstream: { type: 'boolean' },
 };
 
 /** A body of these members only: a policy that is misspelt must not look as if it held. */
@@ -138,14 +149,28 @@ export const schemas = {
     sha256: string,
     received_at: integer,
     staleness: integer,
-    left_out: either(oneOf('excluded', 'branch-incomplete'), none),
+    left_out: leftOut,
+    sum_leaves: nullable(integer),
   }),
+  OwnUpdate: object({
+    file_id: id,
+    run_number: integer,
+    round: integer,
+    round_status: roundStatus,
+    weighting: { type: 'number' },
+    sha256: string,
+    received_at: integer,
+    left_out: leftOut,
+    aggregation_id: nullable(id),
+  }),
+  Sum: object(sum),
+  SumLink: object({ ...sum, download_url: string }),
   Round: object({
     id,
     branch_id: id,
     run_number: integer,
     round: integer,
-    status: oneOf('open', 'aggregating', 'done', 'failed', 'discarded'),
+    status: roundStatus,
     updates: { type: 'array', items: { $ref: '#/components/schemas/Update' } },
     aggregation_id: nullable(id),
     total_weighting: nullable({ type: 'number' }),
@@ -161,6 +186,7 @@ export const schemas = {
     closes_at: nullable(integer),
     started_at: nullable(integer),
     bytes_read: nullable(integer),
+    sum: either({ $ref: '#/components/schemas/Sum' }, none),
   }),
   Upload: object({
     file_id: id,
@@ -188,5 +214,6 @@ export const schemas = {
   Leaves: list('Leaf'),
   Runs: list('RunRecord'),
   Rounds: list('Round'),
+  OwnUpdates: list('OwnUpdate'),
   MetricsList: list('Metrics'),
 } as const satisfies Readonly<Record<string, object>>;

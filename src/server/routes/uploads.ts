@@ -2,12 +2,14 @@
 
 import type { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { API_PREFIX, type RunBody, type UploadBody } from '../../wire/cambium.ts';
+import { API_PREFIX, type UploadBody } from '../../wire/cambium.ts';
 import { startWithModel } from '../domain/initial-model.ts';
 import { checkReceiving, findByKey } from '../domain/known-updates.ts';
 import type { Leaf } from '../domain/leaves.ts';
 import { Refusal } from '../domain/refusal.ts';
 import { acceptUpdate, type UpdateOptions } from '../domain/updates.ts';
+import { handDown } from '../domain/upstream.ts';
+import type { Spooled } from '../store/spool.ts';
 import type { RouteContext } from './context.ts';
 import { leafOfPath, operatorOf, pathId } from './credentials.ts';
 import { digestMismatch, expectedDigest } from './digest.ts';
@@ -27,9 +29,22 @@ export function uploadRoutes(app: FastifyInstance, context: RouteContext): void 
   app.post(`${API_PREFIX}/branches/:id/run/model`, async (request) => {
     await operatorOf(context.domain.db, request);
     const branchId = pathId(request, 'branch');
-    const length = request.headers['content-length'];
-    await context.spool.check(length === undefined ? undefined : Number(length));
-    return context.work.track(startRunWith(context, branchId, request));
+    return receiveFromOperator(context, request, (spooled) =>
+      startWithModel(context.domain, branchId, spooled),
+    );
+  });
+
+  app.post(`${API_PREFIX}/rounds/:id/aggregation`, async (request) => {
+    await operatorOf(context.domain.db, request);
+    const id = pathId(request, 'round');
+    const leaves = queryNumber(request, 'leaves');
+    const digest = expectedDigest(request);
+    return receiveFromOperator(context, request, (spooled) => {
+      if (digest !== undefined && digest !== spooled.sha256) {
+        throw digestMismatch('Repr-Digest', digest, spooled.sha256);
+      }
+      return handDown(context.domain, id, spooled, leaves);
+    });
   });
 
   app.put(`${API_PREFIX}/leaves/:id/updates`, async (request, reply) => {
@@ -61,18 +76,24 @@ export function uploadRoutes(app: FastifyInstance, context: RouteContext): void 
   });
 }
 
-async function startRunWith(
+/** Spools the file that an operator sends and hands it to `work`; nothing stays in the spool. Throws Refusal. */
+async function receiveFromOperator<T>(
   context: RouteContext,
-  branchId: string,
   request: FastifyRequest,
-): Promise<RunBody> {
-  const spooled = await context.spool.receive(request.raw);
-  request.raw.socket.setTimeout(0);
-  try {
-    return await startWithModel(context.domain, branchId, spooled);
-  } finally {
-    await spooled.remove();
-  }
+  work: (spooled: Spooled) => Promise<T>,
+): Promise<T> {
+  const length = request.headers['content-length'];
+  await context.spool.check(length === undefined ? undefined : Number(length));
+  const receive = async () => {
+    const spooled = await context.spool.receive(request.raw);
+    request.raw.socket.setTimeout(0);
+    try {
+      return await work(spooled);
+    } finally {
+      await spooled.remove();
+    }
+  };
+  return context.work.track(receive());
 }
 
 /** What can be refused before the body is read; `framing` of its bytes are not the file's. Throws Refusal. */

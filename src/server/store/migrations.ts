@@ -93,6 +93,19 @@ const MIGRATIONS: readonly (readonly string[])[] = [
       total_weighting double precision not null, byte_length bigint not null, sha256 text not null,
       created_at bigint not null, unique (round_id, branch_id))`,
   ],
+  [
+    `alter table updates add column sum_leaves integer`,
+    `alter table updates add column sum_total text`,
+    `create table sum_leaves (
+      update_id text not null references updates (id), round_id text not null references rounds (id),
+      leaf text not null, primary key (update_id, leaf))`,
+    `create index sum_leaves_by_round on sum_leaves (round_id, leaf)`,
+    `create table sums (
+      id text primary key, round_id text not null unique references rounds (id),
+      branch_id text not null references branches (id), leaves integer not null,
+      total_weighting double precision not null, byte_length bigint not null, sha256 text not null,
+      created_at bigint not null, removed_at bigint)`,
+  ],
 ];
 
 /** The schema that this program writes. */

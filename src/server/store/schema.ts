@@ -112,6 +112,32 @@ interface UpdatesTable {
   local_steps: number | null;
   /** Why it does not count. */
   left_out: 'excluded' | 'branch-incomplete' | null;
+  /** Of an exact partial sum: how many leaves it has, and its exact total in units of 2^-116, in decimal digits. */
+  sum_leaves: number | null;
+  sum_total: string | null;
+}
+
+/** The leaves of partial sums that were uploaded: none may count twice in a round. */
+interface SumLeavesTable {
+  update_id: string;
+  round_id: string;
+  /** As the sum names it. */
+  leaf: string;
+}
+
+/** Exact partial sums of rounds, for the server above. */
+interface SumsTable {
+  /** Also the name of the blob. */
+  id: string;
+  round_id: string;
+  branch_id: string;
+  leaves: number;
+  total_weighting: number;
+  byte_length: number;
+  sha256: string;
+  created_at: number;
+  /** When the blob was given up, with the updates of its round. */
+  removed_at: number | null;
 }
 
 interface AggregationsTable {
@@ -219,6 +245,8 @@ export interface Schema {
   exclusions: ExclusionsTable;
   replaced_updates: ReplacedUpdatesTable;
   averages: AveragesTable;
+  sum_leaves: SumLeavesTable;
+  sums: SumsTable;
   fetches: FetchesTable;
   notices: NoticesTable;
   metrics: MetricsTable;

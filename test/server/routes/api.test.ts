@@ -181,7 +181,11 @@ test('wrong requests have their codes', async () => {
     ['GET', `${API_PREFIX}/nothing`, undefined, 404, 'path-unknown'],
     ['GET', '/', undefined, 404, 'path-unknown'],
     ['PATCH', paths.trees(), undefined, 405, 'method-not-allowed'],
-    ['GET', paths.updates(leaves[0]!.id), undefined, 405, 'method-not-allowed'],
+    ['POST', paths.updates(leaves[0]!.id), undefined, 405, 'method-not-allowed'],
+    ['GET', paths.updates(leaves[0]!.id), undefined, 403, 'leaf-required'],
+    ['GET', paths.roundSum(NOBODY), undefined, 404, 'round-unknown'],
+    ['POST', paths.roundAggregation(NOBODY), undefined, 404, 'round-unknown'],
+    ['POST', `${paths.roundAggregation(NOBODY)}?leaves=0`, undefined, 400, 'query-invalid'],
     ['GET', `${paths.trees()}/%ff`, undefined, 400, 'path-invalid'],
   ];
   for (const [method, path, body, status, code] of cases) {
