@@ -11,7 +11,7 @@ import * as assert from 'uvu/assert';
 const dist = fileURLToPath(new URL('../dist', import.meta.url));
 
 /** The module goes to edge devices. */
-const CORE_BYTES = 24_000;
+const CORE_BYTES = 24 << 10;
 
 /** The second module holds the mean again, and every other rule. It is loaded when such a rule is used. */
 const STRATEGIES_BYTES = 48_000;

@@ -191,6 +191,22 @@ function besideHalfWay(random: Random, dtype: FloatType, weightBits: number, del
   return { weightings: [total - 1, 1], xs: [x0, x1] };
 }
 
+/** The same mean of at least eight inputs, where certificates are tried in another order: the heaviest one in parts. */
+function inParts<T>(random: Random, inputs: readonly T[], weightings: readonly number[]): [T[], number[]] {
+  const heaviest = weightings.indexOf(Math.max(...weightings));
+  const parts: number[] = [];
+  let rest = weightings[heaviest]!;
+  for (; rest >= 2 && parts.length < 7; rest -= parts[parts.length - 1]!) {
+    parts.push(random.integer(1, Math.floor(rest / 2)));
+  }
+  parts.push(rest);
+  const others = <V>(list: readonly V[]) => list.filter((_, j) => j !== heaviest);
+  return [
+    [...parts.map(() => inputs[heaviest] as T), ...others(inputs)],
+    [...parts, ...others(weightings)],
+  ];
+}
+
 test('beside half-way points, whatever the spread', async () => {
   const random = new Random(seed);
   const core = await openCore();
@@ -204,6 +220,7 @@ test('beside half-way points, whatever the spread', async () => {
         assert.is(inputs[0]![0], xs[0], 'the case is not representable');
         assert.is(inputs[1]![0], xs[1], 'the case is not representable');
         check(core, dtype, inputs, weightings, `${delta} beside half-way, s`);
+        check(core, dtype, ...inParts(random, inputs, weightings), `${delta} beside half-way, s, in parts`);
       }
     }
   }
@@ -226,6 +243,7 @@ test('beside half-way points, whatever the weights', async () => {
         const xs = places.map((place) => (j + place) * unit);
         const inputs = xs.map((x) => new ARRAYS[dtype]([x, -x]));
         check(core, dtype, inputs, weightings, `${delta} beside half-way`);
+        check(core, dtype, ...inParts(random, inputs, weightings), `${delta} beside half-way, in parts`);
         // The same with weights of 2^-60 that decide: a wide plan.
         const b = random.integer(3, 99);
         const wide = [...inputs.slice(0, 2), ...inputs.slice(0, 2)];
