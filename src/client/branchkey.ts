@@ -26,8 +26,9 @@ import { basicAuthorization, type LeafIdentity } from './credentials.ts';
 import type { RunDetails } from './dialect.ts';
 import { digestOfBytes, readBlocks, readReprDigest } from './digest.ts';
 import type { Download, DownloadedBytes, DownloadedFile } from './download.ts';
-import type { CheckedSink, FileAccess } from './file-access.ts';
+import type { FileAccess } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
+import { Receiver } from './receiver.ts';
 import type { PreparedUpload, UploadReceipt } from './upload.ts';
 
 /** The placeholder that every client of the service sends. */
@@ -149,34 +150,37 @@ export class BranchKeySession {
     files: FileAccess,
     options: TransferOptions,
   ): Promise<DownloadedFile> {
-    let sink: CheckedSink | undefined;
+    let receiver: Receiver | undefined;
+    const discard = async () => {
+      // What it still writes must not come after its end.
+      await receiver?.settle().catch(() => {});
+      await receiver?.sink.discard();
+      receiver = undefined;
+    };
     try {
-      const hash = files.sha256();
       const received = await this.#receive(
         id,
         options,
-        async (offset, chunk) => {
-          sink ??= await files.openSink(path);
-          await sink.write(offset, chunk);
-          hash.update(chunk);
+        async (chunk) => {
+          receiver ??= new Receiver(await files.openSink(path), {
+            startHash: () => files.sha256(),
+            gathers: true,
+          });
+          await receiver.add(chunk);
         },
-        async () => {
-          await sink?.discard();
-          sink = undefined;
-          hash.digest();
-        },
+        discard,
       );
-      if (sink === undefined) throw empty(id);
+      if (receiver === undefined) throw empty(id);
+      const { sink } = receiver;
+      await receiver.settle();
       const readInto = sink.readInto.bind(sink);
       const source = { name: `aggregation ${id}`, byteLength: received.byteLength, readInto, close() {} };
-      const rehash = files.sha256();
-      for await (const block of readBlocks(source)) rehash.update(block);
-      const download = await finish(id, source, rehash.digest(), received.digest);
+      const download = await finish(id, source, receiver.digest() ?? '', received.digest);
       options.signal?.throwIfAborted();
       await sink.commit();
       return { ...download, path };
     } catch (error) {
-      await sink?.discard();
+      await discard();
       throw error;
     }
   }
@@ -186,7 +190,7 @@ export class BranchKeySession {
     const received = await this.#receive(
       id,
       options,
-      (_, chunk) => void chunks.push(chunk),
+      (chunk) => void chunks.push(chunk),
       () => {
         chunks = [];
       },
@@ -210,7 +214,7 @@ export class BranchKeySession {
   #receive(
     id: string,
     { signal, onProgress }: TransferOptions,
-    take: (offset: number, chunk: Uint8Array) => void | Promise<void>,
+    take: (chunk: Uint8Array) => void | Promise<void>,
     restart: () => void | Promise<void>,
   ): Promise<{ readonly byteLength: number; readonly digest: string | undefined }> {
     let isFirst = true;
@@ -241,7 +245,7 @@ export class BranchKeySession {
         const announced = isPlain ? answer.headers.get('content-length') : null;
         let byteLength = 0;
         for await (const chunk of answer.chunks()) {
-          await take(byteLength, chunk);
+          await take(chunk);
           byteLength += chunk.byteLength;
           onProgress?.({ bytesDone: byteLength, bytesTotal: Number(announced ?? byteLength) });
         }

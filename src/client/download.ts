@@ -6,9 +6,10 @@ import { type Http, type HttpAnswer, readJson } from '../transport/http.ts';
 import { TransientFailure, withRetries } from '../transport/retry.ts';
 import { type AggregationBody, paths } from '../wire/cambium.ts';
 import { readAggregation } from './answers.ts';
-import { digestOfBytes, readBlocks, readReprDigest } from './digest.ts';
-import type { FileAccess, PartialSink, Sha256 } from './file-access.ts';
+import { digestOfBytes, readReprDigest } from './digest.ts';
+import type { FileAccess, PartialSink } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
+import { Receiver, type ReceiverOptions } from './receiver.ts';
 
 /** An aggregation that arrived whole: length and digest are right, and it parses. */
 export interface Download {
@@ -42,18 +43,23 @@ export async function downloadBytes(
   options: TransferOptions,
 ): Promise<DownloadedBytes> {
   let bytes: Uint8Array = new Uint8Array(0);
-  const open = ({ byte_length: byteLength }: AggregationBody): PartialSink => {
+  const open = ({ byte_length: byteLength }: AggregationBody): Opened => {
     try {
       const sink = memorySink(byteLength);
       bytes = sink.bytes;
-      return { ...sink, readInto: memorySource(bytes).readInto, bytesThere: 0, keep() {} };
+      const { readInto } = memorySource(bytes);
+      return {
+        sink: { ...sink, readInto, bytesThere: 0, keep() {} },
+        startHash: files && (() => files.sha256()),
+        gathers: false,
+      };
     } catch (cause) {
       throw new UnavailableError('unavailable-memory', `no memory for a download of ${byteLength} bytes`, {
         cause,
       });
     }
   };
-  const download = await downloadInto(http, aggregationId, open, files, options, () => digestOfBytes(bytes));
+  const download = await downloadInto(http, aggregationId, open, options, () => digestOfBytes(bytes));
   return { ...download, bytes };
 }
 
@@ -68,8 +74,17 @@ export async function downloadFile(
   files: FileAccess,
   options: TransferOptions,
 ): Promise<DownloadedFile> {
-  const open = ({ sha256 }: AggregationBody) => files.openPartialSink(path, sha256);
-  return { ...(await downloadInto(http, aggregationId, open, files, options)), path };
+  const open = async ({ sha256 }: AggregationBody): Promise<Opened> => ({
+    sink: await files.openPartialSink(path, sha256),
+    startHash: () => files.sha256(),
+    gathers: true,
+  });
+  return { ...(await downloadInto(http, aggregationId, open, options)), path };
+}
+
+/** Where a download goes, and how it gets there. */
+interface Opened extends ReceiverOptions {
+  readonly sink: PartialSink;
 }
 
 /**
@@ -79,12 +94,12 @@ export async function downloadFile(
 async function downloadInto(
   http: Http,
   aggregationId: string,
-  openSink: (aggregation: AggregationBody) => PartialSink | Promise<PartialSink>,
-  files: FileAccess | undefined,
+  open: (aggregation: AggregationBody) => Opened | Promise<Opened>,
   options: TransferOptions,
   digestAtEnd?: () => Promise<string>,
 ): Promise<Download> {
   const { signal } = options;
+  let sink: PartialSink | undefined;
   let receiver: Receiver | undefined;
   try {
     const aggregation = await withRetries(
@@ -97,14 +112,19 @@ async function downloadInto(
             await http.open({ method: 'GET', target: paths.aggregation(aggregationId), signal }),
           ),
         );
-        receiver ??= await Receiver.open(await openSink(body), body.byte_length, files, options);
+        if (receiver === undefined) {
+          const opened = await open(body);
+          sink = opened.sink;
+          receiver = new Receiver(sink, opened);
+          // Taken to be the beginning: the digest of the whole tells.
+          if (sink.bytesThere <= body.byte_length) await receiver.resume(sink.bytesThere, signal);
+        }
         await receive(http, body, receiver, options, digestAtEnd);
         return body;
       },
       () => receiver?.reached ?? 0,
     );
-    if (receiver === undefined) throw new TypeError('nothing was received');
-    const { sink } = receiver;
+    if (sink === undefined) throw new TypeError('nothing was received');
     const { layout } = await openWeights({
       name: `aggregation ${aggregationId}`,
       byteLength: aggregation.byte_length,
@@ -125,9 +145,9 @@ async function downloadInto(
     };
   } catch (error) {
     // What is wrong, or not worth a file that lies about, goes; what is merely not all stays.
-    const isWorthIt = receiver !== undefined && receiver.bytesDone >= MIN_KEPT_BYTES && !isSpoiled(error);
-    if (isWorthIt) await receiver?.sink.keep(receiver.bytesDone);
-    else await receiver?.sink.discard();
+    const bytesWritten = receiver?.bytesWritten ?? 0;
+    if (bytesWritten >= MIN_KEPT_BYTES && !isSpoiled(error)) await sink?.keep(bytesWritten);
+    else await sink?.discard();
     throw error;
   }
 }
@@ -139,123 +159,19 @@ function isSpoiled(error: unknown): boolean {
   return error instanceof ProtocolError || error instanceof FormatError;
 }
 
-/** Files are written in pieces of this size: one write for each packet would take longer than the line. */
-const WRITE_BYTES = 1 << 20;
-
-/** What has arrived: bytes in a sink, counted, and digested on the way where the host can. */
-class Receiver {
-  readonly sink: PartialSink;
-  bytesDone = 0;
-  /** The most that was ever there. */
-  reached = 0;
-  /** Whole downloads that had another digest than they should. */
-  spoiled = 0;
-  readonly #byteLength: number;
-  readonly #files: FileAccess | undefined;
-  readonly #onProgress: TransferOptions['onProgress'];
-  #hash: Sha256 | undefined;
-  /** Bytes that arrived and are not written, and the array of the write that is under way. */
-  #gathering: Uint8Array;
-  #gathered = 0;
-  #spare: Uint8Array;
-  #writing: Promise<void> = Promise.resolve();
-
-  private constructor(
-    sink: PartialSink,
-    byteLength: number,
-    files: FileAccess | undefined,
-    { onProgress }: TransferOptions,
-  ) {
-    this.sink = sink;
-    this.#byteLength = byteLength;
-    this.#files = files;
-    this.#onProgress = onProgress;
-    const size = files === undefined ? 0 : WRITE_BYTES;
-    this.#gathering = new Uint8Array(size);
-    this.#spare = new Uint8Array(size);
-    this.restart();
-  }
-
-  /** @param sink whose bytes, if it has any, are taken to be the beginning; the digest of the whole tells */
-  static async open(
-    sink: PartialSink,
-    byteLength: number,
-    files: FileAccess | undefined,
-    options: TransferOptions,
-  ): Promise<Receiver> {
-    const receiver = new Receiver(sink, byteLength, files, options);
-    const there = sink.bytesThere;
-    if (there === 0 || there > byteLength || receiver.#hash === undefined) return receiver;
-    const { readInto } = sink;
-    for await (const block of readBlocks({ name: 'partial', byteLength: there, readInto, close() {} })) {
-      options.signal?.throwIfAborted();
-      receiver.#hash.update(block);
-    }
-    receiver.bytesDone = there;
-    receiver.reached = there;
-    return receiver;
-  }
-
-  restart(): void {
-    this.bytesDone = 0;
-    this.#gathered = 0;
-    this.#hash = this.#files?.sha256();
-  }
-
-  async add(bytes: Uint8Array): Promise<void> {
-    this.#hash?.update(bytes);
-    // In memory, to its place at once; files get few large writes, each while the next is gathered.
-    if (this.#files === undefined) await this.sink.write(this.bytesDone, bytes);
-    for (let at = 0; at < bytes.byteLength && this.#files !== undefined; ) {
-      const part = bytes.subarray(at, at + WRITE_BYTES - this.#gathered);
-      this.#gathering.set(part, this.#gathered);
-      this.#gathered += part.byteLength;
-      at += part.byteLength;
-      if (this.#gathered === WRITE_BYTES) await this.#write(this.bytesDone + at);
-    }
-    this.bytesDone += bytes.byteLength;
-    this.reached = Math.max(this.reached, this.bytesDone);
-    this.report();
-  }
-
-  /** When this ends all that was added is written. Throws what writing throws. */
-  async settle(): Promise<void> {
-    if (this.#gathered > 0) await this.#write(this.bytesDone);
-    await this.#writing;
-  }
-
-  /** Writes what is gathered, which ends at `end`; waits only for the write before. */
-  async #write(end: number): Promise<void> {
-    await this.#writing;
-    const bytes = this.#gathering.subarray(0, this.#gathered);
-    [this.#gathering, this.#spare] = [this.#spare, this.#gathering];
-    this.#gathered = 0;
-    this.#writing = Promise.resolve(this.sink.write(end - bytes.byteLength, bytes));
-    this.#writing.catch(() => {}); // heard by the next write, or in the end
-  }
-
-  report(): void {
-    this.#onProgress?.({ bytesDone: this.bytesDone, bytesTotal: this.#byteLength });
-  }
-
-  /** Of all bytes; undefined where the host digests only wholes. */
-  digest(): string | undefined {
-    return this.#hash?.digest();
-  }
-}
-
 /** One attempt: what is missing, counted and digested on the way. */
 async function receive(
   http: Http,
   { byte_length: byteLength, sha256, download_url: url }: AggregationBody,
   receiver: Receiver,
-  { signal }: TransferOptions,
+  { signal, onProgress }: TransferOptions,
   digestAtEnd: (() => Promise<string>) | undefined,
 ): Promise<void> {
   if (!/^https?:\/\//i.test(url)) {
     throw new ProtocolError('protocol-shape', 'the link to the aggregation is no absolute http(s) URL');
   }
-  receiver.report();
+  const report = () => onProgress?.({ bytesDone: receiver.bytesDone, bytesTotal: byteLength });
+  report();
   let where = 'what was received';
   let header: string | undefined;
   if (receiver.bytesDone < byteLength) {
@@ -273,7 +189,7 @@ async function receive(
     where = answer.where;
     header = readReprDigest(answer.headers.get('repr-digest'));
     try {
-      await receiveBody(answer, receiver, byteLength);
+      await receiveBody(answer, receiver, byteLength, report);
     } finally {
       answer.close();
     }
@@ -290,7 +206,12 @@ async function receive(
   throw mismatch;
 }
 
-async function receiveBody(answer: HttpAnswer, receiver: Receiver, byteLength: number): Promise<void> {
+async function receiveBody(
+  answer: HttpAnswer,
+  receiver: Receiver,
+  byteLength: number,
+  onChunk: () => void,
+): Promise<void> {
   const from = receiver.bytesDone;
   if (answer.status !== 206) receiver.restart();
   else if (!answer.headers.get('content-range')?.startsWith(`bytes ${from}-`)) {
@@ -309,7 +230,10 @@ async function receiveBody(answer: HttpAnswer, receiver: Receiver, byteLength: n
     for await (const chunk of answer.chunks()) {
       if (receiver.bytesDone + chunk.byteLength > byteLength)
         throw wrongLength(answer.where, 'more', byteLength);
-      await receiver.add(chunk);
+      const pending = receiver.add(chunk);
+      // Most chunks only fill a block, and a promise for each would cost more than that.
+      if (pending !== undefined) await pending;
+      onChunk();
     }
   } finally {
     await receiver.settle();

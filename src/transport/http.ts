@@ -189,18 +189,12 @@ export class Http {
         status: response.status,
         headers: response.headers,
         where,
-        async *chunks() {
-          try {
-            yield* readChunks(
-              response,
-              watchdog.signal,
-              () => watchdog.feed(idleMs),
-              () => watchdog.rest(),
-            );
-          } catch (error) {
-            throw explain(error);
-          }
-        },
+        chunks: () =>
+          readChunks(response, watchdog.signal, {
+            onWait: () => watchdog.feed(idleMs),
+            onYield: () => watchdog.rest(),
+            explain,
+          }),
         close: () => watchdog.stop(),
       };
     } catch (error) {
@@ -270,12 +264,20 @@ export async function readText(
   return text + decoder.decode();
 }
 
-/** Body chunks; `onWait` is called before each read, `onYield` while the consumer has the chunk. */
+interface ChunkEvents {
+  /** Called before each read. */
+  onWait?(): void;
+  /** Called while the consumer has a chunk. */
+  onYield?(): void;
+  /** What is thrown for an error. */
+  explain?(error: unknown): unknown;
+}
+
+/** Body chunks. One generator: each that is nested in another costs a large body as much as all else here. */
 async function* readChunks(
   response: Response,
   signal: AbortSignal,
-  onWait: () => void,
-  onYield: () => void,
+  { onWait, onYield, explain }: ChunkEvents = {},
 ): AsyncGenerator<Uint8Array, void, void> {
   const reader = response.body?.getReader();
   if (reader === undefined) return;
@@ -284,14 +286,16 @@ async function* readChunks(
   signal.addEventListener('abort', cancel);
   try {
     for (;;) {
-      onWait();
+      onWait?.();
       const { done, value } = await reader.read();
-      onYield();
+      onYield?.();
       // A cancelled body looks as if it had ended.
       signal.throwIfAborted();
       if (done) return;
       yield value;
     }
+  } catch (error) {
+    throw explain === undefined ? error : explain(error);
   } finally {
     signal.removeEventListener('abort', cancel);
     cancel();
@@ -388,9 +392,8 @@ async function refuseBadStatus(
 
 /** The body of an error is a courtesy: when it breaks off, the status alone must do. */
 async function readErrorText(response: Response, signal: AbortSignal, where: string): Promise<string> {
-  const nothing = () => {};
   try {
-    return await readText(readChunks(response, signal, nothing, nothing), MAX_ERROR_BYTES, where);
+    return await readText(readChunks(response, signal), MAX_ERROR_BYTES, where);
   } catch {
     signal.throwIfAborted();
     return '';
