@@ -6,12 +6,21 @@ export interface Faults {
   readonly cutAfter?: number;
   /** Cuts in all; then the line is good. */
   readonly cuts?: number;
-  /** One in so many chunks has a byte changed in its middle. Only chunks too large to be headers are. */
+  /** At least one in so many chunks has a byte changed in its middle. Only chunks too large to be headers are. */
   readonly corruptOneIn?: number;
-  /** One in so many chunks waits until a later turn of the event loop. */
+  /** At least one in so many chunks waits until a later turn of the event loop. */
   readonly delayOneIn?: number;
   /** Chunks are passed on in pieces of this many bytes. */
   readonly pieces?: number;
+  /** Bytes that pass in a turn of the event loop, each way of a connection. */
+  readonly bytesPerTurn?: number;
+  /** At least one in so many chunks has its halves swapped. Only chunks too large to be headers have. */
+  readonly swapOneIn?: number;
+  /**
+   * Of the cuts on the way up at least one in so many is seen by the client alone, and what it sent last reaches the server only after
+   * the first bytes of its next connection.
+   */
+  readonly lateOneIn?: number;
 }
 
 /** Chunks below this may be headers, where a changed byte makes another request of them. */
@@ -26,21 +35,31 @@ export class FaultProxy {
   down = 0;
   cuts = 0;
   corrupted = 0;
+  swapped = 0;
+  delayed = 0;
+  late = 0;
   connections = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  /** What still has to reach the server, of connections that the client has given up. */
+  readonly #latecomers: (() => void)[] = [];
 
   private constructor(target: URL, random: Random, faults: Faults) {
+    const corrupts = dieOf(random, faults.corruptOneIn);
+    const swaps = dieOf(random, faults.swapOneIn);
+    const delays = dieOf(random, faults.delayOneIn);
+    const comesLate = dieOf(random, faults.lateOneIn);
     this.#server = createServer((near) => {
       this.connections++;
       const far = connect(Number(target.port), target.hostname);
+      let isLate = false;
       for (const socket of [near, far]) {
         this.#sockets.add(socket);
         socket.on('error', () => {});
         socket.once('close', () => {
           this.#sockets.delete(socket);
           near.destroy();
-          far.destroy();
+          if (!isLate) far.destroy();
         });
       }
       const { cutAfter, cuts: cutsLeft = Number.POSITIVE_INFINITY } = faults;
@@ -49,24 +68,37 @@ export class FaultProxy {
         from.on('data', async (chunk: Buffer) => {
           from.pause();
           if (this.cuts >= cutsLeft) left = Number.POSITIVE_INFINITY;
-          const bytes = chunk.subarray(0, left);
+          let bytes = chunk.subarray(0, left);
           left -= bytes.byteLength;
           count(bytes.byteLength);
-          if (
-            chunk.byteLength >= BULK &&
-            faults.corruptOneIn &&
-            random.integer(1, faults.corruptOneIn) === 1
-          ) {
+          if (chunk.byteLength >= BULK && corrupts()) {
             bytes[bytes.byteLength >> 1]! ^= 1 << random.integer(0, 7);
             this.corrupted++;
           }
-          if (faults.delayOneIn && random.integer(1, faults.delayOneIn) === 1)
+          if (chunk.byteLength >= BULK && swaps()) {
+            const half = bytes.byteLength >> 1;
+            bytes = Buffer.concat([bytes.subarray(half), bytes.subarray(0, half)]);
+            this.swapped++;
+          }
+          if (delays()) {
+            this.delayed++;
             await turns(random.integer(1, 20));
-          const size = faults.pieces ?? bytes.byteLength;
+          }
+          if (left <= 0 && from === near && comesLate()) {
+            this.cuts++;
+            this.late++;
+            isLate = true;
+            near.resetAndDestroy();
+            this.#latecomers.push(() => far.write(bytes, () => far.destroy()));
+            return;
+          }
+          const size = Math.min(faults.pieces ?? bytes.byteLength, faults.bytesPerTurn ?? bytes.byteLength);
           for (let at = 0; at < bytes.byteLength && !to.destroyed; at += size) {
             const isFree = to.write(bytes.subarray(at, at + size));
             if (!isFree) await room(to);
+            if (faults.bytesPerTurn !== undefined) await turns(1);
           }
+          if (from === near) for (const arrive of this.#latecomers.splice(0)) arrive();
           if (left <= 0) {
             this.cuts++;
             // Half of them as a line does that breaks, half as a machine that goes down in good order.
@@ -99,6 +131,17 @@ export class FaultProxy {
     for (const socket of this.#sockets) socket.destroy();
     return new Promise((resolve) => this.#server.close(() => resolve()));
   }
+}
+
+/** Says yes at least once in so many calls, by chance when; never without a number. */
+function dieOf(random: Random, oneIn: number | undefined): () => boolean {
+  if (oneIn === undefined) return () => false;
+  let left = random.integer(1, oneIn);
+  return () => {
+    if (--left > 0) return false;
+    left = random.integer(1, oneIn);
+    return true;
+  };
 }
 
 /** Until a socket takes more, or is gone. */

@@ -235,6 +235,25 @@ test('a failed download leaves the old file and nothing else', () =>
     assert.is(await readFile(to, 'utf8'), 'old');
   }));
 
+test('bytes that a line changed once come again, and the file is right', () =>
+  withClient(async (client, server, folder) => {
+    const bytes = Buffer.from(await updateBytes(200_000));
+    server.aggregations.set(A, bytes);
+    const changed = Buffer.from(bytes);
+    changed[changed.length >> 1]! ^= 1;
+    let answers = 0;
+    server.overrides['/files/'] = (_, response) => {
+      if (answers++ > 0) return false;
+      response.end(changed);
+      return true;
+    };
+    const to = join(folder, 'model.npy');
+    const { sha256 } = await client.fileDownload(A, { to });
+    assert.is(answers, 2);
+    assert.is(sha256, sha256Of(bytes));
+    assert.is(sha256Of(await readFile(to)), sha256);
+  }));
+
 test('an aborted download leaves nothing', () =>
   withClient(async (client, server, folder) => {
     const bytes = Buffer.from(await updateBytes(200_000));
