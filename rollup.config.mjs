@@ -4,8 +4,9 @@ import commonjs from '@rollup/plugin-commonjs';
 import json from '@rollup/plugin-json';
 import { nodeResolve } from '@rollup/plugin-node-resolve';
 import dts from 'rollup-plugin-dts';
-import esbuild, { minify } from 'rollup-plugin-esbuild';
+import esbuild from 'rollup-plugin-esbuild';
 import license from 'rollup-plugin-license';
+import { minify } from 'terser';
 
 const { dependencies, peerDependencies } = JSON.parse(
   readFileSync(new URL('package.json', import.meta.url), 'utf8'),
@@ -27,6 +28,45 @@ const ts = esbuild({ target: 'es2022', tsconfig: 'tsconfig.json' });
 const ownChunk = (id) => {
   if (id.endsWith('/core/wasm.ts')) return 'core-wasm';
   return /\/core\/(.*-wasm)\.ts$/.exec(id)?.[1];
+};
+
+/**
+ * Chunks of the browser door, each with all that its entries load at once and no chunk before it has. What is loaded when it is
+ * needed keeps chunks of its own. So a bundler drops what a page does not use, and what it keeps stays together.
+ */
+const SUBJECTS = [
+  ['formats', ['formats/open', 'formats/read', 'formats/write', 'formats/encode', 'aggregate/packed-errors']],
+  ['aggregate', ['aggregate/average', 'aggregate/aggregation']],
+  ['jobs', ['browser/pool', 'browser/aggregate-blobs']],
+  ['client', ['client/client']],
+];
+
+const source = (name) => fileURLToPath(new URL(`src/${name}.ts`, import.meta.url));
+
+function subjectOf(id, { getModuleInfo }) {
+  const isIn = (entries) => {
+    const seen = new Set(entries.map(source));
+    for (const from of seen) {
+      if (from === id) return true;
+      for (const imported of getModuleInfo(from)?.importedIds ?? []) seen.add(imported);
+    }
+    return false;
+  };
+  if (id.includes('/node_modules/ky/')) return 'ky';
+  return ownChunk(id) ?? SUBJECTS.find(([, entries]) => isIn(entries))?.[0];
+}
+
+/** Names of private members and locals are shortened, syntax is that of the target; nothing about meaning is assumed. */
+const terser = {
+  name: 'terser',
+  async renderChunk(code) {
+    const done = await minify(code, {
+      module: true,
+      ecma: 2022,
+      compress: { passes: 3, keep_infinity: true },
+    });
+    return { code: done.code, map: null };
+  },
 };
 
 /** Some of the server's bundled libraries are CommonJS and look at `require` while they run. */
@@ -89,9 +129,11 @@ export default [
       format: 'esm',
       // All in one folder: whichever of them starts the worker finds it beside itself.
       chunkFileNames: 'browser-[name].js',
-      manualChunks: ownChunk,
+      manualChunks: subjectOf,
+      // Else chunks name those that their imports import, which bundlers warn of: an import of nothing, without effects.
+      hoistTransitiveImports: false,
     },
-    plugins: [nodeResolve({ browser: true }), ts, minify(), licences('THIRD-PARTY-LICENSES.browser.txt')],
+    plugins: [nodeResolve({ browser: true }), ts, terser, licences('THIRD-PARTY-LICENSES.browser.txt')],
   },
   {
     // One file without imports, the core in it.
@@ -101,7 +143,7 @@ export default [
       nodeResolve({ browser: true }),
       ts,
       textCoders,
-      minify(),
+      terser,
       licences('THIRD-PARTY-LICENSES.edge.txt'),
     ],
   },

@@ -49,4 +49,7 @@ for (const [file, entry, source, constant, options = []] of MODULES) {
     `// Written by the build from assembly/; not in version control.\nexport const ${constant} =\n  '${base64}';\n`,
   );
 }
-if (!coreOnly) run('rollup/dist/bin/rollup', '--config', 'rollup.config.mjs');
+if (!coreOnly) {
+  run('rollup/dist/bin/rollup', '--config', 'rollup.config.mjs');
+  run('../.ci/sizes.mjs');
+}

@@ -1,4 +1,4 @@
-import { instantiate } from '@assemblyscript/loader';
+import { demangle } from '@assemblyscript/loader';
 import { ABI_VERSION } from '../../assembly/abi.ts';
 import { UnavailableError } from '../errors.ts';
 import { decodeBase64 } from './base64.ts';
@@ -47,10 +47,11 @@ class CoreModule<E extends FoldExports> {
       throw error;
     });
     const module = await this.#compiled;
-    const { exports } = await instantiate(module).catch((cause: unknown) => {
+    const { exports } = await WebAssembly.instantiate(module).catch((cause: unknown) => {
       throw new UnavailableError('unavailable-memory', 'no memory for an instance of the core', { cause });
     });
-    const core = new Core(exports as unknown as E, arenaBytes, this.#keep); // typed by hand in exports.ts
+    // Nothing of the loader but its names: the core has no managed objects to lift. They are typed by hand in exports.ts.
+    const core = new Core(demangle(exports) as unknown as E, arenaBytes, this.#keep);
     const version = core.exports.abiVersion();
     if (version !== ABI_VERSION) {
       throw new UnavailableError(
