@@ -21,9 +21,9 @@ export const MODULES = [
  * anything is done. In all: with what is loaded when it is needed.
  */
 export const DOORS = [
-  { file: 'browser.js', atOnce: 39_500, inAll: 82_000 },
-  { file: 'browser-worker.js', atOnce: 29_500, inAll: 54_000 },
-  { file: 'edge.js', atOnce: 42_000, inAll: 42_000 },
+  { file: 'browser.js', atOnce: 39_500, inAll: 84_500 },
+  { file: 'browser-worker.js', atOnce: 29_500, inAll: 56_500 },
+  { file: 'edge.js', atOnce: 43_500, inAll: 43_500 },
 ];
 
 const CODECS = ['openWeights', 'readTensors', 'encodeWeights', 'writeWeights'];
@@ -40,10 +40,10 @@ export const PAGES = [
     name: 'the same, and has met every format',
     imports: CODECS,
     loads: ['npz', 'npz-writer', 'deflate', 'safetensors', 'torch', 'torch-writer', 'latin1', 'encoded'],
-    budget: 29_000,
+    budget: 30_500,
   },
   { name: 'averages Blobs on workers', imports: ['aggregateBlobs', 'startJobs'], loads: [], budget: 10_700 },
-  { name: 'codecs and aggregation', imports: [...CODECS, ...AGGREGATION], loads: [], budget: 20_500 },
+  { name: 'codecs and aggregation', imports: [...CODECS, ...AGGREGATION], loads: [], budget: 20_000 },
   {
     name: 'codecs, aggregation and client',
     imports: [...CODECS, ...AGGREGATION, 'Client'],

@@ -1,13 +1,14 @@
 /** What a leaf does with whole models in memory: differences to the global model and back, and FedProx's gradient. */
 import { type Core, openStrategies } from '../core/core.ts';
 import type { StrategyExports } from '../core/exports.ts';
-import { proximalInto, stateDType } from '../core/step.ts';
+import { proximalInto } from '../core/step.ts';
 import { addInto } from '../core/updates.ts';
 import { AggregationError } from '../errors.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { elementCount, tensorLabel } from '../tensor/layout.ts';
 import { checkTensor, type Tensor } from '../tensor/tensor.ts';
 import { matchTensors } from './match.ts';
+import { stateDType } from './steps.ts';
 
 /** Bytes of a block. */
 const BLOCK = 64 << 10;
@@ -58,7 +59,7 @@ export async function proximalGradient(
 ): Promise<Tensor[]> {
   if (!(mu >= 0 && mu < Infinity)) throw new RangeError(`mu is ${mu}, it must be at least 0 and finite`);
   for (const [i, tensor] of gradient.entries()) {
-    if (stateDType(DTYPES[tensor.dtype].code) !== null) continue;
+    if (stateDType(tensor.dtype) !== null) continue;
     throw new AggregationError(
       'aggregate-dtype-unsupported',
       `${tensorLabel(tensor, i)} is ${tensor.dtype}, which has no gradient`,

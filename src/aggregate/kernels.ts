@@ -1,43 +1,19 @@
-/** Opens what strategies name: kernels over blocks in the arena of one core. */
-import { type Core, openCore, openStrategies } from '../core/core.ts';
-import type { FoldExports, StrategyExports } from '../core/exports.ts';
+/** Kernels over blocks in the arena of one core: what stages ask of them, and those that both modules have. */
+import type { Core } from '../core/core.ts';
+import type { FoldExports } from '../core/exports.ts';
 import { meanArenaBytes, meanInto, planMean } from '../core/mean.ts';
-import {
-  type OrderPlan,
-  orderArenaBytes,
-  orderInto,
-  planTrimmed,
-  planWeightedMedian,
-} from '../core/order.ts';
 import { dtypeOfCode, itemSize } from '../tensor/dtypes.ts';
-import type { CombineSpec } from './strategies/strategy.ts';
-import { trimmedInputs } from './strategies/trimmed-mean.ts';
+import type { CombineSpec, MeasureSpec, StepSpec } from './strategies/strategy.ts';
 
 /** What a stage needs kernels for. */
-type Needs =
-  | { readonly kind: 'fold'; readonly combine: CombineSpec; readonly step: object | null }
-  | { readonly kind: 'measure' }
+export type Needs =
+  | {
+      readonly kind: 'fold';
+      readonly combine: CombineSpec;
+      readonly step: { readonly spec: StepSpec; readonly rate: number } | null;
+    }
+  | { readonly kind: 'measure'; readonly measure: MeasureSpec }
   | { readonly kind: 'scan' };
-
-/**
- * A core of the module that has the kernels of a stage.
- *
- * @param decodes whether elements are decoded as they are read
- */
-export function openKernelCore(
-  needs: Needs,
-  arenaBytes: number,
-  decodes = false,
-): Promise<Core<FoldExports>> {
-  const isSimple =
-    !decodes &&
-    (needs.kind === 'scan' ||
-      (needs.kind === 'fold' && needs.step === null && IN_CORE.has(needs.combine.kind)));
-  return isSimple ? openCore(arenaBytes) : openStrategies(arenaBytes);
-}
-
-/** What the first module can do. */
-const IN_CORE: ReadonlySet<CombineSpec['kind']> = new Set(['mean', 'copy'] as const);
 
 /** Makes one element out of K elements, prepared for the weightings of one aggregation. */
 export interface Combine {
@@ -52,58 +28,89 @@ export interface Combine {
   fold(dtype: number, table: number, count: number, out: number, nonFinite: 'reject' | 'propagate'): boolean;
 }
 
-/** Bytes of the arena that `openCombine` takes for k inputs. */
-export function combineArenaBytes({ kind }: CombineSpec, k: number): number {
-  switch (kind) {
-    case 'mean':
-      return meanArenaBytes(k);
-    case 'median':
-    case 'weighted-median':
-    case 'trimmed-mean':
-      return orderArenaBytes(k);
-    case 'copy':
-      return 0;
-  }
+/** Measures chunks of inputs: the sums of what the pass asks for. */
+export interface Measure {
+  /** Sums of a chunk. */
+  readonly width: number;
+  /**
+   * @param dtype code of the element type
+   * @param table address of K addresses (uint32) of little-endian elements
+   * @param count elements, at most a chunk
+   * @param model address of the global model's elements, 0 where there is none
+   * @param out address of `width` binary64 numbers
+   */
+  measure(dtype: number, table: number, count: number, model: number, out: number): void;
 }
 
-/** @throws AggregationError when the weightings cannot be used, `average-sum-overflow` among others */
-export function openCombine(
-  combine: CombineSpec,
-  core: Core<FoldExports>,
-  weightings: readonly number[],
-): Combine {
-  const k = weightings.length;
-  switch (combine.kind) {
-    case 'mean': {
-      const plan = planMean(core, weightings);
-      return {
-        fold: (dtype, table, count, out, nonFinite) =>
-          meanInto(core, plan, dtype, table, count, out, nonFinite === 'propagate'),
-      };
-    }
-    case 'median':
-      return openOrder(core, (strategies) => planTrimmed(strategies, k, (k - 1) >> 1));
-    case 'weighted-median':
-      return openOrder(core, (strategies) => planWeightedMedian(strategies, weightings));
-    case 'trimmed-mean':
-      return openOrder(core, (strategies) => planTrimmed(strategies, k, trimmedInputs(combine.trim, k)));
-    case 'copy':
-      return {
-        fold(dtype, table, count, out) {
-          const from = core.view(table, 4).getUint32(0, true);
-          const byteLength = count * itemSize(dtypeOfCode(dtype));
-          core.bytes(out, byteLength).set(core.bytes(from, byteLength));
-          return true;
-        },
-      };
-  }
+/** Takes steps of blocks. */
+export interface Step {
+  /**
+   * @param dtype code of the element type
+   * @param average address of what was combined; becomes the new model
+   * @param model address of the global model's elements
+   * @param slots addresses of the state's elements, in the order of `stateSlots`; they become those of the next round
+   * @returns false when a result is NaN or infinite
+   */
+  take(dtype: number, average: number, model: number, slots: readonly number[], count: number): boolean;
 }
 
-function openOrder(core: Core<FoldExports>, prepare: (core: Core<StrategyExports>) => OrderPlan): Combine {
-  const strategies = core as Core<StrategyExports>; // openKernelCore gave the second module
-  const plan = prepare(strategies);
+/** The kernels of a stage in the arena of a core; null what the stage does not do. */
+interface OpenedKernels {
+  readonly combine: Combine | null;
+  readonly measure: Measure | null;
+  readonly step: Step | null;
+}
+
+/** The kernels that a stage needs. */
+export interface Kernels {
+  /** What `open` takes of the arena. */
+  readonly arenaBytes: number;
+  /**
+   * @param core of the module that `openKernelCore` gives for the stage
+   * @throws AggregationError when the weightings cannot be used, `average-sum-overflow` among others
+   */
+  open(core: Core<FoldExports>): OpenedKernels;
+}
+
+/** What a combination takes of the arena, and how it is opened there. */
+export interface PreparedCombine {
+  readonly arenaBytes: number;
+  open(core: Core<FoldExports>): Combine;
+}
+
+/** Whether both modules can do it. */
+export function isSimpleCombine({ kind }: CombineSpec): boolean {
+  return kind === 'mean' || kind === 'copy';
+}
+
+/** The mean, or a copy of one input. */
+export function simpleCombine({ kind }: CombineSpec, weightings: readonly number[]): PreparedCombine {
+  if (kind === 'mean') {
+    return {
+      arenaBytes: meanArenaBytes(weightings.length),
+      open(core) {
+        const plan = planMean(core, weightings);
+        return {
+          fold: (dtype, table, count, out, nonFinite) =>
+            meanInto(core, plan, dtype, table, count, out, nonFinite === 'propagate'),
+        };
+      },
+    };
+  }
   return {
-    fold: (dtype, table, count, out, nonFinite) =>
-      orderInto(strategies, plan, dtype, table, count, out, nonFinite === 'propagate'),
+    arenaBytes: 0,
+    open: (core) => ({
+      fold(dtype, table, count, out) {
+        const from = core.view(table, 4).getUint32(0, true);
+        const byteLength = count * itemSize(dtypeOfCode(dtype));
+        core.bytes(out, byteLength).set(core.bytes(from, byteLength));
+        return true;
+      },
+    }),
   };
+}
+
+/** Sums of a chunk of k inputs. */
+export function measureWidth({ kind }: MeasureSpec, k: number): number {
+  return kind === 'pairwise-distances' ? (k * (k - 1)) / 2 : k;
 }

@@ -7,26 +7,8 @@ import {
   squaredToCentreInto,
 } from '../core/distances.ts';
 import type { FoldExports, StrategyExports } from '../core/exports.ts';
+import { type Measure, measureWidth } from './kernels.ts';
 import type { MeasureSpec } from './strategies/strategy.ts';
-
-/** Measures chunks of inputs: the sums of what the pass asks for. */
-export interface Measure {
-  /** Sums of a chunk. */
-  readonly width: number;
-  /**
-   * @param dtype code of the element type
-   * @param table address of K addresses (uint32) of little-endian elements
-   * @param count elements, at most a chunk
-   * @param model address of the global model's elements, 0 where there is none
-   * @param out address of `width` binary64 numbers
-   */
-  measure(dtype: number, table: number, count: number, model: number, out: number): void;
-}
-
-/** Sums of a chunk of k inputs. */
-export function measureWidth({ kind }: MeasureSpec, k: number): number {
-  return kind === 'pairwise-distances' ? (k * (k - 1)) / 2 : k;
-}
 
 /** Bytes of the arena that `openMeasure` takes for k inputs. */
 export function measureArenaBytes({ kind }: MeasureSpec, k: number): number {

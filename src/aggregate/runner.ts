@@ -17,18 +17,11 @@ import type { ByteSource } from '../tensor/bytes.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { elementCount } from '../tensor/layout.ts';
 import { Blocks, blocksArenaBytes, hasEncoded, type Reader } from './blocks.ts';
-import { type Combine, combineArenaBytes, openCombine, openKernelCore } from './kernels.ts';
-import { type Measure, measureArenaBytes, measureWidth, openMeasure } from './measures.ts';
+import { type Combine, type Measure, measureWidth, type Step } from './kernels.ts';
 import type { Plan } from './plan.ts';
 import { planRanges, type Range, type Ranges } from './ranges.ts';
-import {
-  OPEN_STEP_ARENA_BYTES,
-  openStep,
-  type StateSlot,
-  type Step,
-  stateSlots,
-  stateTensors,
-} from './steps.ts';
+import { kernelsFor, openKernelCore } from './stage-kernels.ts';
+import { type StateSlot, stateSlots, stateTensors } from './steps.ts';
 import type { CombineSpec, MeasureSpec, StepSpec } from './strategies/strategy.ts';
 
 /** A report of non-finite elements names this many. */
@@ -155,9 +148,11 @@ export class RangeRunner {
     );
     const freshBytes = state === null ? stateBytes : 0;
     const outBytes = outputBytes(stage, k, blockBytes);
+    const counted = weightings.filter((weighting) => weighting !== 0);
+    const kernels = await kernelsFor(stage, counted);
     const core = await openKernelCore(
       stage,
-      kernelArenaBytes(stage, k) +
+      kernels.arenaBytes +
         blocksArenaBytes(readers) +
         4 * readers.length +
         slots.length * (freshBytes + 16) +
@@ -166,15 +161,12 @@ export class RangeRunner {
       hasEncoded(readers.map(({ input }) => input)),
     );
     try {
-      const counted = weightings.filter((weighting) => weighting !== 0);
       this.#bench = {
         core,
         ranges,
         leaves: counting.map(({ leaf }) => leaf),
         readsModel,
-        combine: stage.kind === 'fold' ? openCombine(stage.combine, core, counted) : null,
-        measure: stage.kind === 'measure' ? openMeasure(stage.measure, core, counted) : null,
-        step: step === null ? null : openStep(step.spec, core, step.rate),
+        ...kernels.open(core),
         table: core.take(4 * readers.length),
         blocks: await Blocks.open(core, this.#sources, readers),
         slots,
@@ -336,12 +328,6 @@ export class RangeRunner {
 function weightingsOf(stage: Stage, k: number): readonly number[] {
   if (stage.kind === 'fold') return stage.weightings;
   return stage.kind === 'measure' ? stage.measure.weightings : new Array(k).fill(1);
-}
-
-function kernelArenaBytes(stage: Stage, k: number): number {
-  if (stage.kind === 'measure') return measureArenaBytes(stage.measure, k);
-  if (stage.kind === 'scan') return 0;
-  return combineArenaBytes(stage.combine, k) + (stage.step === null ? 0 : OPEN_STEP_ARENA_BYTES);
 }
 
 /** Room for what a range gives. */

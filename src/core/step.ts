@@ -1,10 +1,4 @@
 import {
-  DTYPE_BFLOAT16,
-  DTYPE_COMPLEX64,
-  DTYPE_COMPLEX128,
-  DTYPE_FLOAT16,
-  DTYPE_FLOAT32,
-  DTYPE_FLOAT64,
   STEP_ADAGRAD,
   STEP_ADAM,
   STEP_BETA1,
@@ -52,22 +46,6 @@ export interface PreparedStep {
 
 /** Bytes of the arena that `prepareStep` takes. */
 export const STEP_ARENA_BYTES = STEP_PARAMETER_BYTES + 16;
-
-/** The dtype (by code) in which m and v of a tensor of some dtype are kept; null where steps leave the average as it is. */
-export function stateDType(dtype: number): number | null {
-  switch (dtype) {
-    case DTYPE_FLOAT16:
-    case DTYPE_BFLOAT16:
-    case DTYPE_FLOAT32:
-      return DTYPE_FLOAT32;
-    case DTYPE_FLOAT64:
-    case DTYPE_COMPLEX64:
-    case DTYPE_COMPLEX128:
-      return dtype;
-    default:
-      return null;
-  }
-}
 
 /** Puts the parameters into the arena of `core`. */
 export function prepareStep(

@@ -1,9 +1,11 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { openKernelCore } from '../../src/aggregate/kernels.ts';
-import { OPEN_STEP_ARENA_BYTES, openStep, stateSlots, stateTensors } from '../../src/aggregate/steps.ts';
+import { openKernelCore } from '../../src/aggregate/stage-kernels.ts';
+import { stateSlots, stateTensors } from '../../src/aggregate/steps.ts';
 import { fedAdam, fedAvg, fedAvgM, fedYogi } from '../../src/aggregate/strategies/optimisers.ts';
 import type { StepSpec } from '../../src/aggregate/strategies/strategy.ts';
+import { openStep } from '../../src/aggregate/strategy-kernels.ts';
+import { STEP_ARENA_BYTES } from '../../src/core/step.ts';
 import { DTYPES } from '../../src/tensor/dtypes.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { Random, testSeed } from '../helpers/random.ts';
@@ -18,8 +20,8 @@ async function rounds(
   averages: readonly Float32Array[],
   before: { readonly model: Float32Array; readonly slots: readonly Float32Array[] },
 ) {
-  const fold = { kind: 'fold', combine: { kind: 'mean' }, step: spec } as const;
-  const core = await openKernelCore(fold, OPEN_STEP_ARENA_BYTES + 4 * (4 * COUNT + 16));
+  const fold = { kind: 'fold', combine: { kind: 'mean' }, step: { spec, rate } } as const;
+  const core = await openKernelCore(fold, STEP_ARENA_BYTES + 4 * (4 * COUNT + 16));
   try {
     const place = (array: Float32Array) => {
       const address = core.take(array.byteLength);

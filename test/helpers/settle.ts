@@ -1,6 +1,7 @@
 // Rules that look at whole models, carried out in memory: passes on one core, one tensor after the other.
 import { CHUNK } from '../../assembly/abi.ts';
-import { measureArenaBytes, measureWidth, openMeasure } from '../../src/aggregate/measures.ts';
+import { measureWidth } from '../../src/aggregate/kernels.ts';
+import { measureArenaBytes, openMeasure } from '../../src/aggregate/measures.ts';
 import type { MeasureSpec, Settled, Strategy } from '../../src/aggregate/strategies/strategy.ts';
 import { openStrategies } from '../../src/core/core.ts';
 import { meanArenaBytes, meanInto, planMean } from '../../src/core/mean.ts';
