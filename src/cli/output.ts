@@ -26,6 +26,14 @@ export function printNote(line: string): void {
 
 /** Prints rows in columns as wide as their widest cell; numbers are aligned to the right. */
 export function printTable(header: readonly string[], rows: readonly (readonly (string | number)[])[]): void {
+  for (const line of tableLines(header, rows)) printLine(line);
+}
+
+/** The lines of such a table, the header first. */
+export function tableLines(
+  header: readonly string[],
+  rows: readonly (readonly (string | number)[])[],
+): string[] {
   const cells = rows.map((row) => row.map(String));
   const widths = header.map((title, column) =>
     Math.max(title.length, ...cells.map((row) => row[column]?.length ?? 0)),
@@ -38,8 +46,7 @@ export function printTable(header: readonly string[], rows: readonly (readonly (
       )
       .join('  ')
       .trimEnd();
-  printLine(line(header));
-  for (const row of cells) printLine(line(row));
+  return [line(header), ...cells.map(line)];
 }
 
 /** Prints an error: JSON on stdout for machines, one sentence on stderr, the chain of causes when asked for. */

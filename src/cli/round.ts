@@ -118,6 +118,15 @@ async function change(target: string, options: OperatorOptions, json?: object): 
 
 /** One line that tells a round. */
 export function roundLine(round: RoundBody): string {
+  const { failure, status, aggregation_id } = round;
+  const parts = [roundStanding(round)];
+  if (status === 'done') parts.push(`aggregation ${aggregation_id}`);
+  if (failure !== null) parts.push(failureOf(round));
+  return parts.join(', ');
+}
+
+/** How a round stands, without the long ids. */
+export function roundStanding(round: RoundBody): string {
   const parts = [
     `run ${round.run_number} round ${round.round}: ${round.status}`,
     `${round.updates.length} updates`,
@@ -130,7 +139,13 @@ export function roundLine(round: RoundBody): string {
     parts.push(`${(round.aggregation_seconds * 1000).toFixed(1)} ms`, `${speed.toFixed(2)} GB/s`);
   }
   if (round.status === 'summed') parts.push('waiting for the server above');
-  if (round.status === 'done') parts.push(`aggregation ${round.aggregation_id}`);
-  if (round.failure !== null) parts.push(`${round.failure.message} [${round.failure.code}]`);
   return parts.join(', ');
+}
+
+/** Why a round failed, and by whose update where one is to blame. */
+export function failureOf({ failure, updates }: RoundBody): string {
+  const leaf = failure?.details?.leaf;
+  const update = updates.find(({ leaf_id }) => leaf_id === leaf);
+  const whose = update === undefined ? '' : `, the update of ${update.leaf_name}`;
+  return `${failure?.message}${whose} [${failure?.code}]`;
 }

@@ -160,21 +160,30 @@ export interface Examination {
   readonly nonFinite: readonly NonFiniteElement[];
   /** Of an exact partial sum: its leaves, by id. Tensors and weighting in the layout are then those of their mean. */
   readonly sum?: readonly SumLeaf[] | undefined;
+  /**
+   * L2 norm of all elements, or of their differences to `model`, in binary64; the bits do not depend on the host. Null without
+   * `checkFinite`, and where it is not finite.
+   */
+  readonly norm: number | null;
+  /** Whether it is that of differences. */
+  readonly isDifference: boolean;
 }
 
 /** Heavy work on files, done off the caller's thread. */
 export interface Jobs {
   /**
    * Finds the layout of a weight file and, with `checkFinite`, reads every element once; compressed ones are unpacked for
-   * that, as long as they take no more than `maxUnpackedBytes`. With `sums` it looks at exact partial sums too, and with both
-   * at everything in them; without they are refused (`weights-partial-sum`). Throws FormatError, FileError; for sums
-   * AggregationError.
+   * that, as long as they take no more than `maxUnpackedBytes`. The norm comes of the same reading; `model` is the path of a
+   * weight file with the same tensors that it refers to. With `sums` it looks at exact partial sums too, and with both at
+   * everything in them, but for their norm; without they are refused (`weights-partial-sum`). Throws FormatError, FileError;
+   * for sums AggregationError.
    */
   examine(
     path: string,
     options?: JobOptions & {
       checkFinite?: boolean;
       name?: string;
+      model?: string | undefined;
       maxUnpackedBytes?: number;
       sums?: boolean;
     },

@@ -16,6 +16,8 @@ export interface ExamineMessage {
   /** What errors call the file. */
   readonly name: string;
   readonly checkFinite: boolean;
+  /** Path of the global model that the norm refers to. */
+  readonly model: string | undefined;
   readonly maxUnpackedBytes: number | undefined;
   /** Exact partial sums are looked at too. */
   readonly sums: boolean;

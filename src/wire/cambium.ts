@@ -233,6 +233,8 @@ export interface RoundBody {
   readonly started_at: number | null;
   /** Of the aggregation, once done. */
   readonly bytes_read: number | null;
+  /** Seconds that the aggregation took to get to the disk, after `aggregation_seconds`. */
+  readonly write_seconds: number | null;
   /** What goes up to the server above; null before, and where none does. */
   readonly sum: SumBody | null;
 }
@@ -270,6 +272,17 @@ export interface UpdateBody {
   readonly left_out: 'excluded' | 'branch-incomplete' | null;
   /** Of an exact partial sum: leaves that are in it; null of weights. */
   readonly sum_leaves: number | null;
+  /**
+   * L2 norm of the difference to the global model `norm_base`, or of the weights where that is null. Null of exact partial
+   * sums, and where it is not finite.
+   */
+  readonly norm: number | null;
+  /** The newest aggregation of the run when the update came. */
+  readonly norm_base: string | null;
+  /** Milliseconds from the head of the upload to its last byte; null of an upload in blocks. */
+  readonly receive_ms: number | null;
+  /** Milliseconds of the look at its elements, with the wait for a free thread. */
+  readonly examine_ms: number | null;
 }
 
 /** An update in the eyes of its leaf, and what has become of its round. */

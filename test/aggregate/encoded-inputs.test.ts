@@ -5,7 +5,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Aggregation, type AggregationInput } from '../../src/aggregate/aggregation.ts';
 import { type EncodeOptions, encodeUpdate } from '../../src/aggregate/encode-update.ts';
-import { findNonFiniteElements } from '../../src/aggregate/finite.ts';
+import { examineElements } from '../../src/aggregate/examine.ts';
 import { openStrategy, STRATEGY_NAMES } from '../../src/aggregate/strategies/index.ts';
 import { encodeWeights } from '../../src/formats/encode.ts';
 import { openWeights } from '../../src/formats/open.ts';
@@ -192,8 +192,8 @@ test('a scale or a value that is no number is refused with leaf, tensor and inde
       assert.match(error.message, new RegExp(`tensor "w"\\[${index}\\] of leaf`));
     }
     await run([encoded, other], { nonFinite: 'propagate' }, 1, new Random(1));
-    const [found] = await findNonFiniteElements(encoded.source, encoded.layout, 'leaf');
-    assert.equal(found, { tensor: 0, index, leaf: 'leaf' });
+    const { nonFinite } = await examineElements(encoded, { leaf: 'leaf', scratch: memoryScratch });
+    assert.equal(nonFinite[0], { tensor: 0, index, leaf: 'leaf' });
   }
 });
 

@@ -22,7 +22,10 @@ const fixture = (leaf: string) =>
   fileURLToPath(new URL(`../fixtures/fedavg/tiny/${leaf}.npy`, import.meta.url));
 
 const look = (sums: boolean, checkFinite = true) =>
-  examine({ type: 'examine', path, name: 'sum', checkFinite, sums, maxUnpackedBytes: undefined }, never);
+  examine(
+    { type: 'examine', path, name: 'sum', checkFinite, model: undefined, sums, maxUnpackedBytes: undefined },
+    never,
+  );
 
 /** Writes the sum of three leaves; `change` may spoil it and has its checksum made right again. */
 async function write(
@@ -57,6 +60,7 @@ test('a sum tells its leaves and the layout of their mean, to those who ask for 
       path: fixture('leaf-0000'),
       name: 'a',
       checkFinite: true,
+      model: undefined,
       sums: true,
       maxUnpackedBytes: 0,
     },

@@ -45,6 +45,21 @@ test('examine tells the layout, and non-finite elements when asked', async () =>
   await jobs.close();
 });
 
+test('examine tells the norm, alone and as the distance to a model', async () => {
+  const jobs = startJobs({ threads: 1 });
+  const path = tiny[0]!.path;
+  const alone = await jobs.examine(path, { checkFinite: true });
+  const same = await jobs.examine(path, { checkFinite: true, model: path });
+  const other = await jobs.examine(path, { checkFinite: true, model: tiny[1]!.path });
+  const not = await jobs.examine(path, { model: path });
+  assert.equal([same.norm, same.isDifference, not.norm, not.isDifference], [0, true, null, false]);
+  assert.ok(alone.norm! > 0 && !alone.isDifference && other.norm! > 0 && other.norm !== alone.norm);
+  await failsWith('file-not-found', () =>
+    jobs.examine(path, { checkFinite: true, model: join(folder, 'none') }),
+  );
+  await jobs.close();
+});
+
 test('archives are unpacked, compared and written', async () => {
   const jobs = startJobs({ threads: 1 });
   const { layout } = await jobs.examine(fixture('npz/savez-compressed.npz'), { checkFinite: true });

@@ -70,12 +70,18 @@ function readToy(path: string, name: string): Toy {
   }
 }
 
-function examineToy(path: string, name: string, sums = false): Examination {
+function examineToy(path: string, name: string, sums = false, model?: string): Examination {
   const { weighting, tensors, sum } = readToy(path, name);
   if (sum !== undefined && !sums)
     throw new FormatError('weights-partial-sum', `${name}: an exact partial sum`);
   const nonFinite: NonFiniteElement[] = tensors.flatMap(({ values }, tensor) =>
     values.flatMap((value, index) => (Number.isFinite(value) ? [] : [{ tensor, index, leaf: name }])),
+  );
+  const base = model === undefined ? undefined : readToy(model, model);
+  const norm = Math.hypot(
+    ...tensors.flatMap(({ values }, t) =>
+      values.map((value, i) => Number(value) - Number(base?.tensors[t]?.values[i] ?? 0)),
+    ),
   );
   return {
     layout: {
@@ -95,6 +101,8 @@ function examineToy(path: string, name: string, sums = false): Examination {
     },
     nonFinite: nonFinite.slice(0, 8),
     ...(sum && { sum: sum.map(([leaf, weight]) => ({ leaf, weighting: weight })) }),
+    norm: Number.isFinite(norm) ? norm : null,
+    isDifference: base !== undefined,
   };
 }
 
@@ -173,9 +181,9 @@ export class ToyJobs implements Jobs {
 
   async examine(
     path: string,
-    { name = path, sums }: { name?: string; sums?: boolean } = {},
+    { name = path, sums, model }: { name?: string; sums?: boolean; model?: string | undefined } = {},
   ): Promise<Examination> {
-    return examineToy(path, name, sums);
+    return examineToy(path, name, sums, model);
   }
 
   async aggregate(request: AggregateRequest): Promise<AggregateReport> {

@@ -178,8 +178,10 @@ export class Aggregator {
     const { db, blobs, keepUpdates, now } = this.#domain;
     const { size } = await stat(files.output);
     const stateId = rule.keepsState ? randomUUID() : null;
+    const begunAt = performance.now();
     if (stateId !== null) await blobs.put(stateId, files.state);
     await blobs.put(id, files.output);
+    const writeSeconds = (performance.now() - begunAt) / 1000;
     const completion = {
       leaves: report.leaves,
       totalWeighting: report.totalWeighting,
@@ -189,6 +191,7 @@ export class Aggregator {
       strategy: rule.strategy,
       seconds: report.seconds,
       bytesRead: report.bytesRead,
+      writeSeconds,
     };
     const removed = await db
       .transaction()

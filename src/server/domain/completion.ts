@@ -21,6 +21,8 @@ export interface Completion {
   /** Of the aggregation by this server. */
   readonly seconds: number | null;
   readonly bytesRead: number | null;
+  /** What it took to bring it to the disk. */
+  readonly writeSeconds: number | null;
 }
 
 /**
@@ -37,7 +39,8 @@ export async function completeRound(
   now: number,
 ): Promise<string[]> {
   const id = round.aggregation_id!; // it is closed
-  const { leaves, totalWeighting, byteLength, sha256, stateId, strategy, seconds, bytesRead } = completion;
+  const { leaves, totalWeighting, byteLength, sha256, stateId, strategy, seconds, bytesRead, writeSeconds } =
+    completion;
   const run = await tx
     .selectFrom('runs')
     .select('number')
@@ -66,6 +69,7 @@ export async function completeRound(
       aggregation_seconds: seconds,
       strategy: JSON.stringify(strategy),
       bytes_read: bytesRead,
+      write_seconds: writeSeconds,
       done_at: now,
     })
     .where('id', '=', round.id)

@@ -16,6 +16,9 @@ import { Refusal } from './refusal.ts';
 /** Leaves of a partial sum: each is a row that is written while the server does nothing else. */
 const MAX_SUM_LEAVES = 100_000;
 
+/** What is known of an update's elements. */
+type Elements = Pick<Examination, 'layout' | 'nonFinite' | 'sum'>;
+
 /** The tensors of every update of a run. */
 export type Contract = readonly Pick<TensorLayout, 'name' | 'dtype' | 'shape'>[];
 
@@ -31,7 +34,7 @@ export function contractOf(layout: Layout): Contract {
  * @throws Refusal `weighting-…`, `layout-empty`, `aggregate-dtype-unsupported`, `non-finite`; of partial sums
  *   `weights-partial-sum` where they are not taken, `partial-leaf-count`
  */
-export function checkUpdate(examination: Examination, policy: PolicyBody): number {
+export function checkUpdate(examination: Elements, policy: PolicyBody): number {
   const { layout, sum } = examination;
   if (sum !== undefined && !policy.partial_sums) {
     throw refuse(
@@ -59,7 +62,7 @@ export function checkUpdate(examination: Examination, policy: PolicyBody): numbe
  * @throws Refusal `layout-empty`, `aggregate-dtype-unsupported`, `non-finite`
  */
 export function checkTensors(
-  { layout, nonFinite }: Examination,
+  { layout, nonFinite }: Elements,
   policy: Pick<PolicyBody, 'strategy' | 'non_finite'>,
 ): void {
   const strategy = strategyOf(policy.strategy);

@@ -7,18 +7,20 @@ import { Refusal } from './refusal.ts';
  * Looks at a file that somebody has sent, every element of it.
  *
  * @param sums whether an exact partial sum will do
+ * @param model path of the global model that its norm refers to
  * @throws Refusal with the codes of FormatError, and of AggregationError for what no sum can be
  */
 export async function examineFile(
   domain: Domain,
   path: string,
   name: string,
-  sums = false,
+  { sums = false, model }: { readonly sums?: boolean; readonly model?: string | undefined } = {},
 ): Promise<Examination> {
   try {
     return await domain.jobs.examine(path, {
       checkFinite: true,
       name,
+      model,
       maxUnpackedBytes: domain.maxUpdateBytes,
       sums,
     });

@@ -71,6 +71,7 @@ export async function startWithModel(domain: Domain, branchId: string, spooled: 
           started_at: null,
           strategy: null,
           bytes_read: null,
+          write_seconds: null,
         })
         .execute();
       await tx

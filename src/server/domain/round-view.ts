@@ -59,6 +59,10 @@ async function roundBodies(db: Database, narrow: (query: RoundQuery) => RoundQue
       'updates.staleness',
       'updates.left_out',
       'updates.sum_leaves',
+      'updates.norm',
+      'updates.norm_base',
+      'updates.receive_ms',
+      'updates.examine_ms',
     ])
     .where(
       'updates.round_id',
@@ -108,6 +112,7 @@ async function roundBodies(db: Database, narrow: (query: RoundQuery) => RoundQue
         started_at: round.started_at,
         bytes_read: round.bytes_read,
         sum: sumOf.get(round.id) ?? null,
+        write_seconds: round.write_seconds,
       };
     }),
   );

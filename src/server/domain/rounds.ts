@@ -44,6 +44,7 @@ export async function openRound(
       started_at: null,
       strategy: null,
       bytes_read: null,
+      write_seconds: null,
       minimum_at: null,
       ...terms,
     })

@@ -70,6 +70,21 @@ export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
   };
 }
 
+/** The newest global model of the run that a round may step from, as far as it is there yet; undefined for none. */
+export async function modelBefore(db: Database, round: Round): Promise<string | undefined> {
+  const row = await db
+    .selectFrom('rounds')
+    .innerJoin('aggregations', 'aggregations.round_id', 'rounds.id')
+    .select(['aggregations.id', 'aggregations.removed_at'])
+    .where('rounds.run_id', '=', round.run_id)
+    .where('rounds.status', '=', 'done')
+    .where('rounds.number', '<', round.number)
+    .orderBy('rounds.number', 'desc')
+    .limit(1)
+    .executeTakeFirst();
+  return row?.removed_at === null ? row.id : undefined;
+}
+
 /** A state is of use to the very rule that left it. */
 function sameRule(a: StrategyBody, b: StrategyBody): boolean {
   const text = ({ name, parameters }: StrategyBody) =>

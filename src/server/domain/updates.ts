@@ -9,6 +9,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { totalOfLeaves } from '../../aggregate/partial-file.ts';
+import { FileError } from '../../errors.ts';
 import type { Examination } from '../../node/jobs.ts';
 import type { UploadBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
@@ -20,7 +21,8 @@ import { findByKey, findKnown, type Known, sameBytesAs } from './known-updates.t
 import { isRevoked, type Leaf, revoked } from './leaves.ts';
 import { type Place, receivingRun } from './receiving.ts';
 import { Refusal } from './refusal.ts';
-import { settleRound } from './rounds.ts';
+import { type Round, settleRound } from './rounds.ts';
+import { modelBefore } from './rules.ts';
 import { standingOf } from './standing.ts';
 import { checkLeavesOnce, exactWeighting, recordSumLeaves } from './sums.ts';
 
@@ -57,12 +59,12 @@ export async function acceptUpdate(
   const first = await domain.db.transaction().execute(look);
   if (first.place === undefined) return { body: first.receipt, isClosed: false };
 
-  const { policy } = first.place;
-  const [examination] = await Promise.all([
-    examineFile(domain, spooled.path, `update of ${leaf.name}`, policy.partial_sums),
+  const { policy, round } = first.place;
+  const [examined] = await Promise.all([
+    examineUpdate(domain, leaf, spooled, round, policy.partial_sums),
     spooled.flushed(),
   ]);
-  checkUpdate(examination, policy);
+  checkUpdate(examined.examination, policy);
   const id = randomUUID();
   try {
     await domain.blobs.put(id, spooled.path);
@@ -70,7 +72,7 @@ export async function acceptUpdate(
       // Another upload of the leaf may have been faster, or an operator.
       const found = await look(tx);
       if (found.place === undefined) return { body: found.receipt, settled: undefined, removed: [id] };
-      return record(tx, domain.now(), found, leaf, spooled, options, { id, examination });
+      return record(tx, domain.now(), found, leaf, spooled, options, { id, ...examined });
     });
     for (const blob of accepted.removed) await domain.blobs.remove(blob);
     const { body, settled } = accepted;
@@ -107,6 +109,39 @@ async function lookFor(
   return receipt === undefined ? { place, present } : { place: undefined, receipt };
 }
 
+/** What a look at an update has told. */
+interface Examined {
+  readonly examination: Examination;
+  /** The aggregation that its norm is the distance to. */
+  readonly normBase: string | null;
+  /** How long it took, waiting in line included. */
+  readonly ms: number;
+}
+
+/** @throws Refusal those of `examineFile` */
+async function examineUpdate(
+  domain: Domain,
+  leaf: Leaf,
+  { path }: Spooled,
+  round: Round,
+  sums: boolean,
+): Promise<Examined> {
+  const begunAt = performance.now();
+  const name = `update of ${leaf.name}`;
+  const model = await modelBefore(domain.db, round);
+  const options = { sums, model: model && domain.blobs.path(model) };
+  const examination = await examineFile(domain, path, name, options).catch((error: unknown) => {
+    // The model may have been given up meanwhile. It is good for a figure, not for a refusal.
+    if (!(error instanceof FileError) || model === undefined) throw error;
+    return examineFile(domain, path, name, { sums });
+  });
+  return {
+    examination,
+    normBase: examination.isDifference ? (model ?? null) : null,
+    ms: performance.now() - begunAt,
+  };
+}
+
 /** Rounds of the run that have ended since the model that the leaf fetched last; those that are being averaged too. */
 async function stalenessOf(tx: Database, { run, round }: Place, leaf: Leaf): Promise<number> {
   const { count } = await tx
@@ -135,10 +170,10 @@ async function record(
   leaf: Leaf,
   spooled: Spooled,
   { idempotencyKey, localSteps }: UpdateOptions,
-  update: { readonly id: string; readonly examination: Examination },
+  update: Examined & { readonly id: string },
 ) {
   const { run, round, policy } = place;
-  const { id, examination } = update;
+  const { id, examination, normBase } = update;
   // The policy may be another one than when the file was examined.
   const weighting = checkUpdate(examination, policy);
   if (policy.strategy.name === 'fednova' && localSteps === undefined) {
@@ -184,6 +219,10 @@ async function record(
       left_out: null,
       sum_leaves: sum?.length ?? null,
       sum_total: sumTotal,
+      norm: examination.norm,
+      norm_base: normBase,
+      receive_ms: spooled.receiveMs === null ? null : Math.round(spooled.receiveMs),
+      examine_ms: Math.round(update.ms),
     })
     .execute();
   if (sum !== undefined) await recordSumLeaves(tx, round.id, id, sum);

@@ -148,6 +148,7 @@ export async function handDown(
         strategy: policy.strategy,
         seconds: present.aggregation_seconds,
         bytesRead: present.bytes_read,
+        writeSeconds: null,
       };
       return completeRound(tx, present, completion, keepUpdates, now());
     });

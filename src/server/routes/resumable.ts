@@ -225,7 +225,14 @@ async function finishUpload(
     const accepted = await acceptUpdate(
       context.domain,
       leaf,
-      { path, byteLength: plan.byteLength, sha256, flushed: async () => {}, remove: async () => {} },
+      {
+        path,
+        byteLength: plan.byteLength,
+        sha256,
+        receiveMs: null,
+        flushed: async () => {},
+        remove: async () => {},
+      },
       {
         round: plan.round ?? undefined,
         idempotencyKey: plan.idempotencyKey ?? undefined,

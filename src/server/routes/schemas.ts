@@ -151,6 +151,10 @@ export const schemas = {
     staleness: integer,
     left_out: leftOut,
     sum_leaves: nullable(integer),
+    norm: nullable({ type: 'number' }),
+    norm_base: nullable(id),
+    receive_ms: nullable(integer),
+    examine_ms: nullable(integer),
   }),
   OwnUpdate: object({
     file_id: id,
@@ -187,6 +191,7 @@ export const schemas = {
     started_at: nullable(integer),
     bytes_read: nullable(integer),
     sum: either({ $ref: '#/components/schemas/Sum' }, none),
+    write_seconds: nullable({ type: 'number' }),
   }),
   Upload: object({
     file_id: id,

@@ -106,6 +106,13 @@ const MIGRATIONS: readonly (readonly string[])[] = [
       total_weighting double precision not null, byte_length bigint not null, sha256 text not null,
       created_at bigint not null, removed_at bigint)`,
   ],
+  [
+    `alter table updates add column norm double precision`,
+    `alter table updates add column norm_base text`,
+    `alter table updates add column receive_ms bigint`,
+    `alter table updates add column examine_ms bigint`,
+    `alter table rounds add column write_seconds double precision`,
+  ],
 ];
 
 /** The schema that this program writes. */

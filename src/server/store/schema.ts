@@ -92,6 +92,8 @@ export interface RoundsTable {
   /** JSON of `StrategyBody`: what was used. */
   strategy: string | null;
   bytes_read: number | null;
+  /** What it took to bring the aggregation to the disk. */
+  write_seconds: number | null;
 }
 
 interface UpdatesTable {
@@ -115,6 +117,12 @@ interface UpdatesTable {
   /** Of an exact partial sum: how many leaves it has, and its exact total in units of 2^-116, in decimal digits. */
   sum_leaves: number | null;
   sum_total: string | null;
+  /** L2 norm: of the difference to `norm_base`, else of the weights. Null where it is not finite, and of older programs. */
+  norm: number | null;
+  /** An aggregation, which may not be kept any more. */
+  norm_base: string | null;
+  receive_ms: number | null;
+  examine_ms: number | null;
 }
 
 /** The leaves of partial sums that were uploaded: none may count twice in a round. */

@@ -16,6 +16,8 @@ export interface Spooled {
   readonly byteLength: number;
   /** Lower-case hexadecimal. */
   readonly sha256: string;
+  /** From the head of the request to the last byte; null where it came in pieces. */
+  readonly receiveMs: number | null;
   /**
    * What was begun to bring its bytes to the disk, to be waited for before somebody relies on them. Throws Refusal
    * `disk-full`.
@@ -79,6 +81,8 @@ export class Spool {
     const remove = () => removeFile(path);
     const hash = createHash('sha256');
     const arrivals = new Arrivals(body, this.#options);
+    const begunAt = performance.now();
+    let receiveMs = 0;
     let byteLength = 0;
     let flushed: Promise<void>;
     try {
@@ -101,6 +105,7 @@ export class Spool {
           }
           flush.add(chunk.byteLength);
         }
+        receiveMs = performance.now() - begunAt;
         flushed = flush.end();
       } catch (error) {
         await handle.close();
@@ -114,7 +119,7 @@ export class Spool {
     }
     // Whoever needs the file hears of a failure; whoever refuses it need not.
     flushed.catch(() => {});
-    return { path, byteLength, sha256: hash.digest('hex'), flushed: () => flushed, remove };
+    return { path, byteLength, sha256: hash.digest('hex'), receiveMs, flushed: () => flushed, remove };
   }
 
   /**

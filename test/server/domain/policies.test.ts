@@ -465,4 +465,30 @@ test('fifty leaves, some silent, some late: every round ends, with the right wei
   }
 });
 
+test('an update has a norm: of its weights, then of its distance to the newest model', async () => {
+  const { id, leaves } = await running({ aggregation_target: 1, keep_aggregations: 1 }, 1);
+  const leaf = leaves[0]!;
+  const norms: unknown[] = [];
+  for (const [number, x] of [
+    [1, values(3, 4)],
+    [2, values(3, 4)],
+    [3, values(6, 8)],
+  ] as const) {
+    await rig.upload(leaf, toyFile(number, x)); // a new weighting makes new bytes
+    const { updates } = await rig.settled(id, number);
+    norms.push([updates[0]!.norm, updates[0]!.norm_base]);
+  }
+  const first = await rig.round(id, 1);
+  const second = await rig.round(id, 2);
+  assert.equal(norms, [
+    [5, null],
+    [0, first.aggregation_id],
+    [5, second.aggregation_id],
+  ]);
+  assert.equal(
+    [first.updates[0]!.receive_ms, typeof first.updates[0]!.examine_ms, typeof first.write_seconds],
+    [null, 'number', 'number'],
+  );
+});
+
 test.run();

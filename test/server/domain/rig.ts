@@ -119,7 +119,7 @@ export class Rig {
     await writeFile(path, bytes);
     const sha256 = createHash('sha256').update(bytes).digest('hex');
     const remove = async () => rmSync(path, { force: true });
-    return { path, byteLength: bytes.byteLength, sha256, flushed: async () => {}, remove };
+    return { path, byteLength: bytes.byteLength, sha256, receiveMs: null, flushed: async () => {}, remove };
   }
 
   rounds(branchId: string): Promise<RoundBody[]> {

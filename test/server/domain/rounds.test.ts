@@ -69,7 +69,7 @@ async function upload(leaf: Leaf, bytes: Buffer, options?: UpdateOptions) {
     return await acceptUpdate(
       domain,
       leaf,
-      { path: file, byteLength: bytes.byteLength, sha256, flushed: async () => {}, remove },
+      { path: file, byteLength: bytes.byteLength, sha256, receiveMs: null, flushed: async () => {}, remove },
       options,
     );
   } finally {
