@@ -21,8 +21,8 @@ export const MODULES = [
  * anything is done. In all: with what is loaded when it is needed.
  */
 export const DOORS = [
-  { file: 'browser.js', atOnce: 39_500, inAll: 84_500 },
-  { file: 'browser-worker.js', atOnce: 29_500, inAll: 56_500 },
+  { file: 'browser.js', atOnce: 39_500, inAll: 89_000 },
+  { file: 'browser-worker.js', atOnce: 29_500, inAll: 60_500 },
   { file: 'edge.js', atOnce: 43_500, inAll: 43_500 },
 ];
 

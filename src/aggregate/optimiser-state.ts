@@ -17,7 +17,10 @@ import { crc32 } from '../formats/crc32.ts';
 import type { Encoding, TensorSpec } from '../formats/encoding.ts';
 import { encodeSafetensors, KIND, readSafetensors } from '../formats/safetensors.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
-import { stateTensors } from './steps.ts';
+import { itemSize } from '../tensor/dtypes.ts';
+import { elementCount } from '../tensor/layout.ts';
+import type { StateInput } from './plan.ts';
+import { stateSlots, stateTensors } from './steps.ts';
 import type { StepSpec } from './strategies/strategy.ts';
 
 const STATE = 'optimiser-state';
@@ -93,6 +96,31 @@ export async function readState(source: ByteSource, owner: StateOwner): Promise<
     refuse('round or model of the metadata are not what they should be');
   }
   return { round, model, byteOffsets };
+}
+
+/** The state in a file as inputs of an aggregation, slot by slot. @param byteOffsets where each tensor of it begins */
+export function stateInputs(
+  { step, tensors }: StateOwner,
+  source: ByteSource,
+  byteOffsets: readonly number[],
+): readonly StateInput[] {
+  const stored = stateTensors(step, tensors).map(({ name, dtype, shape, slot, tensor }, i) => ({
+    slot: slot.name,
+    tensor,
+    layout: {
+      name,
+      dtype,
+      shape,
+      order: 'C' as const,
+      byteOrder: 'little' as const,
+      byteOffset: byteOffsets[i]!, // one for each of them
+      byteLength: elementCount(shape) * itemSize(dtype),
+    },
+  }));
+  return stateSlots(step).map((slot) => ({
+    source,
+    tensors: tensors.map((_, t) => stored.find((one) => one.slot === slot.name && one.tensor === t)?.layout),
+  }));
 }
 
 function describe({ strategy, step, tensors }: StateOwner) {

@@ -35,6 +35,12 @@ export interface BlobAggregateRequest {
   readonly strategy?: StrategyRequest | undefined;
   /** The global model, for rules that refer to one. */
   readonly model?: Blob | Response | undefined;
+  /**
+   * For rules that keep a state from round to round (FedAvgM, FedAdagrad, FedAdam, FedYogi): the report's `state` of the
+   * round that led to `model`, null to begin with a new one. It is the file that Node and the command line keep too. Such a
+   * round runs on one worker.
+   */
+  readonly state?: Blob | Response | null | undefined;
   /** What NaN and infinity in inputs do: refuse the job (default), or follow the rule into the result. */
   readonly nonFinite?: 'reject' | 'propagate' | undefined;
 }
@@ -42,6 +48,8 @@ export interface BlobAggregateRequest {
 export interface BlobAggregateReport {
   /** The result, or a File over `output`. */
   readonly blob: Blob;
+  /** Of a rule that keeps one: what the next round, which starts from this result, goes on from. */
+  readonly state?: Blob | undefined;
   readonly format: WeightsFormat;
   readonly strategy: string;
   /** Inputs with a weighting above zero. */

@@ -51,13 +51,14 @@ export function startJobs(options: BlobJobsOptions = {}): BlobJobs {
   }
 
   return {
-    aggregate: ({ inputs, model, ...request }, jobOptions = {}) =>
+    aggregate: ({ inputs, model, state, ...request }, jobOptions = {}) =>
       submit(
         async () => ({
           ...request,
           type: 'aggregate',
           inputs: await Promise.all(inputs.map(nameInput)),
           model: model === undefined ? undefined : await spool(model),
+          state: state == null ? state : await spool(state),
         }),
         jobOptions,
       ) as Promise<BlobAggregateReport>,

@@ -3,7 +3,7 @@ import { Aggregation, type AggregationInput, type RunOptions } from '../aggregat
 import { openConversion } from '../aggregate/conversion.ts';
 import { commonFormat, encodeResult } from '../aggregate/result.ts';
 import { stateSlots } from '../aggregate/steps.ts';
-import { openStrategy } from '../aggregate/strategies/index.ts';
+import { openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
 import type { Encoding } from '../formats/encoding.ts';
 import type { ReadOptions } from '../formats/npy.ts';
@@ -13,6 +13,7 @@ import { blobSource } from '../tensor/blob.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
 import { blobScratch, blobSink } from './blob-pieces.ts';
+import type { BlobState } from './blob-state.ts';
 import { openHandleSink } from './file-sink.ts';
 import type {
   BlobAggregateReport,
@@ -29,10 +30,11 @@ interface NamedBlob {
 }
 
 /** Requests as plain data, for another thread. */
-type AggregateWork = Omit<BlobAggregateRequest, 'inputs' | 'model'> & {
+type AggregateWork = Omit<BlobAggregateRequest, 'inputs' | 'model' | 'state'> & {
   readonly type: 'aggregate';
   readonly inputs: readonly NamedBlob[];
   readonly model: Blob | undefined;
+  readonly state: Blob | null | undefined;
 };
 type ConvertWork = Omit<BlobConvertRequest, 'input'> & {
   readonly type: 'convert';
@@ -42,7 +44,7 @@ type ConvertWork = Omit<BlobConvertRequest, 'input'> & {
 export type Work = AggregateWork | ConvertWork;
 export type WorkResult = BlobAggregateReport | BlobConvertReport;
 
-type Run = Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes'>;
+type Run = Pick<RunOptions, 'onProgress' | 'openLanes'> & { readonly signal?: AbortSignal | undefined };
 
 /**
  * Carries a job out.
@@ -68,15 +70,11 @@ async function aggregate(work: AggregateWork, run: Run): Promise<BlobAggregateRe
     if (work.model !== undefined)
       model = { leaf: 'model', ...(await open(work.model, 'model', {}, opened, run)) };
     const strategy = openStrategy(work.strategy?.name ?? 'mean', work.strategy?.parameters);
-    if (strategy.step !== undefined && stateSlots(strategy.step).length > 0) {
-      throw new AggregationError(
-        'strategy-state-missing',
-        `"${strategy.name}" keeps a state from round to round, which jobs on Blobs have no place for`,
-      );
-    }
+    const state = await openState(work, strategy, model, run);
     const aggregation = await Aggregation.open(inputs, {
       strategy,
       model,
+      state: state?.inputs,
       nonFinite: work.nonFinite,
       blockBytes: blockFor(inputs.length),
       scratch: blobScratch,
@@ -84,9 +82,10 @@ async function aggregate(work: AggregateWork, run: Run): Promise<BlobAggregateRe
     try {
       const format = formatOf(work, formats);
       const encoding = await encodeResult(aggregation, strategy, { format, align: work.align });
-      const blob = await write(aggregation, encoding, work.output, run);
+      const blob = await write(aggregation, encoding, work.output, { ...run, state });
       return {
         blob,
+        state: await state?.finish(blob),
         format,
         strategy: strategy.name,
         leaves: aggregation.leaves.length,
@@ -103,6 +102,26 @@ async function aggregate(work: AggregateWork, run: Run): Promise<BlobAggregateRe
   } finally {
     for (const source of opened) await source.close();
   }
+}
+
+/** @throws AggregationError `strategy-state-missing`, `state-mismatch` */
+async function openState(
+  work: AggregateWork,
+  { name, step }: Strategy,
+  model: { readonly layout: Pick<Weights['layout'], 'tensors'> } | undefined,
+  { signal }: Run,
+): Promise<BlobState | undefined> {
+  // Without the model the aggregation itself refuses the rule.
+  if (step === undefined || stateSlots(step).length === 0 || model === undefined) return undefined;
+  if (work.state === undefined) {
+    throw new AggregationError(
+      'strategy-state-missing',
+      `"${name}" keeps a state from round to round: give that of the last round, or null to begin with a new one`,
+    );
+  }
+  const tensors = model.layout.tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+  const { openBlobState } = await import('./blob-state.ts');
+  return openBlobState({ strategy: name, step, tensors }, work.state, work.model!, signal); // it is there: see above
 }
 
 async function convert(work: ConvertWork, run: Run): Promise<BlobConvertReport> {
@@ -169,7 +188,7 @@ async function write(
   aggregation: Aggregation,
   encoding: Encoding,
   output: FileSystemFileHandle | undefined,
-  run: Run,
+  run: Run & Pick<RunOptions, 'state'>,
 ): Promise<Blob> {
   const memory = output === undefined ? blobSink(encoding.byteLength) : undefined;
   const sink = memory ?? (await openHandleSink(output!)); // one of them is there

@@ -10,9 +10,9 @@ import {
   type Stop,
 } from '../aggregate/aggregation.ts';
 import type { LaneOrder } from '../aggregate/lanes.ts';
-import type { StateOwner } from '../aggregate/optimiser-state.ts';
+import { type StateOwner, stateInputs } from '../aggregate/optimiser-state.ts';
 import { commonFormat, encodeResult } from '../aggregate/result.ts';
-import { stateSlots, stateTensors } from '../aggregate/steps.ts';
+import { stateSlots } from '../aggregate/steps.ts';
 import { openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
 import type { Encoding } from '../formats/encoding.ts';
@@ -20,8 +20,7 @@ import type { ReadOptions } from '../formats/npy.ts';
 import { openWeights } from '../formats/open.ts';
 import { prepareWeights, type Weights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
-import { itemSize } from '../tensor/dtypes.ts';
-import { elementCount, type WeightsFormat } from '../tensor/layout.ts';
+import type { WeightsFormat } from '../tensor/layout.ts';
 import type { AggregateReport, AggregateRequest } from './jobs.ts';
 import { openLanes } from './lanes.ts';
 import { checkForm, formatOfName } from './output-format.ts';
@@ -133,23 +132,7 @@ async function openState(
   const owner = { strategy: name, step, tensors };
   const before = (await openStateFile(path, owner, await digestOf(model.source))) ?? undefined;
   if (before === undefined) return { path, owner, before, inputs: undefined };
-  const stored = stateTensors(step, tensors).map(({ name, dtype, shape, slot, tensor }, i) => ({
-    slot: slot.name,
-    tensor,
-    layout: {
-      name,
-      dtype,
-      shape,
-      order: 'C' as const,
-      byteOrder: 'little' as const,
-      byteOffset: before.byteOffsets[i]!,
-      byteLength: elementCount(shape) * itemSize(dtype),
-    },
-  }));
-  const inputs = stateSlots(step).map((slot) => ({
-    source: before.source,
-    tensors: tensors.map((_, t) => stored.find((one) => one.slot === slot.name && one.tensor === t)?.layout),
-  }));
+  const inputs = stateInputs(owner, before.source, before.byteOffsets);
   return { path, owner, before, inputs };
 }
 

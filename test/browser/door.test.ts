@@ -16,7 +16,7 @@ import { elements } from '../helpers/arbitraries.ts';
 import { fixtureBytes, fixtures } from '../helpers/fixtures.ts';
 import { hasChromium, launchChromium, type OpenPage, openPage } from '../helpers/page.ts';
 import { Random } from '../helpers/random.ts';
-import { failure, outcomeOf } from './outcomes.mjs';
+import { failure, outcomeOf, sha256 } from './outcomes.mjs';
 
 /** What the page's script puts where `evaluate` finds it. */
 declare const cambium: typeof Door;
@@ -143,6 +143,8 @@ const FORMS: readonly WriteOptions[] = [
   { format: 'npy-object', align: 64 },
 ];
 
+const outcomeSha = (path: string) => sha256(readFileSync(path));
+
 async function writeInputs(seed: number): Promise<{ paths: string[]; extras: Record<string, Uint8Array> }> {
   const random = new Random(seed);
   const paths: string[] = [];
@@ -211,6 +213,88 @@ test('every rule gives the bytes of Node, on the page and on any number of worke
           assert.is(actual.told, actual.length, what);
         }
       }
+    },
+    { extras },
+  );
+});
+
+const OPTIMISERS = [
+  { name: 'fedavgm', parameters: { learningRate: 0.7 } },
+  { name: 'fedadam', parameters: { learningRate: 0.01 } },
+  { name: 'fedyogi', parameters: { learningRate: 0.01 } },
+];
+
+test('optimisers go on from round to round, models and states with the bits of Node', async () => {
+  const { paths, extras } = await writeInputs(8);
+  const inputs = paths.map((path, i) => ({ path, leaf: `leaf ${i}` }));
+  await withPage(
+    async ({ page }) => {
+      for (const [i, strategy] of OPTIMISERS.entries()) {
+        const format = (['npy-object', 'safetensors', 'npz'] as const)[i]!;
+        const start = FORMS.findIndex((form) => form.format === format);
+        const state = join(folder, `state-${i}`);
+        const expected: string[] = [];
+        let model = paths[start]!;
+        for (let round = 0; round < 3; round++) {
+          const output = join(folder, `model-${round}`);
+          const leaves = inputs.slice(1 + round, 4 + round);
+          await jobs.aggregate({ inputs: leaves, output, format, strategy, model, state, threads: 1 });
+          model = output;
+          expected.push(await outcomeSha(model), await outcomeSha(state));
+        }
+        for (const workers of WORKERS) {
+          const actual = await page.evaluate(
+            async ([rule, to, first, count]) => {
+              const input = async (k: number) => (await fetch(`/input-${k}`)).blob();
+              const seen: string[] = [];
+              let [from, kept]: [Blob, Blob | null] = [await input(first), null];
+              const work = cambium.startJobs({ workers: count });
+              for (let round = 0; round < 3; round++) {
+                const leaves = [1, 2, 3].map(async (k) => ({
+                  blob: await input(k + round),
+                  leaf: `leaf ${k + round}`,
+                }));
+                const report = await work.aggregate({
+                  inputs: await Promise.all(leaves),
+                  strategy: rule,
+                  format: to,
+                  model: from,
+                  state: kept,
+                });
+                from = report.blob;
+                kept = report.state!;
+                for (const blob of [from, kept]) seen.push(await outcomes.sha256(await blob.arrayBuffer()));
+              }
+              work.close();
+              return seen;
+            },
+            [strategy, format, start, workers] as const,
+          );
+          assert.equal(actual, expected, `${strategy.name} on ${workers} workers`);
+        }
+      }
+      const codes = await page.evaluate(async (rule) => {
+        const blobs = await Promise.all([0, 1].map(async (k) => (await fetch(`/input-${k}`)).blob()));
+        const all = blobs.map((blob) => ({ blob }));
+        const [model, other] = blobs as [Blob, Blob];
+        const { state } = await cambium.aggregateBlobs(all, {
+          strategy: rule,
+          format: 'npz',
+          model,
+          state: null,
+        });
+        const tries = [{ model }, { state: null }, { model: other, state: state! }, { model, state: other }];
+        return await Promise.all(
+          tries.map((options) =>
+            cambium.aggregateBlobs(all, { strategy: rule, format: 'npz', ...options }).then(
+              () => 'done',
+              (error) => error.code,
+            ),
+          ),
+        );
+      }, OPTIMISERS[1]!);
+      assert.equal(codes.slice(0, 3), ['strategy-state-missing', 'strategy-model-missing', 'state-mismatch']);
+      assert.match(codes[3]!, /^st-|^not-/, 'no state at all');
     },
     { extras },
   );

@@ -35,7 +35,11 @@ async function write(name: string): Promise<string> {
     },
     {
       weighting: random.integer(1, 99),
-      tensors: [tensorOf(values), tensorOf(new Int32Array([random.integer(0, 9)]))],
+      tensors: [
+        tensorOf(values),
+        tensorOf(new Int32Array([random.integer(0, 9)])),
+        tensorOf(new Uint8Array([random.integer(0, 255)]), []), // its value is known before the file is laid out
+      ],
     },
   );
   writeFileSync(path, sink.bytes);
