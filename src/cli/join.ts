@@ -6,7 +6,7 @@ import type { WeightsFormat } from '../tensor/layout.ts';
 import { UsageError } from './exit.ts';
 import { JoinFolder } from './join/folder.ts';
 import { type FailurePolicy, Member } from './join/member.ts';
-import { JoinReport } from './join/report.ts';
+import { openJoinReport } from './join/report.ts';
 import { readNetwork } from './network.ts';
 import { integerOf } from './settings.ts';
 
@@ -47,7 +47,7 @@ export async function join(program: readonly string[], options: JoinOptions): Pr
   const { dir, name } = parse(options.credentials);
   const path = options.folder ?? `${dir === '' ? '' : `${dir}/`}${name}.join`;
   const folder = await JoinFolder.open(path, format);
-  const report = new JoinReport(options.json);
+  const report = openJoinReport(options.json);
   const client = new Client(credentials, {
     queue: 'newest',
     // The rest of the patience is ours: what is kept meanwhile, and what is told.

@@ -305,6 +305,22 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     )
     .action(async (words, options) => (await import('./join.ts')).join(words, { ...options, signal }));
 
+  remote(
+    program,
+    'relay',
+    'be a branch of this server as a leaf of another: sums go up, aggregations come down',
+  )
+    .requiredOption('--credentials <file>', 'the leaf above: what "leaf create --out" wrote there')
+    .requiredOption('--branch <id>', 'the branch below, whose policy says --upstream')
+    .option('--above <url>', 'the server above (default: from the credentials)')
+    .option('--proxy <url>', 'on the way up, http:, https: or socks5: (needs the package undici)')
+    .option('--ca <file>', 'authorities of the certificate above, PEM (needs the package undici)')
+    .option('--follow', 'start the run below with that above, and anew when that begins anew', false)
+    .option('--rounds <number>', 'end after so many rounds')
+    .option('--once', 'the same as --rounds 1', false)
+    .option('--folder <dir>', 'where files and state are kept (default: beside the credentials)')
+    .action(async (options) => (await import('./relay.ts')).relay({ ...options, signal }));
+
   asLeaf('doctor', 'look at everything that a leaf needs, and say what is wrong and what to do')
     .option('--folder <dir>', 'where "join" would keep its files (default: beside the credentials)')
     .action(async (options) =>

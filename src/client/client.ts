@@ -19,6 +19,11 @@ import type { UpdateFormat } from './weights.ts';
 export interface UploadOptions extends TransferOptions {
   /** The round that the update is meant for; the server refuses it when another one is open. */
   readonly round?: number | undefined;
+  /**
+   * A name for this upload, of 1 to 200 characters: one that the server has under it already counts no second time, whatever
+   * has become of its round. By default each call has one of its own. Servers of our own API only.
+   */
+  readonly idempotencyKey?: string | undefined;
 }
 
 export interface DownloadOptions extends TransferOptions {
@@ -208,7 +213,7 @@ export class Client implements AsyncDisposable {
           signal,
           onProgress: options.onProgress,
           round: options.round,
-          idempotencyKey: randomKey(),
+          idempotencyKey: options.idempotencyKey ?? randomKey(),
         };
         for (;;) {
           await this.#passRunGate(signal);

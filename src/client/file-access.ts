@@ -1,4 +1,5 @@
 import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
+import type { Layout } from '../tensor/layout.ts';
 
 /** A file that is being written and can be read back before it becomes visible. */
 export interface CheckedSink extends ByteSink {
@@ -32,5 +33,7 @@ export interface FileAccess {
   openSink(path: string): Promise<CheckedSink>;
   /** The same, going on with what was left under this key (lower-case hexadecimal) at this path. Throws FileError. */
   openPartialSink(path: string, key: string): Promise<PartialSink>;
+  /** Checks an exact partial sum, which a server below another one sends in the place of an update. Throws FormatError. */
+  readSum?(source: ByteSource): Promise<Layout>;
   sha256(): Sha256;
 }

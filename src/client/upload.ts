@@ -54,7 +54,7 @@ export async function prepareUpload(
 ): Promise<PreparedUpload> {
   const { source, bytes } = await openUpload(from, files, format);
   try {
-    const layout = await validateWeights(source);
+    const layout = await validateWeights(source, files?.readSum);
     if (format !== undefined && layout.format !== format)
       throw wrongFormat(source.name, layout.format, format);
     // Few browsers can stream a request, and their WebCrypto digests nothing but the whole.

@@ -1,5 +1,5 @@
 import { MAX_WEIGHTING, MIN_WEIGHTING } from '../aggregate/weightings.ts';
-import { AggregationError } from '../errors.ts';
+import { AggregationError, isCambiumError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
 import { writeWeights } from '../formats/write.ts';
 import { type ByteSource, memorySink } from '../tensor/bytes.ts';
@@ -10,11 +10,21 @@ import type { ModelUpdate } from '../tensor/tensor.ts';
  * Checks that a source is an update that a server can accept, as far as that can be seen without reading the elements:
  * it parses, has at least one tensor, and its weighting is above zero and within [2^-64, 2^53].
  *
+ * @param readSum reads exact partial sums, which servers below others send; without, they are no weights
  * @throws FormatError when it does not parse; AggregationError `layout-empty`, `weighting-missing`, `weighting-nan`,
  *   `weighting-infinite`, `weighting-zero`, `weighting-negative`, `weighting-range`: the codes of the server
  */
-export async function validateWeights(source: ByteSource): Promise<Layout> {
-  const { layout } = await openWeights(source);
+export async function validateWeights(
+  source: ByteSource,
+  readSum?: (source: ByteSource) => Promise<Layout>,
+): Promise<Layout> {
+  const layout = await openWeights(source).then(
+    (weights) => weights.layout,
+    (error: unknown) => {
+      if (readSum && isCambiumError(error) && error.code === 'weights-partial-sum') return readSum(source);
+      throw error;
+    },
+  );
   if (layout.tensors.length === 0) {
     throw new AggregationError('layout-empty', `${source.name}: the update has no tensors`);
   }

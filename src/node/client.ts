@@ -17,6 +17,7 @@ const files: FileAccess = {
   openSource: (path) => openFileSource(path),
   openSink: (path) => openFileSink(path, { durable: true }),
   openPartialSink,
+  readSum: async (source) => (await import('./sum-layout.ts')).readSumLayout(source),
   sha256: () => sha256Over(createHash('sha256')),
 };
 

@@ -2,19 +2,18 @@
 import { dirname } from 'node:path';
 import type { Stop } from '../aggregate/aggregation.ts';
 import { examineElements } from '../aggregate/examine.ts';
-import { openPartialSum, type PartialSum, totalWeightingOf } from '../aggregate/partial-file.ts';
+import { openPartialSum, type PartialSum } from '../aggregate/partial-file.ts';
 import { encodeResult } from '../aggregate/result.ts';
 import { Summation } from '../aggregate/summation.ts';
 import { AggregationError, isCambiumError, type NonFiniteElement } from '../errors.ts';
 import { openWeights, type Weights } from '../formats/open.ts';
 import { prepareWeights } from '../formats/weights.ts';
 import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
-import { itemSize } from '../tensor/dtypes.ts';
-import { elementCount, type Layout } from '../tensor/layout.ts';
 import { openFileSourceSync } from './files.ts';
 import { nodeCrc32 } from './inflate.ts';
 import type { Examination } from './jobs.ts';
 import { fileScratch } from './scratch.ts';
+import { layoutOfSum } from './sum-layout.ts';
 import { unpackingIn } from './unpacking.ts';
 import type { ExamineMessage } from './worker-messages.ts';
 
@@ -74,26 +73,9 @@ async function examineSum(
   signal: Stop,
 ): Promise<Examination> {
   const sum = await openPartialSum(source, { crc32: nodeCrc32, signal });
-  const layout = layoutOf(sum);
+  const layout = layoutOfSum(sum);
   const nonFinite = checkFinite ? await checkNumbers(sum, dirname(path), signal) : [];
   return { layout, nonFinite, norm: null, isDifference: false, sum: sum.leaves };
-}
-
-function layoutOf({ source, tensors, leaves, total }: PartialSum): Layout {
-  const isCounted = leaves[0]!.weighting !== null; // a sum has leaves
-  return {
-    format: 'safetensors',
-    weighting: isCounted ? totalWeightingOf(total) : null,
-    weightingType: isCounted ? 'float' : null,
-    tensors: tensors.map((tensor) => ({
-      ...tensor,
-      order: 'C',
-      byteOrder: 'little',
-      byteOffset: null,
-      byteLength: elementCount(tensor.shape) * itemSize(tensor.dtype),
-    })),
-    byteLength: source.byteLength,
-  };
 }
 
 /**

@@ -298,6 +298,8 @@ export interface OwnUpdateBody {
   readonly left_out: 'excluded' | 'branch-incomplete' | null;
   /** Of the round, once it is done. */
   readonly aggregation_id: string | null;
+  /** Under which it came. */
+  readonly idempotency_key: string | null;
 }
 
 /** What an upload answers (201). */
@@ -384,7 +386,7 @@ export const paths = {
    * refused once the run has an aggregation; operators.
    */
   resetModel: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/run/reset-model`,
-  /** GET list of rounds, newest first, `?run=N`; operators. */
+  /** GET list of rounds, newest first, `?run=N`, `?status=`; operators. */
   rounds: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/rounds`,
   /** GET, server-sent events: `round` with a RoundBody at every change; operators. */
   watch: (branchId: string) => `${API_PREFIX}/branches/${seg(branchId)}/watch`,

@@ -1,4 +1,4 @@
-/** A leaf as a user runs it: the built `cambium join` in a process of its own. */
+/** A long-running command as a user runs it: the built command line in a process of its own. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
@@ -21,8 +21,8 @@ export class JoinedLeaf {
   #isEnded = false;
   readonly #exit: Promise<unknown[]>;
 
-  constructor(args: readonly string[], env: NodeJS.ProcessEnv = process.env) {
-    this.child = spawn(process.execPath, [CLI, 'join', '--json', ...args], {
+  constructor(args: readonly string[], env: NodeJS.ProcessEnv = process.env, command = 'join') {
+    this.child = spawn(process.execPath, [CLI, command, '--json', ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env,
     });

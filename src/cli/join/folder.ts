@@ -1,9 +1,9 @@
 /** The folder in which a leaf works, and what it must remember over restarts. */
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileError } from '../../node/file-errors.ts';
 import type { WeightsFormat } from '../../tensor/layout.ts';
 import type { MetricsMode } from '../../wire/cambium.ts';
+import { makeFolder, readState, writeState } from '../state-file.ts';
 
 /** Where a leaf is in the federation: the run, the round (null where the server tells none), the model it began with. */
 export interface Place {
@@ -61,12 +61,9 @@ export class JoinFolder {
   /** Opens or makes the folder. Throws FileError. */
   static async open(path: string, format: WeightsFormat): Promise<JoinFolder> {
     const folder = new JoinFolder(path, format);
-    try {
-      await mkdir(path, { recursive: true, mode: 0o700 });
-    } catch (cause) {
-      throw fileError(cause, path, 'write');
-    }
-    folder.#state = await readState(folder.#statePath);
+    await makeFolder(path);
+    // A state that cannot be read costs a round that is trained again, at worst.
+    folder.#state = await readState(folder.#statePath, NOTHING);
     // Also finds out now, not after an hour of training, that nothing can be written.
     await folder.remember({});
     return folder;
@@ -79,26 +76,11 @@ export class JoinFolder {
   /** Changes the state; it is on the disk when this ends. */
   async remember(change: Partial<JoinState>): Promise<void> {
     this.#state = { ...this.#state, ...change };
-    const next = `${this.#statePath}.next`;
-    try {
-      await writeFile(next, `${JSON.stringify(this.#state)}\n`, { mode: 0o600, flush: true });
-      await rename(next, this.#statePath);
-    } catch (cause) {
-      throw fileError(cause, this.#statePath, 'write');
-    }
+    await writeState(this.#statePath, this.#state);
   }
 
   /** Removes what an earlier round left. */
   async clear(...paths: readonly string[]): Promise<void> {
     for (const path of paths) await rm(path, { force: true, recursive: true });
-  }
-}
-
-/** A state that cannot be read is none: at worst a round is trained again. */
-async function readState(path: string): Promise<JoinState> {
-  try {
-    return { ...NOTHING, ...(JSON.parse(await readFile(path, 'utf8')) as Partial<JoinState>) };
-  } catch {
-    return NOTHING;
   }
 }

@@ -12,9 +12,7 @@ import {
   FileError,
   FormatError,
   isCambiumError,
-  ProtocolError,
   RefusedError,
-  UnavailableError,
 } from '../../errors.ts';
 import type { Client } from '../../node/client.ts';
 import { fileError } from '../../node/file-errors.ts';
@@ -22,6 +20,7 @@ import type { Jobs } from '../../node/jobs.ts';
 import type { Layout, WeightsFormat } from '../../tensor/layout.ts';
 import { sleep, systemClock } from '../../transport/clock.ts';
 import type { MetricsMode } from '../../wire/cambium.ts';
+import { passes, pauseMs } from '../patience.ts';
 import type { JoinFolder, Place } from './folder.ts';
 import { type Metrics, readMetricsFile, readMetricsLine } from './metrics.ts';
 import { PROGRAM_MISSING, type ProgramFacts, runProgram } from './program.ts';
@@ -55,9 +54,6 @@ const LOOK_MS = 60_000;
 
 /** How long a server that tells no aggregation when asked is given to tell one by a notice, at first. */
 const FIRST_NOTICE_MS = 5_000;
-
-/** Longest pause between attempts to reach the server, and between those of the program. */
-const LONGEST_MS = 60_000;
 
 /** Refusals of an update that mean: not this one, perhaps the next. */
 const TOO_LATE: ReadonlySet<string> = new Set([
@@ -337,20 +333,6 @@ async function move(from: string, to: string): Promise<void> {
   } catch (cause) {
     throw fileError(cause, to, 'write');
   }
-}
-
-/** Doubles from pause to pause, half of it by chance. */
-function pauseMs(firstMs: number, attempt: number): number {
-  const bound = Math.min(LONGEST_MS, firstMs * 2 ** (attempt - 1));
-  return bound / 2 + (bound / 2) * Math.random();
-}
-
-/** Whether time may mend it: a server that is away or in trouble, a log-in page in between. */
-function passes(error: unknown): boolean {
-  if (error instanceof UnavailableError)
-    return error.code !== 'unavailable-package' && error.code !== 'unavailable-tls';
-  if (error instanceof RefusedError) return error.status >= 500 || error.status === 429;
-  return error instanceof ProtocolError;
 }
 
 /** Whether the program is to blame, which might do better another time. */

@@ -1,7 +1,8 @@
-/** What `cambium join` says: a line for each thing that happened, JSON for machines, and on a terminal what it is at. */
-import { formatBytes, printJson, printLine } from '../output.ts';
+/** What `cambium join` says. */
+import { EventReport } from '../event-report.ts';
+import { formatBytes } from '../output.ts';
 
-export type JoinEvent =
+type JoinEvent =
   | {
       readonly event: 'joined';
       readonly leaf: string;
@@ -33,58 +34,11 @@ export type JoinEvent =
     }
   | { readonly event: 'done'; readonly rounds: number };
 
-const ERASE = '\r\u001b[K';
+/** A report of these. */
+export type JoinReport = EventReport<JoinEvent>;
 
-export class JoinReport {
-  readonly #json: boolean;
-  /** A line that is written over, each second, on a terminal. */
-  readonly #hasStatus: boolean;
-  #status: { readonly text: string; readonly since: number } | undefined;
-  #timer: NodeJS.Timeout | undefined;
-
-  constructor(json: boolean) {
-    this.#json = json;
-    this.#hasStatus = !json && process.stderr.isTTY === true;
-  }
-
-  tell(event: JoinEvent): void {
-    const sentence = sentenceOf(event);
-    const isState = event.event === 'waiting' || event.event === 'training';
-    if (this.#json) printJson({ ...event, at: new Date().toISOString() });
-    else if (isState && this.#hasStatus) this.#show(sentence);
-    else {
-      this.#show(undefined);
-      printLine(sentence);
-    }
-  }
-
-  /** A line of the program's. */
-  pass(line: string): void {
-    if (this.#hasStatus) process.stderr.write(ERASE);
-    process.stderr.write(`${line}\n`);
-    this.#draw();
-  }
-
-  close(): void {
-    this.#show(undefined);
-  }
-
-  #show(text: string | undefined): void {
-    if (!this.#hasStatus) return;
-    clearInterval(this.#timer);
-    this.#status = text === undefined ? undefined : { text, since: Date.now() };
-    if (this.#status !== undefined) this.#timer = setInterval(() => this.#draw(), 1000).unref();
-    process.stderr.write(ERASE);
-    this.#draw();
-  }
-
-  #draw(): void {
-    if (this.#status === undefined) return;
-    const { text, since } = this.#status;
-    const seconds = Math.floor((Date.now() - since) / 1000);
-    const width = (process.stderr.columns ?? 80) - 1;
-    process.stderr.write(`${ERASE}${`${text} · ${seconds} s`.slice(0, width)}`);
-  }
+export function openJoinReport(json: boolean): JoinReport {
+  return new EventReport(json, sentenceOf, ({ event }) => event === 'waiting' || event === 'training');
 }
 
 function sentenceOf(event: JoinEvent): string {

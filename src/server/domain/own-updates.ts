@@ -24,6 +24,7 @@ export async function listOwnUpdates(db: Database, leaf: Leaf, sha256?: string):
       'updates.received_at',
       'updates.left_out',
       'rounds.aggregation_id',
+      'updates.idempotency_key',
     ])
     .where('updates.leaf_id', '=', leaf.id)
     .orderBy('updates.received_at', 'desc')

@@ -1,5 +1,5 @@
 /** Rounds as operators see them: who is asked, who came, who is missing, how long each step took. */
-import type { ErrorBody, RoundBody, StrategyBody, UpdateBody } from '../../wire/cambium.ts';
+import type { ErrorBody, RoundBody, RoundStatus, StrategyBody, UpdateBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import { unknown } from './refusal.ts';
 import { policyOfRound } from './rounds.ts';
@@ -20,12 +20,18 @@ export async function getRound(db: Database, id: string): Promise<RoundBody> {
 export async function listRounds(
   db: Database,
   branchId: string,
-  options: { readonly run?: number | undefined; readonly limit?: number | undefined } = {},
+  options: {
+    readonly run?: number | undefined;
+    readonly status?: RoundStatus | undefined;
+    readonly limit?: number | undefined;
+  } = {},
 ): Promise<RoundBody[]> {
   const root = await rootOf(db, await lockBranch(db, branchId));
   return roundBodies(db, (query) => {
-    const ofBranch = query.where('rounds.branch_id', '=', root.id).limit(options.limit ?? LIST_LIMIT);
-    return options.run === undefined ? ofBranch : ofBranch.where('runs.number', '=', options.run);
+    const { run, status, limit = LIST_LIMIT } = options;
+    const ofBranch = query.where('rounds.branch_id', '=', root.id).limit(limit);
+    const ofRun = run === undefined ? ofBranch : ofBranch.where('runs.number', '=', run);
+    return status === undefined ? ofRun : ofRun.where('rounds.status', '=', status);
   });
 }
 

@@ -173,7 +173,11 @@ export const operations: readonly Operation[] = [
     path: '/branches/{id}/rounds',
     summary: 'Rounds, newest first.',
     who: 'operator',
-    query: { run: 'Only those of this run.', limit: 'At most so many, 1000 by default.' },
+    query: {
+      run: 'Only those of this run.',
+      status: 'Only those in this state.',
+      limit: 'At most so many, 1000 by default.',
+    },
     status: 200,
     answer: 'Rounds',
     codes: ['query-invalid'],

@@ -5,6 +5,7 @@ import {
   API_PREFIX,
   type BranchChange,
   type CredentialsBody,
+  type RoundStatus,
   type RunChange,
   type SumLinkBody,
 } from '../../wire/cambium.ts';
@@ -29,7 +30,7 @@ import { getSum } from '../domain/upstream.ts';
 import type { RouteContext } from './context.ts';
 import { anyoneOf, isId, operatorOf, pathId } from './credentials.ts';
 import { downloadLink } from './files.ts';
-import { bodies } from './schemas.ts';
+import { bodies, ROUND_STATUSES } from './schemas.ts';
 
 export function operatingRoutes(app: FastifyInstance, context: RouteContext): void {
   const { domain } = context;
@@ -107,6 +108,7 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
     const id = pathId(request, 'branch');
     const items = await listRounds(db, id, {
       run: queryNumber(request, 'run'),
+      status: queryStatus(request),
       limit: queryNumber(request, 'limit'),
     });
     return { items };
@@ -193,6 +195,17 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
     await context.broker.removeLeaf(await revokeLeaf(domain, pathId(request, 'leaf')));
     return reply.status(204).send();
   });
+}
+
+function queryStatus(request: FastifyRequest): RoundStatus | undefined {
+  const { status } = request.query as Readonly<Record<string, unknown>>;
+  const found = ROUND_STATUSES.find((known) => known === status);
+  if (status === undefined || found !== undefined) return found;
+  throw new Refusal(
+    'malformed',
+    'query-invalid',
+    `"status" in the query is one of ${ROUND_STATUSES.join(', ')}`,
+  );
 }
 
 /** A number from 1 in the query; undefined when it is not given. Throws Refusal `query-invalid`. */

@@ -18,7 +18,8 @@ const object = (properties: Readonly<Record<string, object>>, optional: readonly
 const oneOf = (...values: readonly string[]) => ({ enum: values });
 
 const runStatus = oneOf('start', 'pause', 'stop');
-const roundStatus = oneOf('open', 'aggregating', 'summed', 'done', 'failed', 'discarded');
+export const ROUND_STATUSES = ['open', 'aggregating', 'summed', 'done', 'failed', 'discarded'] as const;
+const roundStatus = oneOf(...ROUND_STATUSES);
 const mode = oneOf('train', 'test', 'non-federated');
 
 const strategy = object({
@@ -166,6 +167,7 @@ export const schemas = {
     received_at: integer,
     left_out: leftOut,
     aggregation_id: nullable(id),
+    idempotency_key: nullable(string),
   }),
   Sum: object(sum),
   SumLink: object({ ...sum, download_url: string }),

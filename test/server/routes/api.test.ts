@@ -174,6 +174,7 @@ test('wrong requests have their codes', async () => {
     ['GET', paths.run('..%2f..'), undefined, 404, 'branch-unknown'],
     ['GET', paths.rounds(NOBODY), undefined, 404, 'branch-unknown'],
     ['GET', `${paths.rounds(branch)}?run=x`, undefined, 400, 'query-invalid'],
+    ['GET', `${paths.rounds(branch)}?status=x`, undefined, 400, 'query-invalid'],
     ['GET', `${paths.leaves()}?branch=x`, undefined, 400, 'query-invalid'],
     ['POST', paths.roundRetry(NOBODY), undefined, 404, 'round-unknown'],
     ['DELETE', paths.leaf(NOBODY), undefined, 404, 'leaf-unknown'],

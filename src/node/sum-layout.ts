@@ -1,0 +1,28 @@
+import { openPartialSum, type PartialSum, totalWeightingOf } from '../aggregate/partial-file.ts';
+import type { ByteSource } from '../tensor/bytes.ts';
+import { itemSize } from '../tensor/dtypes.ts';
+import { elementCount, type Layout } from '../tensor/layout.ts';
+import { nodeCrc32 } from './inflate.ts';
+
+/** Opens an exact partial sum, its checksum compared, and tells its layout. Throws FormatError `partial-…`, `st-…`. */
+export async function readSumLayout(source: ByteSource): Promise<Layout> {
+  return layoutOfSum(await openPartialSum(source, { crc32: nodeCrc32 }));
+}
+
+/** The layout of a sum is that of the mean of its leaves; its elements lie nowhere. */
+export function layoutOfSum({ source, tensors, leaves, total }: PartialSum): Layout {
+  const isCounted = leaves[0]!.weighting !== null; // a sum has leaves
+  return {
+    format: 'safetensors',
+    weighting: isCounted ? totalWeightingOf(total) : null,
+    weightingType: isCounted ? 'float' : null,
+    tensors: tensors.map((tensor) => ({
+      ...tensor,
+      order: 'C',
+      byteOrder: 'little',
+      byteOffset: null,
+      byteLength: elementCount(tensor.shape) * itemSize(tensor.dtype),
+    })),
+    byteLength: source.byteLength,
+  };
+}
