@@ -10,6 +10,7 @@ import { build } from 'esbuild';
 import { chromium } from 'playwright-core';
 import { FLAGS, findChromium } from '../.ci/chromium.mjs';
 import { encodeWeights } from '../dist/index.js';
+import { printGoals } from './contenders.mjs';
 import { median, ms, printHeader, printTable } from './report.mjs';
 
 const MODELS = 10;
@@ -102,6 +103,11 @@ try {
       (median(seconds[i]) / first).toFixed(2),
     ]),
   );
+  const [one, two, tensorflow] = seconds.map(median);
+  printGoals([
+    ['time of one worker in times of TensorFlow.js', one / tensorflow, 'at most', 1],
+    ['time of two workers in times of TensorFlow.js', two / tensorflow, 'at most', 1],
+  ]);
 } finally {
   await browser.close();
   server.close();

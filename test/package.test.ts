@@ -6,6 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { nodeResolve } from '@rollup/plugin-node-resolve';
+import { build } from 'esbuild';
+import { rollup } from 'rollup';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
@@ -76,32 +79,65 @@ test('the command line inspects and aggregates', async () => {
   assert.ok(readFileSync(join(project, 'mean.npy')).length > 128);
 });
 
-test('the types hold under strict checking', async () => {
-  writeFileSync(
-    join(project, 'use.ts'),
-    `import { average, type Client, type Layout, tensorOf } from 'cambium';
-     import { blobSource } from 'cambium/browser';
-     import { memorySource } from 'cambium/edge';
-     export const weighting: Promise<number | null> = average([{ weighting: 1, tensors: [tensorOf(new Float32Array(1))] }]).then((update) => update.weighting);
-     export type Status = Client['runStatus'];
-     export const offsets = (layout: Layout): (number | null)[] => layout.tensors.map((tensor) => tensor.byteOffset);
-     export const length: number = blobSource(new Blob()).byteLength + memorySource(new Uint8Array(8)).byteLength;\n`,
-  );
-  const tsc = join(root, 'node_modules/typescript/bin/tsc');
-  const options = [
-    '--noEmit',
-    '--strict',
-    '--module',
-    'esnext',
-    '--moduleResolution',
-    'bundler',
-    '--target',
-    'es2022',
-  ];
-  const libraries = ['--lib', 'es2023,dom,dom.iterable,esnext.disposable'];
-  await inProject(process.execPath, tsc, ...options, ...libraries, 'use.ts').catch((error) => {
-    assert.unreachable(error.stdout);
+for (const resolution of [
+  ['--module', 'esnext', '--moduleResolution', 'bundler'],
+  ['--module', 'esnext', '--moduleResolution', 'bundler', '--customConditions', 'browser'],
+  ['--module', 'node16', '--moduleResolution', 'node16'],
+]) {
+  test(`the types hold under strict checking: ${resolution.slice(3).join(' ')}`, async () => {
+    writeFileSync(
+      join(project, 'use.ts'),
+      `import { average, type Client, type Layout, tensorOf } from 'cambium';
+       import { aggregateBlobs, blobSource, Client as PageClient } from 'cambium/browser';
+       import { memorySource } from 'cambium/edge';
+       export const weighting: Promise<number | null> = average([{ weighting: 1, tensors: [tensorOf(new Float32Array(1))] }]).then((update) => update.weighting);
+       export type Status = Client['runStatus'] | PageClient['runStatus'];
+       export const offsets = (layout: Layout): (number | null)[] => layout.tensors.map((tensor) => tensor.byteOffset);
+       export const state: Promise<Blob | undefined> = aggregateBlobs([{ blob: new Blob() }], { state: null }).then((report) => report.state);
+       export const length: number = blobSource(new Blob()).byteLength + memorySource(new Uint8Array(8)).byteLength;\n`,
+    );
+    const tsc = join(root, 'node_modules/typescript/bin/tsc');
+    const options = ['--noEmit', '--strict', '--target', 'es2022', ...resolution];
+    const libraries = ['--lib', 'es2023,dom,dom.iterable,dom.asynciterable,esnext.disposable'];
+    await inProject(process.execPath, tsc, ...options, ...libraries, 'use.ts').catch((error) => {
+      assert.unreachable(error.stdout);
+    });
   });
+}
+
+/** What a page imports, as a bundler sees it. */
+const PAGE = `import { aggregateBlobs, Client, readTensors } from 'cambium';
+  globalThis.page = { aggregateBlobs, Client, readTensors };`;
+
+test('esbuild and rollup take the browser door, and warn of nothing', async () => {
+  writeFileSync(join(project, 'page.js'), PAGE);
+  const { metafile, warnings } = await build({
+    entryPoints: ['page.js'],
+    absWorkingDir: project,
+    bundle: true,
+    splitting: true,
+    format: 'esm',
+    platform: 'browser',
+    metafile: true,
+    outdir: 'out',
+    logLevel: 'silent',
+  });
+  assert.equal(warnings, []);
+  const told: string[] = [];
+  const bundle = await rollup({
+    input: join(project, 'page.js'),
+    plugins: [nodeResolve({ browser: true })],
+    onwarn: ({ message }) => told.push(message),
+  });
+  await bundle.close();
+  assert.equal(told, []);
+  for (const files of [Object.keys(metafile.inputs), bundle.watchFiles]) {
+    const names = files
+      .filter((file) => file.includes('node_modules/'))
+      .map((file) => file.split('/').pop()!);
+    assert.ok(names.includes('browser.js'));
+    assert.not.ok(names.includes('index.js') || files.some((file) => file.includes('/ky/')), `${names}`);
+  }
 });
 
 test.run();
