@@ -10,6 +10,7 @@ import {
   type BranchBody,
   type CredentialsBody,
   type ErrorBody,
+  FRAMES_TYPE,
   type LeafBody,
   type MetricsBody,
   paths,
@@ -260,6 +261,30 @@ test('the description has every route, and no other', async () => {
       name,
     );
   }
+});
+
+test('the description tells of uploads in blocks and in frames', async () => {
+  interface Described {
+    readonly requestBody?: { readonly content: Readonly<Record<string, unknown>> };
+    readonly responses: Readonly<Record<string, { readonly headers?: Readonly<Record<string, unknown>> }>>;
+    readonly description: string;
+  }
+  const { body } = await harness.call<{ paths: Record<string, Record<string, Described>> }>(
+    'GET',
+    paths.openapi(),
+  );
+  const block = body.paths[`${API_PREFIX}/uploads/{id}`]!.patch!;
+  assert.equal(Object.keys(block.requestBody!.content), ['application/octet-stream', FRAMES_TYPE]);
+  for (const status of ['201', '204']) {
+    assert.equal(Object.keys(block.responses[status]!.headers!), [
+      'Upload-Offset',
+      'Upload-Complete',
+      'Upload-Limit',
+    ]);
+  }
+  assert.match(block.description, /frame-invalid/);
+  const begin = body.paths[`${API_PREFIX}/leaves/{id}/updates`]!.put!;
+  assert.ok('Location' in begin.responses['201']!.headers!);
 });
 
 test('pages of listed origins may call, others may not', async () => {
