@@ -18,6 +18,7 @@ export {
   encodeUpdate,
 } from './aggregate/encode-update.ts';
 export { openStrategy, STRATEGY_NAMES, type Strategy, strategies } from './aggregate/strategies/index.ts';
+export type { EncodingForm } from './aggregate/update-encoder.ts';
 export * from './errors.ts';
 export { encodeWeights } from './formats/encode.ts';
 export type { Encoding, TensorSpec, WeightsSpec } from './formats/encoding.ts';

@@ -32,6 +32,12 @@ export interface AggregationOptions {
   readonly strategy?: Strategy | undefined;
   /** The global model, for rules that refer to one. */
   readonly model?: Omit<AggregationInput, 'weighting'> | undefined;
+  /**
+   * The inputs are differences to `model`. Encoded updates say so themselves; this is for files that cannot. What the rule
+   * makes of differences is added to the model: x' = x + Δ, Δ being the exact mean (or what another rule gives) rounded to
+   * the dtype, and the sum rounded once more. Integers and bool are the new values, not differences. Default false.
+   */
+  readonly differences?: boolean | undefined;
   /** For rules that keep a state: that of the round before, by slot; absent before the first round. */
   readonly state?: readonly StateInput[] | undefined;
   /** What NaN and infinity in inputs do: refuse (default), or follow the rule into the result. */
@@ -96,7 +102,7 @@ export class Aggregation {
    *   `average-shape`), a weighting is out of bounds (`average-…-weight`, `average-weight-range`,
    *   `average-sum-overflow`, `average-all-zero`, `weighting-missing`), ids repeat (`average-duplicate-leaf`), or the
    *   strategy cannot do a dtype (`aggregate-dtype-unsupported`), wants more inputs (`strategy-too-few-inputs`) or a global
-   *   model (`strategy-model-missing`)
+   *   model (`strategy-model-missing`), or differences and models are mixed (`aggregate-difference`)
    */
   static async open(
     inputs: readonly AggregationInput[],
@@ -105,21 +111,31 @@ export class Aggregation {
     const {
       strategy = mean,
       model,
+      differences,
       state,
       nonFinite = 'reject',
       blockBytes,
       scratch = memoryScratch,
     } = options;
-    const planned = await planAggregation(inputs, { strategy, model, state, nonFinite, blockBytes, scratch });
+    const planned = await planAggregation(inputs, {
+      strategy,
+      model,
+      differences,
+      state,
+      nonFinite,
+      blockBytes,
+      scratch,
+    });
     try {
-      return new Aggregation(strategy, planned, await totalOf(planned.weightings));
+      return new Aggregation(planned, await totalOf(planned.weightings));
     } catch (error) {
       for (const source of planned.scratch) await source.close();
       throw error;
     }
   }
 
-  private constructor(strategy: Strategy, planned: Planned, totalWeighting: number) {
+  private constructor(planned: Planned, totalWeighting: number) {
+    const { strategy } = planned;
     const { tensors, inputs } = planned.plan;
     this.tensors = tensors;
     this.leaves = inputs.map(({ leaf }) => leaf);
@@ -189,8 +205,15 @@ export class Aggregation {
     const { weightings } = this.#planned;
     const steps = this.#strategy.settle?.({ leaves: this.leaves, weightings, tensors: this.tensors });
     if (steps === undefined) return { weightings };
+    const isOfDifferences = this.#strategy.step?.differences === true;
     let step = steps.next();
-    while (step.done !== true) step = steps.next(await this.#measure(lanes, step.value, options));
+    while (step.done !== true) {
+      const { value } = step;
+      // What a difference is from the model is the difference.
+      const isMeasured = isOfDifferences && value.kind === 'squared-differences';
+      const measure: MeasureSpec = isMeasured ? { ...value, kind: 'squared-norms' } : value;
+      step = steps.next(await this.#measure(lanes, measure, options));
+    }
     return step.value;
   }
 

@@ -47,7 +47,10 @@ function emptyTensor({ name, dtype, shape }: TensorSpec): Tensor {
 }
 
 /** An update as a source: its tensors one behind the other, without a copy. */
-function updateSource(update: ModelUpdate, name: string): { source: ByteSource; tensors: TensorLayout[] } {
+export function updateSource(
+  update: Pick<ModelUpdate, 'tensors'>,
+  name: string,
+): { source: ByteSource; tensors: TensorLayout[] } {
   const parts = update.tensors.map((tensor) => tensor.data);
   const offsets = offsetsOf(parts.map((part) => part.byteLength));
   return {

@@ -10,7 +10,7 @@ import type { Encoding, WeightsSpec } from '../formats/encoding.ts';
 import type { Weights } from '../formats/weights.ts';
 import type { ScratchFactory } from '../tensor/bytes.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
-import { Aggregation } from './aggregation.ts';
+import { Aggregation, type AggregationInput } from './aggregation.ts';
 import { withOnlyBytes } from './only-bytes.ts';
 import { copy } from './strategies/copy.ts';
 
@@ -35,6 +35,9 @@ interface Conversion {
 /**
  * Prepares a conversion.
  *
+ * With `addTo` in the form, the global model, the file is a difference to it and becomes a model. Throws AggregationError
+ * `aggregate-difference` and those of tensors that do not fit then.
+ *
  * @param name what errors call the file
  * @param weights unpacked ones
  * @throws FormatError `weighting-missing` and `convert-format` for a file that the format cannot hold
@@ -43,13 +46,18 @@ export async function openConversion(
   name: string,
   { source, layout }: Pick<Weights, 'source' | 'layout'>,
   format: WeightsFormat,
-  form: ConversionForm,
+  form: ConversionForm & { readonly addTo?: Omit<AggregationInput, 'weighting'> | undefined },
   scratch: ScratchFactory,
 ): Promise<Conversion> {
   const given = form.weighting === undefined ? layout.weighting : form.weighting;
   const weighting = format === 'npy' ? null : given;
-  const aggregation = await Aggregation.open([{ leaf: name, source, layout, weighting: 1 }], {
+  const { addTo: model } = form;
+  // Without a model a difference stays one, in a file that does not say so.
+  const own = model === undefined ? { tensors: layout.tensors } : layout;
+  const aggregation = await Aggregation.open([{ leaf: name, source, layout: own, weighting: 1 }], {
     strategy: copy,
+    model,
+    differences: model !== undefined,
     nonFinite: 'propagate',
     scratch,
   });

@@ -82,6 +82,8 @@ export interface Plan {
 /** A plan and what it reads from: `sources` are the plan's, `scratch` those among them that its owner closes. */
 export interface Planned {
   readonly plan: Plan;
+  /** What the rule is for these inputs. */
+  readonly strategy: Strategy;
   readonly weightings: readonly number[];
   readonly sources: readonly ByteSource[];
   readonly scratch: readonly ByteSource[];
@@ -90,6 +92,7 @@ export interface Planned {
 export interface PlanOptions {
   readonly strategy: Strategy;
   readonly model?: Omit<AggregationInput, 'weighting'> | undefined;
+  readonly differences?: boolean | undefined;
   readonly state?: readonly StateInput[] | undefined;
   readonly nonFinite: 'reject' | 'propagate';
   readonly blockBytes: number | undefined;
@@ -101,7 +104,7 @@ export async function planAggregation(
   inputs: readonly AggregationInput[],
   options: PlanOptions,
 ): Promise<Planned> {
-  const { strategy, model } = options;
+  const { model } = options;
   if (inputs.length === 0) throw new AggregationError('average-no-input', 'there is nothing to average');
   const weightings = settleWeightings(inputs);
   const counting = inputs
@@ -113,6 +116,12 @@ export async function planAggregation(
       throw new AggregationError('average-duplicate-leaf', `${leaf} is given more than once`, { leaf });
     }
   }
+  const { differences = options.strategy.step?.differences === true } = options;
+  let { strategy } = options;
+  if (differences || [...counting, model].some((input) => input?.layout.isDifference === true)) {
+    const { settleDifferences } = await import('./difference-inputs.ts');
+    strategy = settleDifferences(strategy, counting, model, differences);
+  }
   checkCount(strategy, counting.length);
   const needsModel = strategy.needsModel === true;
   if (needsModel && model === undefined) {
@@ -121,7 +130,6 @@ export async function planAggregation(
       `"${strategy.name}" refers to a global model: give one`,
     );
   }
-  checkDifferences(strategy, counting, needsModel ? model : undefined);
   // The global model comes first: order and names of its tensors stay from round to round, whoever takes part.
   const matched = needsModel ? [model!, ...counting] : counting; // checked above
   const { tensors, sources: positions } = matchTensors(matched);
@@ -154,6 +162,7 @@ export async function planAggregation(
         blockBytes,
         measureBytes: Math.max(blockBytes, CHUNK * widest),
       },
+      strategy,
       weightings: counting.map(({ weighting }) => weighting),
       sources: sources.list,
       scratch,
@@ -161,32 +170,6 @@ export async function planAggregation(
   } catch (error) {
     for (const source of scratch) await source.close();
     throw error;
-  }
-}
-
-/** Refuses to take differences for models, or models for differences. */
-function checkDifferences(
-  { name, step }: Strategy,
-  inputs: readonly Omit<AggregationInput, 'weighting'>[],
-  model: Omit<AggregationInput, 'weighting'> | undefined,
-): void {
-  const refuse = (what: string, leaf: string) => {
-    throw new AggregationError('aggregate-difference', what, { leaf });
-  };
-  if (model?.layout.isDifference === true) {
-    refuse(`${model.leaf} is a difference, and the global model must be a model`, model.leaf);
-  }
-  const difference = inputs.find(({ layout }) => layout.isDifference === true);
-  if (difference === undefined) return;
-  const other = inputs.find(({ layout }) => layout.isDifference !== true);
-  if (other !== undefined) {
-    refuse(`${difference.leaf} is a difference to a global model and ${other.leaf} is none`, difference.leaf);
-  }
-  if (step?.differences !== true) {
-    refuse(
-      `${difference.leaf} is a difference to a global model, and "${name}" is to make a model of models: decode and add the model, or step by differences`,
-      difference.leaf,
-    );
   }
 }
 

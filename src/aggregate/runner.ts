@@ -124,7 +124,8 @@ export class RangeRunner {
     const counting = inputs.filter((_, i) => weightings[i] !== 0);
     const k = counting.length;
     const step = stage.kind === 'fold' ? stage.step : null;
-    const readsModel = model !== null && (stage.kind === 'measure' || step !== null);
+    const measuresModel = stage.kind === 'measure' && stage.measure.kind === 'squared-differences';
+    const readsModel = model !== null && (measuresModel || step !== null);
     const slots = step === null ? [] : stateSlots(step.spec);
     const stateSizes = this.#itemSizes.map(() => 0);
     for (const { tensor, dtype } of step === null ? [] : stateTensors(step.spec, this.#plan.tensors)) {

@@ -9,6 +9,7 @@ import {
   planWeightedMedian,
 } from '../core/order.ts';
 import { prepareStep, STEP_ARENA_BYTES, stepInto } from '../core/step.ts';
+import { addInto } from '../core/updates.ts';
 import { type Kernels, type Needs, type PreparedCombine, type Step, simpleCombine } from './kernels.ts';
 import { measureArenaBytes, openMeasure } from './measures.ts';
 import type { CombineSpec, StepSpec } from './strategies/strategy.ts';
@@ -80,6 +81,11 @@ export function openStep(spec: StepSpec, core: Core<FoldExports>, rate: number):
   // At the rate 1 the average is where the step ends; by way of a difference it would be rounded.
   if (kind === 'rate' && rate === 1 && spec.differences !== true) return { take: () => true };
   const strategies = core as Core<StrategyExports>; // see above
+  if (kind === 'rate' && rate === 1) {
+    return {
+      take: (dtype, average, model, _, count) => addInto(strategies, dtype, average, model, count),
+    };
+  }
   const step = prepareStep(strategies, kind, { ...parameters, scale: rate });
   return {
     take: (dtype, average, model, [first = 0, second = 0], count) =>

@@ -125,6 +125,15 @@ export class Summation {
    */
   static async open(inputs: SummationInputs, options: SummationOptions): Promise<Summation> {
     const { sums, without } = inputs;
+    const difference = inputs.updates.find(({ layout }) => layout.isDifference === true);
+    if (difference !== undefined) {
+      const { leaf } = difference;
+      throw new AggregationError(
+        'aggregate-difference',
+        `${leaf} is a difference to a global model: partial sums are of models`,
+        { leaf },
+      );
+    }
     const leaves = settleLeaves(inputs);
     const total = totalOfLeaves(leaves);
     if (total > MAX_TOTAL_UNITS) {

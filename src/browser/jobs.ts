@@ -33,8 +33,10 @@ export interface BlobAggregateRequest {
   readonly align?: boolean | undefined;
   /** The rule, by default the exact weighted mean. */
   readonly strategy?: StrategyRequest | undefined;
-  /** The global model, for rules that refer to one. */
+  /** The global model, for rules that refer to one and for inputs that are differences to it. */
   readonly model?: Blob | Response | undefined;
+  /** The inputs are differences to the model, also those that do not say so (default false: as they say). */
+  readonly differences?: boolean | undefined;
   /**
    * For rules that keep a state from round to round (FedAvgM, FedAdagrad, FedAdam, FedYogi): the report's `state` of the
    * round that led to `model`, null to begin with a new one. It is the file that Node and the command line keep too. Such a

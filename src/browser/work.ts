@@ -75,6 +75,7 @@ async function aggregate(work: AggregateWork, run: Run): Promise<BlobAggregateRe
       strategy,
       model,
       state: state?.inputs,
+      differences: work.differences,
       nonFinite: work.nonFinite,
       blockBytes: blockFor(inputs.length),
       scratch: blobScratch,

@@ -12,6 +12,7 @@ interface AggregateOptions {
   readonly ids?: string;
   readonly strategy: string;
   readonly model?: string;
+  readonly differences: boolean;
   readonly state?: string;
   readonly threads?: string;
   readonly names?: string;
@@ -51,6 +52,7 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
       format,
       strategy,
       model: options.model,
+      differences: options.differences,
       state: options.state,
       names: options.names?.split(',').map((name) => name.trim()),
       threads,
@@ -82,7 +84,7 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
 /** Partial sums are those of the mean, and have one form. Throws UsageError. */
 function checkPartial(options: AggregateOptions, { name }: StrategyRequest): void {
   if (name !== 'mean') throw new UsageError(`--partial is there for the mean, not for ${name}`);
-  for (const key of ['model', 'state', 'names', 'format', 'compress', 'align'] as const) {
+  for (const key of ['model', 'differences', 'state', 'names', 'format', 'compress', 'align'] as const) {
     if (options[key]) throw new UsageError(`--${key} has no meaning with --partial`);
   }
 }

@@ -93,7 +93,8 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .option('--ids <list>', 'ids in the order of the files (default: their paths)')
     .option('--strategy <name[:key=number,…]>', `the rule: ${STRATEGY_NAMES.join(', ')}`, 'mean')
     .option('--per-leaf <list>', 'local steps for fednova, staleness for buffered, in the order of the files')
-    .option('--model <file>', 'the global model, for rules that refer to one')
+    .option('--model <file>', 'the global model, for rules that refer to one and for differences to it')
+    .option('--differences', 'the files are differences to the model: their average is added to it', false)
     .option('--state <file>', 'the state of a server optimiser, made by the first round')
     .option('--names <list>', "names for the output's tensors, separated by commas")
     .option('--threads <n>', 'threads that share the work (default: all processors)')
@@ -127,6 +128,14 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     )
     .option('--weighting <number>', 'the weighting of the output (default: that of the input)')
     .option('--void16 <dtype>', 'take anonymous two-byte elements for bfloat16')
+    .option(
+      '--quantise <kind>',
+      'an encoded update: float32 as int8, int8-block[:N] (N elements to a scale), float16 or bfloat16',
+    )
+    .option('--top-k <share>', 'an encoded update: the largest elements only, a share above 0, at most 1')
+    .option('--difference-to <model>', 'an encoded update: the difference to this model')
+    .option('--residual <file>', 'what earlier updates left over: added, and written anew')
+    .option('--add-to <model>', 'the input is a difference: add it to this model')
     .option('--compress', 'deflate the arrays of an .npz', false)
     .option('--align', 'put the elements of an object array at multiples of 64 bytes', false)
     .action((input, output, options) => convert(input, output, { ...options, signal }));

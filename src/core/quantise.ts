@@ -36,7 +36,7 @@ export function dequantiseInto(
 }
 
 /** Bytes of the arena that `ScaleSearch` takes. */
-export const SCALE_ARENA_BYTES = 48;
+export const SCALE_ARENA_BYTES = 16;
 
 /** One scale and one zero point for any number of elements, which are shown twice: `extend`, `encode`. */
 export class ScaleSearch {
@@ -46,11 +46,12 @@ export class ScaleSearch {
   readonly scale: number;
   readonly zero: number;
 
-  constructor(core: Core<StrategyExports>) {
+  /** @param room address of SCALE_ARENA_BYTES */
+  constructor(core: Core<StrategyExports>, room = core.take(SCALE_ARENA_BYTES)) {
     this.#core = core;
-    this.#extent = core.take(8);
-    this.scale = core.take(4);
-    this.zero = core.take(1);
+    this.#extent = room;
+    this.scale = room + 8;
+    this.zero = room + 12;
     core.bytes(this.#extent, 8).fill(0);
   }
 

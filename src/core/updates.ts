@@ -69,11 +69,14 @@ export class TopSearch {
   #upper = -1;
   #threshold = -1;
 
-  /** @param k at least 1 and at most the number of elements */
-  constructor(core: Core<StrategyExports>, k: number) {
+  /**
+   * @param k at least 1 and at most the number of elements
+   * @param room address of TOP_ARENA_BYTES
+   */
+  constructor(core: Core<StrategyExports>, k: number, room = core.take(TOP_ARENA_BYTES)) {
     this.#core = core;
-    this.#bins = core.take(4 * UPPER_BINS);
-    this.#ties = core.take(4);
+    this.#bins = room;
+    this.#ties = room + 4 * UPPER_BINS;
     this.#wanted = k;
     core.bytes(this.#bins, 4 * UPPER_BINS).fill(0);
   }

@@ -29,8 +29,9 @@ import type { Weights } from './weights.ts';
 export const ENCODED_KIND = 'encoded-update';
 export const ENCODED_VERSION = '1';
 
-const MIN_BLOCK = 16;
-const MAX_BLOCK = 65_536;
+/** Elements of a block of int8-block. */
+export const MIN_BLOCK = 16;
+export const MAX_BLOCK = 65_536;
 
 /** Indices are uint32. */
 const MAX_TOP_ELEMENTS = 2 ** 32;

@@ -57,8 +57,11 @@ export async function aggregateJob(
     }
     const { name = 'mean', parameters, perLeaf } = request.strategy ?? {};
     const strategy = openStrategy(name, parameters, perLeaf);
+    const { differences = false } = request;
+    const refersToModel =
+      strategy.needsModel === true || differences || inputs.some(({ layout }) => layout.isDifference);
     const model =
-      request.model === undefined || !strategy.needsModel
+      request.model === undefined || !refersToModel
         ? undefined
         : // What has two bytes and no type in a .npy is bfloat16 here: no rule knows another element of that kind.
           { leaf: request.model, ...(await openInput(request.model, request.model, { void16: 'bfloat16' })) };
@@ -68,6 +71,7 @@ export async function aggregateJob(
     const aggregation = await Aggregation.open(inputs, {
       strategy,
       model,
+      differences,
       state: state?.inputs,
       nonFinite: request.nonFinite,
       scratch: fileScratch(dirname(request.output)),

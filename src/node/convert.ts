@@ -1,8 +1,11 @@
 import { dirname } from 'node:path';
 import type { RunOptions } from '../aggregate/aggregation.ts';
 import { openConversion } from '../aggregate/conversion.ts';
+import { CambiumError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
-import { prepareWeights } from '../formats/weights.ts';
+import { prepareWeights, type UnpackOptions, type Weights } from '../formats/weights.ts';
+import type { ByteSource } from '../tensor/bytes.ts';
+import { encodeJob } from './encode-job.ts';
 import { openFileSourceSync } from './files.ts';
 import type { ConvertReport, ConvertRequest } from './jobs.ts';
 import { checkForm, formatOfName } from './output-format.ts';
@@ -20,7 +23,12 @@ export async function convert(
   run: Pick<RunOptions, 'signal' | 'onProgress'>,
 ): Promise<ConvertReport> {
   const startedAt = performance.now();
-  const { input, output } = request;
+  const { input, output, addTo } = request;
+  if (request.encode !== undefined) {
+    checkEncoded(request);
+    return encodeJob(request, run);
+  }
+  const opened: ByteSource[] = [];
   const file = openFileSourceSync(input);
   try {
     const weights = await openWeights(file, { void16: request.void16 });
@@ -33,11 +41,12 @@ export async function convert(
       const format = request.format ?? formatOfName(output, isPlain);
       if (format === undefined) throw new RangeError(`the name ${output} says no format`);
       checkForm(output, format, request);
+      const model = addTo === undefined ? undefined : await openModel(addTo, request, unpacking, opened);
       const { aggregation, encoding, weighting } = await openConversion(
         input,
         unpacked,
         format,
-        request,
+        { ...request, addTo: model },
         unpacking.scratch,
       );
       try {
@@ -60,6 +69,38 @@ export async function convert(
       if (source !== file) await source.close();
     }
   } finally {
-    await file.close();
+    for (const source of [file, ...opened]) await source.close();
+  }
+}
+
+/** Opens the global model that a difference is added to. */
+async function openModel(
+  path: string,
+  { void16 }: ConvertRequest,
+  unpacking: UnpackOptions,
+  opened: ByteSource[],
+): Promise<{ readonly leaf: string } & Weights> {
+  const file = openFileSourceSync(path);
+  opened.push(file);
+  const weights = await prepareWeights(await openWeights(file, { void16 }), unpacking);
+  if (weights.source !== file) opened.push(weights.source);
+  return { leaf: path, ...weights };
+}
+
+/** An encoded update has one form. Throws CambiumError `output-format`. */
+function checkEncoded({ output, format, addTo, names, compress, align }: ConvertRequest): void {
+  const asked = format ?? formatOfName(output, false);
+  if (asked !== undefined && asked !== 'safetensors') {
+    throw new CambiumError(
+      'output-format',
+      `${output}: an encoded update is a safetensors file, not ${asked}`,
+    );
+  }
+  checkForm(output, 'safetensors', { compress, align });
+  if (addTo !== undefined || names !== undefined) {
+    throw new CambiumError(
+      'output-format',
+      `${output}: an encoded update keeps its names and is added to nothing`,
+    );
   }
 }

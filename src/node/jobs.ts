@@ -1,5 +1,6 @@
 import type { ConversionForm } from '../aggregate/conversion.ts';
 import type { SumLeaf } from '../aggregate/partial-file.ts';
+import type { EncodingForm } from '../aggregate/update-encoder.ts';
 import type { NonFiniteElement } from '../errors.ts';
 import type { Layout, WeightsFormat } from '../tensor/layout.ts';
 import type { OutputForm } from './output-format.ts';
@@ -32,8 +33,13 @@ export interface AggregateRequest extends OutputForm {
   readonly format?: WeightsFormat | undefined;
   /** The rule, by default the exact weighted mean. */
   readonly strategy?: StrategyRequest | undefined;
-  /** Path of the global model, for rules that refer to one. */
+  /** Path of the global model, for rules that refer to one and for inputs that are differences to it. */
   readonly model?: string | undefined;
+  /**
+   * The inputs are differences to the model, also those that do not say so (default false: as they say). What the rule makes
+   * of them is added to the model; see `AggregationOptions`.
+   */
+  readonly differences?: boolean | undefined;
   /**
    * Path of the state of a server optimiser, which belongs to `model`; made by the first round, and replaced together with
    * the output by every round. Only rules that keep a state look at it.
@@ -126,6 +132,21 @@ export interface ConvertRequest extends OutputForm, ConversionForm {
   readonly format?: WeightsFormat | undefined;
   /** Take anonymous two-byte elements for bfloat16. */
   readonly void16?: 'bfloat16' | undefined;
+  /** Write an encoded update, which is a safetensors file. */
+  readonly encode?: EncodeRequest | undefined;
+  /** Path of the global model that the input, a difference, is added to: each element is rounded once. */
+  readonly addTo?: string | undefined;
+}
+
+/** How an update is encoded. */
+export interface EncodeRequest extends EncodingForm {
+  /** Path of the global model: what is written is the difference to it. */
+  readonly differenceTo?: string | undefined;
+  /**
+   * Path of what earlier updates left over (error feedback): added to this one where the file is there, and written anew with
+   * what this one leaves over. It belongs to one leaf.
+   */
+  readonly residual?: string | undefined;
 }
 
 export interface ConvertReport {
