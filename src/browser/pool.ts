@@ -176,7 +176,12 @@ class Pool {
     }
     worker.onerror = (event) => {
       event.preventDefault(); // it is told to whoever waits for the job
-      this.#fail?.(lost(event.message ?? 'its file is not there, or no module'));
+      this.#fail?.(
+        lost(
+          event.message ??
+            'its file is not beside the script that starts it, or no module; "startWorker" starts another',
+        ),
+      );
     };
     return worker;
   }

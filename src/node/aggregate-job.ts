@@ -41,13 +41,13 @@ export async function aggregateJob(
   const pool = new SourcePool();
   const opened: ByteSource[] = [];
   const formats = new Set<WeightsFormat>();
-  const openInput = async (path: string, leaf: string, options?: ReadOptions): Promise<Weights> => {
+  const openInput = async (path: string, leaf: string, options?: ReadOptions) => {
     const file = pool.open(path, leaf);
     opened.push(file);
     const weights = await openWeights(file, options);
-    const unpacked = await prepareWeights(weights, unpackingIn(dirname(request.output), signal));
+    const unpacked: Weights = await prepareWeights(weights, unpackingIn(dirname(request.output), signal));
     if (unpacked.source !== file) opened.push(unpacked.source);
-    return unpacked;
+    return { ...unpacked, file };
   };
   try {
     for (const { path, leaf = path, weighting } of request.inputs) {
@@ -121,7 +121,7 @@ interface RuleState {
 /** @throws AggregationError `strategy-state-missing`, `state-mismatch` */
 async function openState(
   strategy: Strategy,
-  model: { readonly source: ByteSource; readonly layout: Weights['layout'] } | undefined,
+  model: { readonly file: ByteSource; readonly layout: Weights['layout'] } | undefined,
   path: string | undefined,
 ): Promise<RuleState | null> {
   const { name, step } = strategy;
@@ -134,7 +134,7 @@ async function openState(
   }
   const tensors = model.layout.tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
   const owner = { strategy: name, step, tensors };
-  const before = (await openStateFile(path, owner, await digestOf(model.source))) ?? undefined;
+  const before = (await openStateFile(path, owner, await digestOf(model.file))) ?? undefined;
   if (before === undefined) return { path, owner, before, inputs: undefined };
   const inputs = stateInputs(owner, before.source, before.byteOffsets);
   return { path, owner, before, inputs };

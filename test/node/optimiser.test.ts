@@ -75,6 +75,16 @@ test('rounds go on from the state, with the same bits on any threads', async () 
   sameBytes(finals[3]!, finals[1]!, 'states');
 });
 
+test('the model of a state may be deflated', async () => {
+  const inputs = (await Promise.all(['c.npy', 'd.npy'].map(write))).map((path) => ({ path }));
+  const state = join(folder, 'state-deflated.safetensors');
+  let model = join(folder, 'start.npy');
+  for (const output of ['first.npz', 'second.npz'].map((name) => join(folder, name))) {
+    await jobs.aggregate({ inputs, output, strategy, model, state, compress: true });
+    model = output;
+  }
+});
+
 test('a state of another model, a rule without its files', async () => {
   const paths = await Promise.all(['a.npy', 'b.npy'].map(write));
   const inputs = paths.map((path) => ({ path }));
