@@ -27,7 +27,8 @@ const servers: Harness[] = [];
 
 test.before(async () => {
   jobs = startJobs({ workerUrl: new URL('../../dist/worker.js', import.meta.url) });
-  files = await writeUpdates(folder, 20);
+  // So large that sums go up in many blocks.
+  files = await writeUpdates(folder, 20, 150_000);
   await cambium('aggregate', ...files.flat(), '-o', join(folder, 'flat.npy'));
   flat = readFileSync(join(folder, 'flat.npy'));
 });
@@ -69,17 +70,37 @@ async function upload(server: Harness, leaves: readonly CredentialsBody[], updat
   }
 }
 
-/** The file of the first round of a branch, when it is done, as the command line saves it. */
-async function result(server: Harness, branchId: string, name: string): Promise<Buffer> {
+/** The first round of a branch when it is in a state. */
+async function until(server: Harness, branchId: string, status: RoundBody['status']): Promise<RoundBody> {
   const url = new URL(paths.watch(branchId), server.server.url);
   const stream = await EventStream.open(url, { authorization: `Bearer ${server.operator.token}` });
   let round: RoundBody;
   do round = JSON.parse((await stream.event())!.data!);
-  while (round.round !== 1 || round.status !== 'done');
+  while (round.round !== 1 || round.status !== status);
   await stream.close();
+  return round;
+}
+
+/** The file of the first round of a branch, when it is done, as the command line saves it. */
+async function result(server: Harness, branchId: string, name: string): Promise<Buffer> {
+  const round = await until(server, branchId, 'done');
   const output = join(folder, name);
   await cambium('round', 'save', round.aggregation_id!, '-o', output, '--data', server.dataDir);
   return readFileSync(output);
+}
+
+/** The three branches as leaves of another server, with all their updates. */
+async function sendAll(server: Harness): Promise<readonly string[]> {
+  const { id: tree_id } = await make<{ id: string }>(server, paths.trees(), { name: 't' });
+  const ids: string[] = [];
+  for (const [b, count] of BRANCHES.entries()) {
+    const fields = { tree_id, aggregation_target: count, upstream: true };
+    const { id, leaves } = await branch(server, fields, count);
+    await server.run(id, 'start');
+    await upload(server, leaves, files[b]!);
+    ids.push(id);
+  }
+  return ids;
 }
 
 test('on one server: a root and three branches below it', async () => {
@@ -100,26 +121,42 @@ test('as two servers: relays carry exact sums up and the aggregation down', asyn
   const { id: tree_id } = await make<{ id: string }>(above, paths.trees(), { name: 't' });
   const top = await branch(above, { tree_id, aggregation_target: 3, partial_sums: true }, BRANCHES.length);
   await above.run(top.id, 'start');
-  const { id: lower } = await make<{ id: string }>(below, paths.trees(), { name: 't' });
-  const branches = [];
-  const relays: JoinedLeaf[] = [];
-  for (const [b, count] of BRANCHES.entries()) {
-    const low = await branch(below, { tree_id: lower, aggregation_target: count, upstream: true }, count);
-    await below.run(low.id, 'start');
+  const branches = await sendAll(below);
+  const relays = branches.map((id, b) => {
     const credentials = join(folder, `relay-${b}.json`);
     writeFileSync(credentials, JSON.stringify(top.leaves[b]));
-    const args = ['--credentials', credentials, '--branch', low.id, '--data', below.dataDir, '--once'];
-    relays.push(new JoinedLeaf(args, process.env, 'relay'));
-    branches.push(low);
-  }
-  for (const [b, { leaves }] of branches.entries()) await upload(below, leaves, files[b]!);
+    const args = ['--credentials', credentials, '--branch', id, '--data', below.dataDir, '--once'];
+    return new JoinedLeaf(args, process.env, 'relay');
+  });
   for (const relay of relays) {
     assert.is(await relay.ended(), 0, relay.stderr);
     const [handed] = relay.all('handed-down');
     assert.equal([handed?.leaves, handed?.left_out], [10, null]);
   }
   sameBytes(await result(above, top.id, 'two.npy'), flat);
-  for (const [b, { id }] of branches.entries()) sameBytes(await result(below, id, `below-${b}.npy`), flat);
+  for (const [b, id] of branches.entries()) sameBytes(await result(below, id, `below-${b}.npy`), flat);
+});
+
+test('by hand: sums are saved, merged, and what comes of them is handed down', async () => {
+  const server = await serve();
+  const branches = await sendAll(server);
+  const sums: string[] = [];
+  const rounds: string[] = [];
+  for (const [b, id] of branches.entries()) {
+    const round = await until(server, id, 'summed');
+    const file = join(folder, `${b}.partial.safetensors`);
+    await cambium('round', 'save', round.id, '--sum', '-o', file, '--data', server.dataDir);
+    rounds.push(round.id);
+    sums.push(file);
+  }
+  const merged = join(folder, 'merged.npy');
+  await cambium('merge', ...sums, '-o', merged);
+  sameBytes(readFileSync(merged), flat);
+  for (const round of rounds) {
+    const args = ['round', 'hand-down', round, merged, '--leaves', '10', '--data', server.dataDir];
+    assert.is((await cambium<RoundBody>(...args)).status, 'done');
+  }
+  for (const [b, id] of branches.entries()) sameBytes(await result(server, id, `hand-${b}.npy`), flat);
 });
 
 test.run();

@@ -26,8 +26,16 @@ export async function cambium<T>(...args: readonly string[]): Promise<T> {
   });
 }
 
-/** Ten update files of several types whose sums cancel and carry, by branch; the same for the same seed. */
-export async function writeUpdates(folder: string, seed: number): Promise<readonly (readonly string[])[]> {
+/**
+ * Ten update files of several types whose sums cancel and carry, by branch; the same for the same seed.
+ *
+ * @param size elements of the largest tensor
+ */
+export async function writeUpdates(
+  folder: string,
+  seed: number,
+  size = 5000,
+): Promise<readonly (readonly string[])[]> {
   const random = new Random(seed);
   const spread = () =>
     (random.integer(0, 1) === 0 ? -1 : 1) *
@@ -40,7 +48,7 @@ export async function writeUpdates(folder: string, seed: number): Promise<readon
     for (let i = 0; i < count; i++) {
       const path = join(folder, `leaf-${next}.npy`);
       const tensors = [
-        tensorOf(Float32Array.from({ length: 5000 }, spread)),
+        tensorOf(Float32Array.from({ length: size }, spread)),
         tensorOf(Float64Array.from({ length: 300 }, spread)),
         tensorOf(BigInt64Array.from({ length: 40 }, () => BigInt(Math.round(spread() % 2 ** 50)))),
         tensorOf(Float32Array.of(next)),
