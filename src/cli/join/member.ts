@@ -186,7 +186,11 @@ export class Member {
     if (aggregationId === null) return undefined;
     const { layout, byteLength } = await client.fileDownload(aggregationId, { to: folder.download, signal });
     if (layout.format === format) await move(folder.download, folder.global);
-    else await jobs.convert({ input: folder.download, output: folder.global, format }, { signal });
+    else {
+      // What bearer servers send tells no weighting, and an object array has a place for one: nobody counts a model's.
+      const weighting = layout.weighting ?? 1;
+      await jobs.convert({ input: folder.download, output: folder.global, format, weighting }, { signal });
+    }
     report.tell({ event: 'model', aggregation: aggregationId, bytes: byteLength, format });
     return layout;
   }
