@@ -1,6 +1,8 @@
+import { X509Certificate } from 'node:crypto';
 import { createServer as createHttp } from 'node:http';
 import { createServer as createHttps } from 'node:https';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Client } from '../../src/node/client.ts';
@@ -81,6 +83,64 @@ test('an own authority is believed when it is named; checks go off only with a w
   const open = networkFetch({ verify: false }, (message) => warnings.push(message));
   assert.is((await open(url)).status, 200);
   assert.is(warnings.length, 1);
+  server.closeAllConnections();
+  server.close();
+});
+
+test('through a proxy that is reached by TLS itself, to a server with TLS', async () => {
+  if (certificate === undefined) return;
+  const { cert, key } = certificate;
+  const server = createHttps({ cert, key }, (_, response) => response.end('inside'));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const target = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const sockets = new Set<Socket>();
+  let asked = 0;
+  const proxy = createHttps({ cert, key });
+  proxy.on('connect', (_, near) => {
+    asked++;
+    const far = connect((server.address() as AddressInfo).port, '127.0.0.1', () => {
+      near.write('HTTP/1.1 200 OK\r\n\r\n');
+      near.pipe(far).pipe(near);
+    });
+    for (const socket of [near as Socket, far]) sockets.add(socket.on('error', () => {}));
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  const url = `https://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+  const response = await networkFetch({ proxy: url, ca: cert })(target);
+  assert.is(await response.text(), 'inside');
+  assert.is(asked, 1);
+  // Neither of the two is believed unless its authority is named.
+  assert.ok((await networkFetch({ proxy: url })(target).catch((error: unknown) => error)) instanceof Error);
+  assert.is(asked, 1);
+  for (const socket of sockets) socket.destroy();
+  for (const one of [server, proxy]) {
+    one.closeAllConnections();
+    one.close();
+  }
+});
+
+test('a server that asks for a certificate gets the one of the leaf, and nobody without it in', async () => {
+  const own = makeCertificate();
+  if (certificate === undefined || own === undefined) return;
+  const seen: (string | undefined)[] = [];
+  const options = { cert: certificate.cert, key: certificate.key, ca: own.cert };
+  const server = createHttps(
+    { ...options, requestCert: true, rejectUnauthorized: true },
+    (request, response) => {
+      seen.push((request.socket as TLSSocket).getPeerCertificate().fingerprint256);
+      response.end();
+    },
+  );
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const ca = certificate.cert;
+  assert.is((await networkFetch({ ca, ...own })(url)).status, 200);
+  assert.equal(seen, [new X509Certificate(own.cert).fingerprint256]);
+  const clock = new HastyClock();
+  const stranger = new Client({ server: url, id: 'i', session_token: 't' }, { clock, network: { ca } });
+  await failsWith('unavailable-tls|unavailable-server', () => stranger.authenticate());
+  await stranger.close();
+  assert.is(seen.length, 1);
   server.closeAllConnections();
   server.close();
 });
