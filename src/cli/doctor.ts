@@ -68,6 +68,23 @@ const REMEDIES: Readonly<Record<string, string>> = {
   timeout: 'the line is too slow or cut: look at firewalls and proxies',
 };
 
+/** What to do about a certificate, by what TLS says of it; else its authority is missing. */
+const CERTIFICATE_REMEDIES: Readonly<Record<string, string>> = {
+  CERT_HAS_EXPIRED:
+    'the certificate has run out, or the clock here is ahead: ask the operator to renew it, set the clock',
+  CERT_NOT_YET_VALID: 'the clock here is behind, or the certificate is of tomorrow: timedatectl set-ntp true',
+  ERR_TLS_CERT_ALTNAME_INVALID:
+    'the certificate is for another name: give --server as the certificate has it, or ask the operator for one with this name',
+};
+
+function remedyOf(error: CambiumError): string | undefined {
+  for (let link: unknown = error.cause; link instanceof Error; link = link.cause) {
+    const { code } = link as { code?: unknown };
+    if (typeof code === 'string') return CERTIFICATE_REMEDIES[code] ?? REMEDIES[error.code];
+  }
+  return REMEDIES[error.code];
+}
+
 /** Prints what was found. The exit code is that of the first failure. */
 export async function doctor(options: DoctorOptions): Promise<number> {
   const examination = new Examination(options);
@@ -256,7 +273,9 @@ class Examination {
       this.#options.signal.throwIfAborted();
       if (!isCambiumError(error)) throw error;
       this.failure ??= error;
-      this.#add(check, 'failed', error.message, REMEDIES[error.code], error.code);
+      // A line that stands, and a certificate that is not believed, is no fault of the line.
+      const failed = error.code === 'unavailable-tls' && check === 'connection' ? 'tls' : check;
+      this.#add(failed, 'failed', error.message, remedyOf(error), error.code);
       return false;
     }
   }

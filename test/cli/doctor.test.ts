@@ -1,12 +1,15 @@
 /** `cambium doctor` as a user runs it: what is well, and every fault with its code and what to do about it. */
 import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { CredentialsBody } from '../../src/wire/cambium.ts';
+import { type CredentialsBody, paths } from '../../src/wire/cambium.ts';
+import { makeCertificate } from '../helpers/certificate.ts';
 import { serve } from '../helpers/loopback.ts';
 import { Harness } from '../server/harness.ts';
 
@@ -92,6 +95,49 @@ test('every fault has a code, something to do, and the exit code of its kind', a
     assert.ok(![session_token, leaf_session_token].some((token) => found.stdout.includes(token)));
   }
   await portal.close();
+});
+
+test('certificates: each fault says what is wrong with them and what to do', async () => {
+  const good = makeCertificate();
+  const old = makeCertificate('127.0.0.1', -1);
+  const strange = makeCertificate('127.0.0.2');
+  if (good === undefined || old === undefined || strange === undefined) {
+    console.log('SKIPPED (missing peer): certificates, openssl');
+    return;
+  }
+  const cases = [
+    ['nobody vouches for it', good, undefined, /--ca/],
+    ['it has run out', old, old.cert, /renew/],
+    ['it is for another address', strange, strange.cert, /another name/],
+  ] as const;
+  for (const [name, certificate, ca, remedy] of cases) {
+    const server = createServer(certificate, (_, response) => response.end('{}'));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const path = join(folder, `ca-${++files}.pem`);
+    writeFileSync(path, ca ?? '');
+    const found = await examine(leaf, '--server', url, ...(ca === undefined ? [] : ['--ca', path]));
+    const failed = found.checks.filter(({ status }) => status === 'failed');
+    assert.equal(
+      failed.map((one) => [one.check, one.code]),
+      [['tls', 'unavailable-tls']],
+      `${name}: ${found.stdout}`,
+    );
+    assert.match(failed[0]!.remedy ?? '', remedy, name);
+    assert.is(found.code, 69, name);
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
+test('a token that was revoked', async () => {
+  const [revoked] = (await harness.branch(1)).leaves as [CredentialsBody];
+  await harness.operate('DELETE', paths.leaf(revoked.id));
+  const { checks, code } = await examine(revoked);
+  const token = checks.find(({ check }) => check === 'token');
+  assert.is(token?.code, 'token-revoked');
+  assert.match(token?.remedy ?? '', /new credentials/);
+  assert.is(code, 77);
 });
 
 test('a clock that is far off is a warning', async () => {
