@@ -10,7 +10,7 @@ import { CHUNK } from '../../assembly/abi.ts';
 import { openCore } from '../core/core.ts';
 import { meanArenaBytes, planMean } from '../core/mean.ts';
 import { AggregationError, type NonFiniteElement } from '../errors.ts';
-import { type Crc32, combineCrc32, crc32 } from '../formats/crc32.ts';
+import type { CombineCrc32, Crc32 } from '../formats/crc32.ts';
 import type { Encoding, TensorSpec } from '../formats/encoding.ts';
 import { type ByteSink, memoryScratch, type ScratchFactory } from '../tensor/bytes.ts';
 import { itemSize } from '../tensor/dtypes.ts';
@@ -159,10 +159,12 @@ export class Aggregation {
     if (this.stateTensors.length > 0 && options.state === undefined) {
       throw new RangeError(`"${this.#strategy.name}" keeps a state: say where it goes`);
     }
-    const lanes = await this.#openLanes(sink, options);
+    // Loaded where it is of use: for archives.
+    const checksums = encoding.checksums === undefined ? undefined : await import('../formats/crc32.ts');
+    const lanes = await this.#openLanes(sink, options, options.crc32 ?? checksums?.crc32);
     try {
       const settled = await this.#settle(lanes, options);
-      await this.#fold(lanes, sink, encoding, settled, options);
+      await this.#fold(lanes, sink, encoding, settled, options, checksums?.combineCrc32);
     } finally {
       for (const lane of lanes) lane.close();
     }
@@ -177,7 +179,8 @@ export class Aggregation {
   /** This thread's lane and, where every source can be read elsewhere, those of other threads. */
   async #openLanes(
     sink: ByteSink,
-    { openLanes, state, crc32: checksum = crc32 }: RunOptions,
+    { openLanes, state }: RunOptions,
+    checksum: Crc32 | undefined,
   ): Promise<Lane[]> {
     const { sources } = this.#planned;
     const handles = sources.flatMap(({ handle }) => handle ?? []);
@@ -261,6 +264,7 @@ export class Aggregation {
     encoding: Encoding,
     { weightings, rate = 1 }: Settled,
     options: RunOptions,
+    combineCrc32?: CombineCrc32,
   ): Promise<void> {
     const { step: spec } = this.#strategy;
     const { byteLength, literals, payloads, checksums } = encoding;
@@ -290,7 +294,7 @@ export class Aggregation {
         if (found.length > 0) return found.length < REPORTED_NON_FINITE;
         for (const [i, checksum] of (result.checksums ?? []).entries()) {
           const { tensor, count } = range.segments[i]!;
-          sums[tensor] = combineCrc32(sums[tensor]!, checksum, count * this.#itemSizes[tensor]!);
+          sums[tensor] = combineCrc32!(sums[tensor]!, checksum, count * this.#itemSizes[tensor]!);
           checksums!.seal(tensor, sums[tensor]!); // results have them where the encoding wants them
         }
         // What was sealed stands in later literals, which a lane may have written before.

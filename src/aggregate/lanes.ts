@@ -55,13 +55,14 @@ export class LocalLane implements Lane {
   #stage: Stage | null = null;
 
   /**
+   * @param crc32 where outputs have checksums
    * @param outlets null: blocks are copied into the results
    * @param yields let the messages of other lanes through between spans
    */
   constructor(
     plan: Plan,
     sources: readonly ByteSource[],
-    crc32: Crc32,
+    crc32: Crc32 | undefined,
     outlets: Outlets | null,
     yields = false,
   ) {

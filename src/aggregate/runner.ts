@@ -93,12 +93,15 @@ interface Bench {
 export class RangeRunner {
   readonly #plan: Plan;
   readonly #sources: readonly ByteSource[];
-  readonly #crc32: Crc32;
+  readonly #crc32: Crc32 | undefined;
   readonly #itemSizes: readonly number[];
   #bench: Bench | null = null;
 
-  /** @param sources those of the plan, open on this thread; they stay the caller's */
-  constructor(plan: Plan, sources: readonly ByteSource[], crc32: Crc32) {
+  /**
+   * @param sources those of the plan, open on this thread; they stay the caller's
+   * @param crc32 for stages that want checksums
+   */
+  constructor(plan: Plan, sources: readonly ByteSource[], crc32?: Crc32) {
     this.#plan = plan;
     this.#sources = sources;
     this.#crc32 = crc32;
@@ -208,7 +211,7 @@ export class RangeRunner {
     const bytes = bench.core.bytes(bench.out, range.byteLength);
     const checksums = stage.checksums
       ? range.segments.map(({ tensor, at, count }) =>
-          this.#crc32(bytes.subarray(at, at + count * this.#itemSizes[tensor]!)),
+          this.#crc32!(bytes.subarray(at, at + count * this.#itemSizes[tensor]!)),
         )
       : undefined;
     for (const literal of range.literals) bytes.set(literal.bytes, literal.at);

@@ -5,6 +5,7 @@
  * or of what each does. Hosts that have it in machine code (node:zlib) give their own.
  */
 export type Crc32 = (bytes: Uint8Array, previous?: number) => number;
+export type CombineCrc32 = typeof combineCrc32;
 
 const TABLES = makeTables();
 

@@ -1,6 +1,5 @@
 import type { ByteSink } from '../tensor/bytes.ts';
 import { checkTensor, type ModelUpdate, type Tensor } from '../tensor/tensor.ts';
-import { crc32 } from './crc32.ts';
 import { encodeWeights } from './encode.ts';
 import type { Encoding, Literal, WeightsSpec } from './encoding.ts';
 
@@ -37,7 +36,7 @@ export async function writeWeights(
     onlyByte: tensor.data.byteLength === 1 ? tensor.data[0] : undefined,
   }));
   const encoding = await encodeWeights({ format, weighting, weightingType, tensors, align });
-  const pieces = piecesOf(encoding, tensors);
+  const pieces = await piecesOf(encoding, tensors);
   const file = compress
     ? await (await import('./deflate.ts')).deflateArchive(pieces, encoding.byteLength)
     : { ...encoding, literals: pieces };
@@ -53,13 +52,17 @@ export async function writeWeights(
 }
 
 /** All bytes of a file. */
-function piecesOf({ literals, payloads, checksums }: Encoding, tensors: readonly Tensor[]): Literal[] {
+async function piecesOf(
+  { literals, payloads, checksums }: Encoding,
+  tensors: readonly Tensor[],
+): Promise<Literal[]> {
   const elements = payloads.map(({ offset, byteLength }, i) => ({
     offset,
     bytes: tensors[i]!.data.subarray(0, byteLength), // nothing of a byte that is shared
   }));
-  for (const [i, { bytes }] of elements.entries()) {
-    checksums?.seal(i, crc32(bytes, checksums.seeds[i]));
+  if (checksums !== undefined) {
+    const { crc32 } = await import('./crc32.ts'); // of use for archives only
+    for (const [i, { bytes }] of elements.entries()) checksums.seal(i, crc32(bytes, checksums.seeds[i]));
   }
   return [...literals, ...elements].sort((a, b) => a.offset - b.offset);
 }
