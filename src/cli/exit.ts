@@ -44,6 +44,7 @@ const USAGE_CODES: ReadonlySet<string> = new Set([
 /** What people and programs wrote for us, and wrote wrongly: credentials, metrics. */
 const BAD_DATA_CODES: ReadonlySet<string> = new Set([
   'credentials-conflict',
+  'credentials-generation',
   'credentials-invalid',
   'credentials-missing',
   'metrics-invalid',
