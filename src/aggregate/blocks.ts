@@ -3,7 +3,7 @@ import type { Core } from '../core/core.ts';
 import { swapBytes } from '../core/elements.ts';
 import type { FoldExports, StrategyExports } from '../core/exports.ts';
 import { type ByteSource, startRead } from '../tensor/bytes.ts';
-import { planReads } from '../tensor/reads.ts';
+import { planReads, type Read } from '../tensor/reads.ts';
 import type { EncodedBlocks } from './encoded-blocks.ts';
 import { NO_SOURCE, type PlannedInput } from './plan.ts';
 import type { Range } from './ranges.ts';
@@ -30,8 +30,13 @@ function roomOf({ blockBytes }: Reader): number {
   return Math.max(MIN_ROOM, blockBytes >> 1);
 }
 
-function strideOf({ blockBytes }: Reader): number {
-  return blockBytes + (blockBytes >> SPARE_SHIFT) + STAGGER;
+/** Bytes of a block that may be spent so: none where no tensor has a neighbour. */
+function spareOf({ blockBytes, itemSizes }: Reader): number {
+  return itemSizes.length > 1 ? blockBytes >> SPARE_SHIFT : 0;
+}
+
+function strideOf(reader: Reader): number {
+  return reader.blockBytes + spareOf(reader) + STAGGER;
 }
 
 /** Bytes of the arena that `Blocks` takes. */
@@ -47,17 +52,33 @@ export function hasEncoded(inputs: readonly PlannedInput[]): boolean {
   return inputs.some(({ parts }) => parts !== undefined);
 }
 
+/** A span that is read, and where in the block it goes. */
+interface SpanRead extends Read {
+  /** Position of the source. */
+  readonly source: number;
+}
+
+/** How a reader reads a range: the spans, and by segment where in the block its elements are, -1 where there are none. */
+interface RangeReads {
+  readonly reads: readonly SpanRead[];
+  readonly places: readonly number[];
+}
+
 /** The blocks of several readers in the arena of one core. */
 export class Blocks {
   readonly #core: Core<FoldExports>;
   readonly #sources: readonly ByteSource[];
   readonly #readers: readonly Reader[];
   readonly #addresses: readonly number[];
+  /** By reader: the source that all of its elements lie in, NO_SOURCE where there are several. */
+  readonly #soleSources: readonly number[];
   /** By reader: undefined for those that have plain elements only; empty where no reader has others. */
   #encoded: readonly (EncodedBlocks | undefined)[] = [];
   #plainBytes = 0;
-  /** By reader and segment of the range: where its elements are, 0 where there are none. */
-  #places: number[][] = [];
+  /** By reader the places of the segments in its block. */
+  readonly #places: (readonly number[])[];
+  /** By reader the last view of its block: most ranges are read into the same bytes. */
+  readonly #targets: (Uint8Array | undefined)[];
 
   /** @param core of the second module where `hasEncoded` says so */
   static async open(
@@ -82,6 +103,9 @@ export class Blocks {
     this.#sources = sources;
     this.#readers = readers;
     this.#addresses = readers.map((reader) => core.take(strideOf(reader)));
+    this.#soleSources = readers.map(({ input }) => soleSource(input));
+    this.#places = readers.map(() => []);
+    this.#targets = readers.map(() => undefined);
   }
 
   /** Bytes read so far. */
@@ -92,52 +116,89 @@ export class Blocks {
   /** Reads a range. The promise is there only when a source needs one. Throws FileError `file-changed` and those of sources. */
   read(range: Range): Promise<unknown> | undefined {
     const waits: Promise<unknown>[] = [];
-    this.#places = this.#readers.map((reader, i) => {
+    // Readers of one layout share these numbers, and read alike: with thousands of them, to plan anew for each would take
+    // longer than to fold.
+    const plans = new Map<Float64Array, RangeReads>();
+    for (const [i, reader] of this.#readers.entries()) {
       const block = this.#addresses[i]!;
-      return this.#encoded[i]?.read(range, block, waits) ?? this.#start(reader, block, range, waits);
-    });
+      const decoded = this.#encoded[i]?.read(range, block, waits);
+      if (decoded !== undefined) {
+        this.#places[i] = decoded.map((address) => address - block);
+        continue;
+      }
+      const sole = this.#soleSources[i]!;
+      const { byteOffsets } = reader.input;
+      const plan = (sole !== NO_SOURCE && plans.get(byteOffsets)) || planRange(reader, range);
+      plans.set(byteOffsets, plan);
+      this.#start(i, plan, sole, waits);
+      this.#places[i] = plan.places;
+    }
     return waits.length === 0 ? undefined : Promise.all(waits);
   }
 
   /** Address of the elements of a reader in a segment of the range, little endian from here on; 0 where it has none. */
   place(reader: number, segment: number, tensor: number, count: number): number {
     const { input, itemSizes } = this.#readers[reader]!;
-    const address = this.#places[reader]![segment]!;
+    const place = this.#places[reader]![segment]!;
+    if (place < 0) return 0;
+    const address = this.#addresses[reader]! + place;
     const swap = input.swaps[tensor]!;
     if (swap > 1) swapBytes(this.#core, address, (count * itemSizes[tensor]!) / swap, swap);
     return address;
   }
 
-  #start(reader: Reader, block: number, range: Range, waits: Promise<unknown>[]): number[] {
-    const { input, itemSizes } = reader;
-    const { segments } = range;
-    const places: number[] = [];
-    // Segments of one source are planned together; a reordered tensor has a source of its own.
-    for (let first = 0, used = 0; first < segments.length; ) {
-      const position = input.sources[segments[first]!.tensor]!;
-      let end = first;
-      const wants = [];
-      for (; end < segments.length; end++) {
-        const { tensor, start, count } = segments[end]!;
-        if (input.sources[tensor] !== position) break;
-        const size = itemSizes[tensor]!;
-        wants.push({ offset: input.byteOffsets[tensor]! + start * size, byteLength: count * size });
-      }
-      if (position === NO_SOURCE) {
-        for (; first < end; first++) places.push(0);
-        continue;
-      }
-      const isWhole = first === 0 && end === segments.length;
-      const plan = planReads(wants, isWhole ? reader.blockBytes >> SPARE_SHIFT : 0);
-      for (const { offset, byteLength, at } of plan.reads) {
-        const target = this.#core.bytes(block + used + at, byteLength);
-        startRead(this.#sources[position]!, offset, target, waits);
-        this.#plainBytes += byteLength;
-      }
-      for (const place of plan.places) places.push(block + used + place);
-      used += plan.reads.reduce((sum, read) => sum + read.byteLength, 0);
-      first = end;
+  #start(i: number, { reads }: RangeReads, sole: number, waits: Promise<unknown>[]): void {
+    for (const { source, offset, byteLength, at } of reads) {
+      const position = sole === NO_SOURCE ? source : sole;
+      startRead(
+        this.#sources[position]!,
+        offset,
+        this.#target(i, this.#addresses[i]! + at, byteLength),
+        waits,
+      );
+      this.#plainBytes += byteLength;
     }
-    return places;
   }
+
+  #target(i: number, address: number, byteLength: number): Uint8Array {
+    const last = this.#targets[i];
+    if (last?.byteOffset === address && last.byteLength === byteLength) return last;
+    const target = this.#core.bytes(address, byteLength);
+    this.#targets[i] = target;
+    return target;
+  }
+}
+
+function soleSource({ sources }: PlannedInput): number {
+  const [first = NO_SOURCE] = sources;
+  return sources.every((source) => source === first) ? first : NO_SOURCE;
+}
+
+function planRange(reader: Reader, { segments }: Range): RangeReads {
+  const { input, itemSizes } = reader;
+  const reads: SpanRead[] = [];
+  const places: number[] = [];
+  // Segments of one source are planned together; a reordered tensor has a source of its own.
+  for (let first = 0, used = 0; first < segments.length; ) {
+    const source = input.sources[segments[first]!.tensor]!;
+    let end = first;
+    const wants = [];
+    for (; end < segments.length; end++) {
+      const { tensor, start, count } = segments[end]!;
+      if (input.sources[tensor] !== source) break;
+      const size = itemSizes[tensor]!;
+      wants.push({ offset: input.byteOffsets[tensor]! + start * size, byteLength: count * size });
+    }
+    if (source === NO_SOURCE) {
+      for (; first < end; first++) places.push(-1);
+      continue;
+    }
+    const isWhole = first === 0 && end === segments.length;
+    const plan = planReads(wants, isWhole ? spareOf(reader) : 0);
+    for (const read of plan.reads) reads.push({ ...read, at: used + read.at, source });
+    for (const place of plan.places) places.push(used + place);
+    used += plan.reads.reduce((sum, read) => sum + read.byteLength, 0);
+    first = end;
+  }
+  return { reads, places };
 }

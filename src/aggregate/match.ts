@@ -21,10 +21,15 @@ export function matchTensors(
   const [first] = inputs;
   if (first === undefined) throw new RangeError('nothing to match');
   const tensors = first.layout.tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
-  const byName = inputs.every(({ layout }) => hasDistinctNames(layout));
+  const distinct = new Set(inputs.map(({ layout }) => layout.tensors));
+  const byName = [...distinct].every(hasDistinctNames);
+  // Inputs that share a list of tensors share the answer.
+  const matched = new Map<Layout['tensors'], readonly number[]>();
   return {
     tensors,
     sources: inputs.map(({ leaf, layout }) => {
+      const known = matched.get(layout.tensors);
+      if (known !== undefined) return known;
       if (layout.tensors.length !== tensors.length) {
         throw new AggregationError(
           'average-count',
@@ -33,7 +38,7 @@ export function matchTensors(
         );
       }
       const positions = byName ? new Map(layout.tensors.map((tensor, i) => [tensor.name, i])) : undefined;
-      return tensors.map((expected, i) => {
+      const found = tensors.map((expected, i) => {
         const position = positions === undefined ? i : positions.get(expected.name);
         if (position === undefined) {
           throw new AggregationError('average-name', `${leaf} has no ${tensorLabel(expected, i)}`, {
@@ -44,6 +49,8 @@ export function matchTensors(
         checkSame(expected, layout.tensors[position]!, { leaf, other: first.leaf, position: i });
         return position;
       });
+      matched.set(layout.tensors, found);
+      return found;
     }),
   };
 }
@@ -79,7 +86,7 @@ function checkSame(
   }
 }
 
-function hasDistinctNames({ tensors }: Pick<Layout, 'tensors'>): boolean {
+function hasDistinctNames(tensors: Layout['tensors']): boolean {
   const names = new Set(tensors.map((tensor) => tensor.name));
   return !names.has(null) && names.size === tensors.length;
 }

@@ -19,10 +19,10 @@ import { settleWeightings } from './weightings.ts';
 const BLOCK = 256 << 10;
 
 /** All blocks together, so that hundreds of inputs take smaller blocks instead of more memory. */
-const ARENA = 8 << 20;
+const ARENA = 4 << 20;
 
 /** Smallest block while an arena of `LARGE_ARENA` will do: below, a read costs more than what it brings. */
-const MIN_BLOCK = 8 << 10;
+const MIN_BLOCK = 4 << 10;
 
 /** All blocks of thousands of inputs together. Beyond, blocks shrink again. */
 const LARGE_ARENA = 24 << 20;
@@ -44,16 +44,20 @@ export interface AggregationInput {
 /** In place of a source: there are no such elements. */
 export const NO_SOURCE = 0xffff_ffff;
 
-/** Where one input's tensors lie, by tensor of the output. Numbers in arrays: thousands of inputs have many. */
-export interface PlannedInput {
-  readonly leaf: string;
-  /** Position of the tensor's source among the plan's sources, or NO_SOURCE. */
-  readonly sources: Uint32Array;
+/** Where the tensors of an input lie in its sources, by tensor of the output. Inputs of one layout share the arrays. */
+interface Places {
   readonly byteOffsets: Float64Array;
   /** Bytes to turn around per number, 1 for none. */
   readonly swaps: Uint8Array;
   /** Of encoded updates only: by tensor how its elements are held, undefined for plain ones. */
   readonly parts?: readonly (EncodedParts | undefined)[] | undefined;
+}
+
+/** One input, as it is read. Numbers in arrays: thousands of inputs have many. */
+export interface PlannedInput extends Places {
+  readonly leaf: string;
+  /** By tensor of the output the position of its source among the plan's sources, or NO_SOURCE. */
+  readonly sources: Uint32Array;
 }
 
 /** One slot of a rule's state: its tensors by tensor of the model. */
@@ -181,10 +185,11 @@ function checkCount({ name, minimumInputs = 1 }: Strategy, count: number): void 
   );
 }
 
-/** Sources by position, each once. */
+/** What inputs of a plan are read from: sources by position, and the places of tensors in them, each once. */
 export class Sources {
   readonly list: ByteSource[] = [];
   readonly #positions = new Map<ByteSource, number>();
+  readonly #places = new Map<readonly number[], Places>();
 
   positionOf(source: ByteSource): number {
     let position = this.#positions.get(source);
@@ -194,6 +199,27 @@ export class Sources {
     }
     return position;
   }
+
+  /** @param positions by tensor of the output that of the input; one array stands for one layout (`matchTensors`) */
+  placesOf(positions: readonly number[], tensors: readonly TensorLayout[]): Places {
+    let places = this.#places.get(positions);
+    if (places === undefined) {
+      places = findPlaces(positions.map((position) => tensors[position]!)); // matched
+      this.#places.set(positions, places);
+    }
+    return places;
+  }
+}
+
+function findPlaces(tensors: readonly TensorLayout[]): Places {
+  return {
+    // What has to be put into C order first is alone in its scratch room; what is encoded is told by its parts.
+    byteOffsets: Float64Array.from(tensors, (tensor) =>
+      needsReorder(tensor) ? 0 : (tensor.byteOffset ?? 0),
+    ),
+    swaps: Uint8Array.from(tensors, (tensor) => (tensor.byteOrder === 'big' ? numberSize(tensor) : 1)),
+    parts: tensors.some(({ parts }) => parts !== undefined) ? tensors.map(({ parts }) => parts) : undefined,
+  };
 }
 
 /** Where the fold reads the tensors of an input: in its file, or in scratch room when they have to be put into C order first. */
@@ -204,28 +230,21 @@ export async function planInput(
   sources: Sources,
   scratch: ByteSource[],
 ): Promise<PlannedInput> {
-  const parts = positions.map((position) => layout.tensors[position]!.parts);
   const planned = {
     leaf,
     sources: new Uint32Array(positions.length).fill(sources.positionOf(source)),
-    byteOffsets: new Float64Array(positions.length),
-    swaps: new Uint8Array(positions.length).fill(1),
-    parts: parts.some((part) => part !== undefined) ? parts : undefined,
+    ...sources.placesOf(positions, layout.tensors),
   };
   for (const [i, position] of positions.entries()) {
     const tensor = layout.tensors[position]!;
-    if (tensor.byteOrder === 'big') planned.swaps[i] = numberSize(tensor);
     if (needsReorder(tensor)) {
       const room = await openScratch(tensor.byteLength);
       scratch.push(room);
       await reorderInto(source, tensor, room);
       planned.sources[i] = sources.positionOf(room);
-    } else if (tensor.byteOffset !== null) {
-      planned.byteOffsets[i] = tensor.byteOffset;
-    } else if (
-      tensor.parts === undefined ||
-      (tensor.parts.encoding === 'top-k' && tensor.parts.marks === null)
-    ) {
+    } else if (tensor.byteOffset === null) {
+      const { parts } = tensor;
+      if (parts !== undefined && (parts.encoding !== 'top-k' || parts.marks !== null)) continue;
       throw new RangeError(`${leaf}: the elements are not ready to be read: see prepareWeights`);
     }
   }

@@ -255,9 +255,10 @@ export class RangeRunner {
     const slots = (size === 0 ? [] : bench.slots).map(({ initial }, slot) => {
       const fresh = bench.fresh[slot]!;
       if (fresh === 0) return bench.blocks.place(leaves.length + 1 + slot, s, tensor, count);
-      const elements =
-        size === 4 ? new Float32Array(count).fill(initial) : new Float64Array(byteLength / 8).fill(initial);
-      core.bytes(fresh, byteLength).set(new Uint8Array(elements.buffer));
+      // In the arena: garbage of a block for each range would take more memory than all else.
+      const bytes = core.bytes(fresh, byteLength);
+      if (size === 4) new Float32Array(bytes.buffer, fresh, count).fill(initial);
+      else new Float64Array(bytes.buffer, fresh, byteLength / 8).fill(initial);
       return fresh;
     });
     const { code } = DTYPES[this.#plan.tensors[tensor]!.dtype];

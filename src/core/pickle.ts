@@ -45,7 +45,7 @@ type Taken<R> =
   | (ReadRefusal & { readonly tensor: number });
 
 /**
- * A walk over the pickle of a weight file or of a torch archive. It takes all that is left of the core's arena.
+ * A walk over the pickle of a weight file or of a torch archive. It takes what is left of the core's arena, up to a bound.
  *
  * `walk` until it answers 'done', then `takeTensors`, or for a torch archive (which has no weighting) `takeViews`.
  */
@@ -59,12 +59,13 @@ export class PickleWalk {
    * @param begin position of the pickle in its file
    * @param end where it must end
    * @param isTorch whether it is that of a torch archive
+   * @param mostBytes of the arena, for what the walk has to remember
    */
-  constructor(core: Core, begin: number, end: number, isTorch = false) {
+  constructor(core: Core, begin: number, end: number, isTorch = false, mostBytes = Number.POSITIVE_INFINITY) {
     this.#core = core;
     this.#window = core.take(PICKLE_WINDOW_BYTES);
     this.#out = core.take(BATCH_BYTES);
-    const bytes = Math.floor((core.free - 16) / 16) * 16;
+    const bytes = Math.floor(Math.min(core.free - 16, mostBytes) / 16) * 16;
     this.#state = core.take(bytes);
     core.exports.openPickle(this.#state, bytes, begin, end, isTorch);
   }

@@ -8,7 +8,13 @@ import { formatError, refusalError } from './format-error.ts';
 /** Opcodes between two payloads rarely take more, and a model of 200 tensors is read with 200 such windows. */
 const WINDOW_BYTES = 256;
 
-/** A walk that does not fit is begun again with four times the arena, up to here. */
+/**
+ * Room of a first walk, enough for a thousand tensors. An instance of the core is wiped behind each job: with all of its
+ * arena, that would take longer than the walk does.
+ */
+const USUAL_BYTES = 512 << 10;
+
+/** A walk that does not fit is begun again with all of the arena, then with four times the arena, up to here. */
 const MAX_ARENA_BYTES = 1 << 30;
 
 /** A part of a file that must be one pickle. */
@@ -30,10 +36,14 @@ export async function walkPickle(
   core: Core,
   place: PicklePlace,
 ): Promise<{ readonly walk: PickleWalk; readonly weighting: WalkedWeighting }> {
-  for (let arena = PICKLE_ARENA_BYTES, host = core; ; ) {
-    const walk = new PickleWalk(host, place.begin, place.end, place.isTorch);
+  for (let arena = PICKLE_ARENA_BYTES, host = core, most = USUAL_BYTES; ; ) {
+    const walk = new PickleWalk(host, place.begin, place.end, place.isTorch, most);
     const weighting = await walkThrough(walk, source, place);
     if (weighting !== null) return { walk, weighting };
+    if (most === USUAL_BYTES) {
+      most = Number.POSITIVE_INFINITY;
+      continue;
+    }
     arena = Math.max(4 * arena, 4 * host.exports.memory.buffer.byteLength);
     if (arena > MAX_ARENA_BYTES) {
       throw formatError('pickle-limit', 'its pickle takes more than 1 GiB of memory to follow', {

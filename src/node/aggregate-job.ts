@@ -12,6 +12,7 @@ import {
 import type { LaneOrder } from '../aggregate/lanes.ts';
 import { type StateOwner, stateInputs } from '../aggregate/optimiser-state.ts';
 import { commonFormat, encodeResult } from '../aggregate/result.ts';
+import { SharedLayouts } from '../aggregate/shared-layouts.ts';
 import { stateSlots } from '../aggregate/steps.ts';
 import { openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
@@ -41,6 +42,7 @@ export async function aggregateJob(
   const pool = new SourcePool();
   const opened: ByteSource[] = [];
   const formats = new Set<WeightsFormat>();
+  const layouts = new SharedLayouts();
   const openInput = async (path: string, leaf: string, options?: ReadOptions) => {
     const file = pool.open(path, leaf);
     opened.push(file);
@@ -53,7 +55,13 @@ export async function aggregateJob(
     for (const { path, leaf = path, weighting } of request.inputs) {
       const { source, layout } = await openInput(path, leaf);
       formats.add(layout.format);
-      inputs.push({ leaf, source, layout, weighting: weighting ?? layout.weighting });
+      const { isDifference } = layout;
+      inputs.push({
+        leaf,
+        source,
+        layout: { tensors: layouts.share(layout.tensors), isDifference },
+        weighting: weighting ?? layout.weighting,
+      });
     }
     const { name = 'mean', parameters, perLeaf } = request.strategy ?? {};
     const strategy = openStrategy(name, parameters, perLeaf);

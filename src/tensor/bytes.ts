@@ -172,9 +172,8 @@ export function startRead(
   target: Uint8Array,
   waits: Promise<unknown>[],
 ): void {
-  const { byteLength } = target;
   const check = (count: number) => {
-    if (count !== byteLength) throw changed(source, offset + count);
+    if (count !== target.byteLength) throw changed(source, offset + count);
   };
   const reading = source.readInto(offset, target);
   if (typeof reading === 'number') check(reading);
