@@ -1,13 +1,13 @@
 // File-to-file mean of ten models of 100 MB: Cambium against what a user would write instead, and the floor.
 // Each contender is a process of its own over the same files in the page cache. Results are compared before anything is
 // printed: Cambium's with exact rational arithmetic at random places, those of the peers with Cambium's.
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkExact, compareElements, readElements } from './aggregate/elements.mjs';
 import { DATA, ONE_TENSOR, RESIDUAL_NETWORK, writeInputs } from './aggregate/inputs.mjs';
 import {
   benchFolder,
   commandOf,
+  compareContenders,
   measure,
   printContenders,
   printGoals,
@@ -20,7 +20,11 @@ const MODELS = 10;
 const folder = benchFolder();
 const output = join(folder, 'out.npy');
 
-const FLOOR = { name: 'floor: read, write, nothing between', command: commandOf('aggregate/floor.mjs') };
+const FLOOR = {
+  name: 'floor: read, write, nothing between',
+  command: commandOf('aggregate/floor.mjs'),
+  result: false,
+};
 const ONE = {
   name: 'Cambium, exact mean, 1 thread',
   command: commandOf('aggregate/cambium.mjs'),
@@ -80,23 +84,13 @@ await checkCancelling();
 
 /** Measures, checks and prints. */
 async function compare(title, inputs, contenders) {
-  const results = [];
-  const remarks = [];
-  let exact;
-  for (const contender of contenders) {
-    const result = measure(contender, { inputs, output }, folder);
-    if (result === undefined) continue;
-    results.push(result);
-    if (contender === FLOOR) continue;
-    const elements = await readElements(output);
-    if (exact === undefined) {
-      await checkExact(elements, inputs);
-      exact = elements;
-    } else remarks.push(compareElements(contender.name, elements, exact, contender.tolerance ?? 0));
-  }
+  const { results, remarks, elements } = await compareContenders(contenders, { inputs, output }, folder, {
+    read: () => readElements(output),
+    check: (exact) => checkExact(exact, inputs),
+  });
   const bytes = inputs.reduce((sum, { byteLength }) => sum + byteLength, 0);
   printHeader(`mean of ${MODELS} × ${(bytes / MODELS / 1e6).toFixed(0)} MB, file to file: ${title}`, [
-    `${exact.length} float32 parameters; page cache; median of ${ROUNDS} rounds after one warm-up`,
+    `${elements.length} float32 parameters; page cache; median of ${ROUNDS} rounds after one warm-up`,
   ]);
   printContenders(results, bytes, 'floor');
   for (const remark of remarks) console.log(remark);
@@ -125,11 +119,8 @@ async function checkCancelling() {
   ];
   const inputs = [];
   for (const [i, draw] of draws.entries()) {
-    const place = join(folder, `cancelling-${i}`);
-    mkdirSync(place);
-    inputs.push(
-      ...(await writeInputs(place, 1, [[4_000_000]], draw)).map((input) => ({ ...input, leaf: `${i}` })),
-    );
+    const written = await writeInputs(join(folder, `cancelling-${i}`), 1, [[4_000_000]], draw);
+    inputs.push(...written.map((input) => ({ ...input, leaf: `${i}` })));
   }
   const expected = (await readElements(inputs[1].path)).map((x) => x / 3);
   const result = measure({ ...TWO, job: { threads: 2, rounds: 1 } }, { inputs, output }, folder);

@@ -1,12 +1,11 @@
 // The mean of arrays that are in memory already, one thread: copies into the core and out of it are part of the work.
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { checkExact, compareElements } from './aggregate/elements.mjs';
-import { writeInputs } from './aggregate/inputs.mjs';
+import { checkExact, readBareElements } from './aggregate/elements.mjs';
+import { residualNetwork, writeInputs } from './aggregate/inputs.mjs';
 import {
   benchFolder,
   commandOf,
-  measure,
+  compareContenders,
   printContenders,
   printGoals,
   ROUNDS,
@@ -15,56 +14,56 @@ import {
 import { printHeader } from './report.mjs';
 
 const MODELS = 10;
-const PARAMETERS = 10_000_000;
-const CONTENDERS = [
-  { name: 'Cambium, exact mean', command: commandOf('average/cambium.mjs') },
-  { name: 'plain JavaScript, float64 sums', command: commandOf('average/plain-js.mjs'), tolerance: 0 },
-  {
-    name: "NumPy, Flower's formula",
-    command: commandOf('average/numpy_average.py', 'flower'),
-    tolerance: 1e-6,
-  },
-  {
-    name: 'NumPy, best float32 loop',
-    command: commandOf('average/numpy_average.py', 'best'),
-    tolerance: 1e-6,
-  },
-  { name: 'TensorFlow.js, WASM', command: commandOf('average/tensorflow.mjs', 'wasm'), tolerance: 1e-6 },
-  {
-    name: 'TensorFlow.js, CPU',
-    command: commandOf('average/tensorflow.mjs', 'cpu'),
-    tolerance: 1e-6,
-    job: { rounds: 3 },
-  },
+const CASES = [
+  ['one tensor', [[10_000_000]]],
+  ['the 113 tensors of a residual network', residualNetwork(43)],
 ];
+
+/** `tolerance` is that of float32 sums. */
+const FLOAT32_SUMS = { tolerance: 1e-6 };
+const CAMBIUM = { name: 'Cambium, exact mean', command: commandOf('average/cambium.mjs') };
+const JS = { name: 'plain JavaScript, float64 sums', command: commandOf('average/plain-js.mjs') };
+const FLOWER = {
+  ...FLOAT32_SUMS,
+  name: "NumPy, Flower's formula",
+  command: commandOf('average/numpy_average.py', 'flower'),
+};
+const BEST = {
+  ...FLOAT32_SUMS,
+  name: 'NumPy, best float32 loop',
+  command: commandOf('average/numpy_average.py', 'best'),
+};
+const WASM = {
+  ...FLOAT32_SUMS,
+  name: 'TensorFlow.js, WASM',
+  command: commandOf('average/tensorflow.mjs', 'wasm'),
+};
+const CPU = {
+  ...FLOAT32_SUMS,
+  name: 'TensorFlow.js, CPU',
+  command: commandOf('average/tensorflow.mjs', 'cpu'),
+  job: { rounds: 3 },
+};
 
 const folder = benchFolder();
 const output = join(folder, 'mean.bin');
-const inputs = await writeInputs(folder, MODELS, [[PARAMETERS]]);
-const results = [];
-const remarks = [];
-let exact;
-for (const contender of CONTENDERS) {
-  const result = measure(contender, { inputs, output }, folder);
-  if (result === undefined) continue;
-  results.push(result);
-  const bytes = readFileSync(output);
-  const elements = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-  if (exact === undefined) {
-    await checkExact(elements, inputs);
-    exact = elements;
-  } else remarks.push(compareElements(contender.name, elements, exact, contender.tolerance));
+for (const [title, shapes] of CASES) {
+  const inputs = await writeInputs(folder, MODELS, shapes);
+  const contenders = [CAMBIUM, JS, FLOWER, BEST, WASM, CPU];
+  const { results, remarks, elements } = await compareContenders(contenders, { inputs, output }, folder, {
+    read: () => readBareElements(output),
+    check: (exact) => checkExact(exact, inputs),
+  });
+  printHeader(`mean of ${MODELS} × ${elements.length} float32 numbers in memory: ${title}`, [
+    `one thread; median of ${ROUNDS} rounds after one warm-up (TensorFlow.js on the CPU: 3)`,
+  ]);
+  printContenders(results, 4 * MODELS * elements.length, 'Cambium');
+  for (const remark of remarks) console.log(remark);
+  const faster = (peer) => secondsOf(results, peer.name) / secondsOf(results, CAMBIUM.name);
+  printGoals([
+    [`${title}: Flower's formula in NumPy / Cambium`, faster(FLOWER), 'at least', 1],
+    [`${title}: NumPy's best float32 loop / Cambium`, faster(BEST), 'at least', 0.9],
+    [`${title}: TensorFlow.js WASM / Cambium`, faster(WASM), 'at least', 1],
+    [`${title}: TensorFlow.js CPU / Cambium`, faster(CPU), 'at least', 1],
+  ]);
 }
-
-printHeader(`mean of ${MODELS} arrays of ${PARAMETERS} float32 numbers in memory`, [
-  `one thread; median of ${ROUNDS} rounds after one warm-up (TensorFlow.js on the CPU: 3)`,
-]);
-printContenders(results, 4 * MODELS * PARAMETERS, 'Cambium');
-for (const remark of remarks) console.log(remark);
-const [cambium, , flower, best, wasm, cpu] = CONTENDERS.map(({ name }) => secondsOf(results, name));
-printGoals([
-  ["Flower's formula in NumPy / Cambium", flower / cambium, 'at least', 1],
-  ["NumPy's best float32 loop / Cambium", best / cambium, 'at least', 0.9],
-  ['TensorFlow.js WASM / Cambium', wasm / cambium, 'at least', 1],
-  ['TensorFlow.js CPU / Cambium', cpu / cambium, 'at least', 1],
-]);

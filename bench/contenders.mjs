@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { compareElements } from './aggregate/elements.mjs';
 import { median, ms, printTable } from './report.mjs';
 
 /** Timed rounds of a contender, after one that warms up. */
@@ -39,6 +40,34 @@ export function measure({ name, command, job: own = {} }, job, folder) {
     return undefined;
   }
   return { name, ...JSON.parse(done.stdout.trim().split('\n').at(-1)) };
+}
+
+/**
+ * Measures contenders on one job, each against the first one that has a result.
+ *
+ * A contender may have a `tolerance`, the largest difference between elements that passes (none unless given), and a floor
+ * says `result: false`.
+ *
+ * @param read gives the elements of the result of a contender, which it left at `job.output`
+ * @param check throws unless these elements, those of the first one, are right
+ * @returns what `measure` gave, the remarks of the comparisons, and the elements of the first one
+ */
+export async function compareContenders(contenders, job, folder, { read, check = () => {} }) {
+  const results = [];
+  const remarks = [];
+  let elements;
+  for (const contender of contenders) {
+    const result = measure(contender, job, folder);
+    if (result === undefined) continue;
+    results.push(result);
+    if (contender.result === false) continue;
+    const own = await read(contender);
+    if (elements === undefined) {
+      await check(own);
+      elements = own;
+    } else remarks.push(compareElements(contender.name, own, elements, contender.tolerance ?? 0));
+  }
+  return { results, remarks, elements };
 }
 
 /** Prints what was measured, the first contender being what the others are compared with. */

@@ -1,4 +1,5 @@
 // What a result is compared with: another one, element by element, and the exact mean of some elements in rational numbers.
+import { readFileSync } from 'node:fs';
 import { openFileSource, openWeights, readTensors } from '../../dist/index.js';
 import { mulberry32 } from './inputs.mjs';
 
@@ -9,6 +10,11 @@ export async function readElements(path) {
   await source.close();
   if (tensors.length === 1) return float32Of(tensors[0].data);
   return float32Of(Buffer.concat(tensors.map(({ data }) => data)));
+}
+
+/** The float32 elements of a file that holds nothing else. */
+export function readBareElements(path) {
+  return float32Of(readFileSync(path));
 }
 
 function float32Of(bytes) {

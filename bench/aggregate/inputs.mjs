@@ -1,5 +1,5 @@
 // The inputs: models of about 100 MB with sample counts 100 … 5000.
-import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, mkdirSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { encodeWeights } from '../../dist/index.js';
 
@@ -12,7 +12,8 @@ export const ONE_TENSOR = [[25_000_000]];
  */
 export const RESIDUAL_NETWORK = residualNetwork(68);
 
-function residualNetwork(base) {
+/** The same 113 tensors with `base` channels in the first stage: about 5,320 · base² parameters. */
+export function residualNetwork(base) {
   const list = [[base, 3, 7, 7], [base], [base]];
   let channels = base;
   for (const [blocks, width] of [
@@ -40,8 +41,9 @@ export const DATA = {
 /** Whole numbers of samples, as leaves have them. */
 export const samples = (i) => 100 + Math.floor(4900 * Math.abs(Math.sin(i + 1)));
 
-/** Writes `count` weight files with tensors of the given shapes. */
+/** Writes `count` weight files with tensors of the given shapes, into a folder that is made. */
 export async function writeInputs(folder, count, shapes, draw = DATA.ordinary) {
+  mkdirSync(folder, { recursive: true });
   const tensors = shapes.map((shape) => ({ name: null, dtype: 'float32', shape }));
   const uniform = mulberry32(7);
   // One long random sequence, entered at another place by each model: drawing 250 million numbers would take longer.
@@ -71,6 +73,7 @@ export async function writeInputs(folder, count, shapes, draw = DATA.ordinary) {
 
 /** Weight files of zeros that take no room on the disk. */
 export async function writeSparseInputs(folder, count, shapes) {
+  mkdirSync(folder, { recursive: true });
   const tensors = shapes.map((shape) => ({ name: null, dtype: 'float32', shape }));
   const inputs = [];
   for (let i = 0; i < count; i++) {

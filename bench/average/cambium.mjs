@@ -1,21 +1,9 @@
-import { writeFileSync } from 'node:fs';
 import { average } from '../../dist/index.js';
-import { contend, job } from '../peers/contend.mjs';
-import { arrays, weightings } from './arrays.mjs';
+import { contend } from '../peers/contend.mjs';
+import { updates, writeResult } from './arrays.mjs';
 
-const updates = arrays.map((array, i) => ({
-  weighting: weightings[i],
-  tensors: [
-    {
-      name: null,
-      dtype: 'float32',
-      shape: [array.length],
-      data: new Uint8Array(array.buffer, array.byteOffset, array.byteLength),
-    },
-  ],
-}));
 let mean;
 await contend(async () => {
-  mean = (await average(updates)).tensors[0].data;
+  mean = await average(updates);
 });
-writeFileSync(job.output, mean);
+writeResult(mean.tensors.map(({ data }) => data));

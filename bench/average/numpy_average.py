@@ -12,16 +12,20 @@ from contend import contend, read_job
 job = read_job()
 loaded = [np.load(item["path"], allow_pickle=True) for item in job["inputs"]]
 weightings = [int(weighting) for weighting, _ in loaded]
-arrays = [layers[0] for _, layers in loaded]
+updates = [layers for _, layers in loaded]
 total = sum(weightings)
 
 
 def flower():
-    weighted = [[layer * weighting for layer in (array,)] for weighting, array in zip(weightings, arrays)]
-    return [reduce(np.add, layers) / total for layers in zip(*weighted)][0]
+    weighted = [[layer * weighting for layer in layers] for weighting, layers in zip(weightings, updates)]
+    return [reduce(np.add, layers) / total for layers in zip(*weighted)]
 
 
 def best():
+    return [best_of(arrays) for arrays in zip(*updates)]
+
+
+def best_of(arrays):
     sums = np.multiply(arrays[0], np.float32(weightings[0]))
     products = np.empty_like(sums)
     for array, weighting in zip(arrays[1:], weightings[1:]):
@@ -41,4 +45,4 @@ def work():
 
 
 contend(job, work)
-mean.tofile(job["output"])
+np.concatenate([array.ravel() for array in mean]).tofile(job["output"])

@@ -1,11 +1,10 @@
 // TensorFlow.js, one model at a time: multiply, add, divide; the copies of arrays into tensors and of the result out of
 // its tensor are part of the work, as they are of ours. The first argument names the backend.
-import { writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import * as tf from '@tensorflow/tfjs-core';
-import { contend, job } from '../peers/contend.mjs';
-import { arrays, weightings } from './arrays.mjs';
+import { contend } from '../peers/contend.mjs';
+import { arrays, weightings, writeResult } from './arrays.mjs';
 
 const [, , backend] = process.argv;
 if (backend === 'wasm') {
@@ -19,8 +18,13 @@ await tf.ready();
 const total = weightings.reduce((sum, weighting) => sum + weighting, 0);
 let mean;
 await contend(() => {
+  mean = arrays[0].map((_, t) => average(arrays.map((update) => update[t])));
+});
+writeResult(mean);
+
+function average(list) {
   let sum = null;
-  for (const [i, array] of arrays.entries()) {
+  for (const [i, array] of list.entries()) {
     const next = tf.tidy(() => {
       const weighted = tf.mul(tf.tensor1d(array), weightings[i]);
       return sum === null ? weighted : tf.add(sum, weighted);
@@ -29,7 +33,7 @@ await contend(() => {
     sum = next;
   }
   const result = tf.div(sum, total);
-  mean = result.dataSync();
+  const elements = result.dataSync();
   tf.dispose([sum, result]);
-});
-writeFileSync(job.output, mean);
+  return elements;
+}
