@@ -98,25 +98,54 @@ export class FileError extends CambiumError {
   }
 }
 
-/** The server answered, and the answer is no. `code` is the server's own. */
-export class RefusedError extends CambiumError {
-  override readonly name: string = 'RefusedError';
-  /** HTTP status of the answer. */
-  readonly status: number;
+/** What is known of the exchange with a server in which an error arose. */
+export interface ExchangeFacts {
+  /** HTTP status of the answer; undefined where none came. */
+  readonly status?: number | undefined;
+  /** How the answer's body begins: at most 200 characters, without tokens, queries of URLs and control characters. */
+  readonly preview?: string | undefined;
+  /** How long the other side asked to be left alone, in milliseconds. */
+  readonly retryAfterMs?: number | undefined;
+}
 
-  constructor(code: string, message: string, status: number, options?: ErrorOptions) {
+/** What comes of talking to a server: the three classes below. */
+export class ExchangeError extends CambiumError {
+  override readonly name: string = 'ExchangeError';
+  /** HTTP status of the answer; undefined where none came. */
+  readonly status: number | undefined;
+  /** How the answer's body begins: at most 200 characters, without tokens, queries of URLs and control characters. */
+  readonly preview: string | undefined;
+  /** How long the other side asked to be left alone, in milliseconds. */
+  readonly retryAfterMs: number | undefined;
+  /** How often it was tried; undefined where another try would make no sense. */
+  readonly attempts: number | undefined;
+
+  constructor(code: string, message: string, options: ErrorOptions & ExchangeFacts = {}) {
     super(code, message, options);
-    this.status = status;
+    this.status = options.status;
+    this.preview = options.preview;
+    this.retryAfterMs = options.retryAfterMs;
+    this.attempts = undefined; // told by who tries
+  }
+}
+
+/** The server answered, and the answer is no. `code` is the server's own. */
+export class RefusedError extends ExchangeError {
+  override readonly name: string = 'RefusedError';
+  declare readonly status: number;
+
+  constructor(code: string, message: string, status: number, options?: ErrorOptions & ExchangeFacts) {
+    super(code, message, { ...options, status });
   }
 }
 
 /** A service or an optional package that is not there, or does not answer. Codes: `unavailable-…`, `timeout`. */
-export class UnavailableError extends CambiumError {
+export class UnavailableError extends ExchangeError {
   override readonly name: string = 'UnavailableError';
 }
 
 /** An answer that does not follow the protocol. Codes: `protocol-…`. */
-export class ProtocolError extends CambiumError {
+export class ProtocolError extends ExchangeError {
   override readonly name: string = 'ProtocolError';
 }
 
@@ -130,6 +159,7 @@ const CLASS_NAMES: ReadonlySet<string> = new Set([
   'FormatError',
   'AggregationError',
   'FileError',
+  'ExchangeError',
   'RefusedError',
   'UnavailableError',
   'ProtocolError',

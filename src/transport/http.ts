@@ -10,16 +10,12 @@
  * - the reason of the caller's signal, as it is.
  */
 import type { isNetworkError, KyInstance } from 'ky';
-import {
-  type CambiumError,
-  isCambiumError,
-  ProtocolError,
-  RefusedError,
-  UnavailableError,
-} from '../errors.ts';
+import { isCambiumError, ProtocolError, UnavailableError } from '../errors.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { networkError } from './network-error.ts';
+import { type Asked, concealer, previewOf, refusal, withoutQuery } from './refusal.ts';
 import {
+  type Retry,
   type RetryOptions,
   type RetryPolicy,
   readRetryAfter,
@@ -58,6 +54,8 @@ export interface HttpOptions {
   readonly authorization?: string | (() => string | undefined) | undefined;
   readonly timeouts?: Timeouts | undefined;
   readonly retry?: RetryOptions | undefined;
+  /** Told of each try that failed and is made again. */
+  readonly onRetry?: ((retry: Retry) => void) | undefined;
   /** Default: the host's. */
   readonly fetch?: typeof globalThis.fetch | undefined;
   readonly clock?: Clock | undefined;
@@ -94,6 +92,8 @@ export interface HttpAnswer {
   readonly headers: Headers;
   /** The request in words, for messages. */
   readonly where: string;
+  /** What may be shown of a text that came in the body. */
+  preview(text: string): string;
   /** The body as it comes. A cut is a TransientFailure. */
   chunks(): AsyncGenerator<Uint8Array, void, void>;
   /** Ends the exchange; harmless after the body's end. */
@@ -106,6 +106,7 @@ export class Http {
   readonly clock: Clock;
   readonly #fetch: typeof globalThis.fetch;
   #kys: Promise<Kys> | undefined;
+  #aheadMs: number | undefined;
   readonly #authorization: () => string | undefined;
   readonly #timeouts: { readonly responseMs: number; readonly idleMs: number };
 
@@ -113,8 +114,13 @@ export class Http {
   constructor(options: HttpOptions) {
     this.server = baseUrl(options.server);
     this.clock = options.clock ?? systemClock;
-    this.policy = retryPolicy(options.retry ?? {}, this.clock, options.random ?? Math.random);
-    this.#timeouts = withDefaults(options.timeouts, { responseMs: 30_000, idleMs: 60_000 });
+    this.policy = retryPolicy(
+      options.retry ?? {},
+      this.clock,
+      options.random ?? Math.random,
+      options.onRetry,
+    );
+    this.#timeouts = completeTimeouts(options.timeouts);
     this.#fetch = options.fetch ?? globalThis.fetch;
     const { authorization } = options;
     this.#authorization = typeof authorization === 'function' ? authorization : () => authorization;
@@ -123,6 +129,11 @@ export class Http {
   /** How long to wait for an answer that needs so many bytes checked first, in milliseconds. */
   patienceMs(byteLength: number): number {
     return this.#timeouts.responseMs + checkingMs(byteLength);
+  }
+
+  /** How far this machine's clock was ahead of the server's at its last answer, in milliseconds; undefined where it told no time. */
+  get aheadMs(): number | undefined {
+    return this.#aheadMs;
   }
 
   /** Sends a request, with retries, and reads the answer as JSON; `undefined` for an empty 204. */
@@ -141,10 +152,11 @@ export class Http {
       throw networkError(cause, where);
     });
     const kys = await this.#kys;
-    const { responseMs, idleMs } = withDefaults(request.timeouts, this.#timeouts);
+    const { responseMs, idleMs } = completeTimeouts(request.timeouts, this.#timeouts);
     const watchdog = new Watchdog(this.clock, signal);
     const fetch = this.#fetch;
     const authorization = foreign ? undefined : this.#authorization();
+    const conceal = concealer(request.headers?.authorization ?? authorization);
     let bodyError: unknown;
     const explain = (error: unknown): unknown => {
       if (signal?.aborted) return signal.reason;
@@ -184,11 +196,13 @@ export class Http {
         ...(request.json !== undefined && { json: request.json }),
       });
       watchdog.feed(idleMs);
-      await refuseBadStatus(response, where, watchdog.signal, this.clock);
+      if (!foreign) this.#aheadMs = aheadOf(response.headers.get('date'), this.clock.now());
+      await refuseBadStatus(response, { where, conceal }, watchdog.signal, this.policy);
       return {
         status: response.status,
         headers: response.headers,
         where,
+        preview: (text) => previewOf(text, conceal),
         chunks: () =>
           readChunks(response, watchdog.signal, {
             onWait: () => watchdog.feed(idleMs),
@@ -237,7 +251,7 @@ export async function readJson(answer: HttpAnswer): Promise<unknown> {
         'protocol-not-json',
         `${answer.where}: answered ${answer.status} with ${answer.headers.get('content-type') ?? 'no content type'}` +
           ' instead of JSON; is this the address of a Cambium server, and is there a log-in page in between?',
-        { cause },
+        { status: answer.status, preview: answer.preview(text), cause },
       );
     }
   } finally {
@@ -371,9 +385,9 @@ function wholeBodyMs(body: RequestBody | undefined): number {
 /** Throws for every status but 2xx. */
 async function refuseBadStatus(
   response: Response,
-  where: string,
+  { where, conceal }: Asked,
   signal: AbortSignal,
-  clock: Clock,
+  policy: RetryPolicy,
 ): Promise<void> {
   const { status, headers } = response;
   if (response.ok) return;
@@ -383,11 +397,15 @@ async function refuseBadStatus(
     throw new ProtocolError(
       'protocol-redirect',
       `${where}: redirected${to === null ? '' : ` to ${withoutQuery(to)}`}; give the final address as the server`,
+      { status },
     );
   }
-  const failure = refusal(await readErrorText(response, signal, where), response, where);
-  if (status < 500 && status !== 408 && status !== 429) throw failure;
-  throw new TransientFailure(failure, readRetryAfter(headers.get('retry-after'), clock.now()));
+  const retryAfterMs = readRetryAfter(headers.get('retry-after'), policy.clock.now());
+  const text = await readErrorText(response, signal, where);
+  const facts = { status, retryAfterMs, preview: text === '' ? undefined : previewOf(text, conceal) };
+  const failure = refusal(text, facts, headers.get('content-type'), { where, conceal });
+  const isPassing = policy.statuses?.includes(status) ?? (status >= 500 || status === 408 || status === 429);
+  throw isPassing ? new TransientFailure(failure, retryAfterMs) : failure;
 }
 
 /** The body of an error is a courtesy: when it breaks off, the status alone must do. */
@@ -400,36 +418,10 @@ async function readErrorText(response: Response, signal: AbortSignal, where: str
   }
 }
 
-function refusal(text: string, response: Response, where: string): CambiumError {
-  const { status, headers } = response;
-  const body = jsonObject(text);
-  const message = body?.message ?? body?.error;
-  if (typeof message === 'string') {
-    const code = typeof body?.code === 'string' ? body.code : `http-${status}`;
-    return new RefusedError(printable(code), printable(message), status);
-  }
-  const said = `${where}: answered ${status} with ${headers.get('content-type') ?? 'no content type'}`;
-  return status >= 500
-    ? new UnavailableError('unavailable-server', said)
-    : new ProtocolError('protocol-not-json', `${said}; is this the address of a Cambium server?`);
-}
-
-function jsonObject(text: string): Record<string, unknown> | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** Words from a stranger end up on terminals: no control characters, no novels. */
-function printable(text: string): string {
-  return text.replace(/\p{Cc}+/gu, ' ').slice(0, 2000);
-}
-
-function withoutQuery(url: string): string {
-  return url.replace(/[?#].*$/s, '');
+/** By how much our clock is ahead of a `Date`. */
+function aheadOf(date: string | null, now: number): number | undefined {
+  const told = Date.parse(date ?? '');
+  return Number.isNaN(told) ? undefined : now - told;
 }
 
 function baseUrl(server: string): string {
@@ -445,9 +437,13 @@ function baseUrl(server: string): string {
   return url.href.replace(/\/+$/, '');
 }
 
-function withDefaults(
+/** Throws RangeError. */
+export function completeTimeouts(
   timeouts: Timeouts | undefined,
-  defaults: { readonly responseMs: number; readonly idleMs: number },
+  defaults: { readonly responseMs: number; readonly idleMs: number } = {
+    responseMs: 30_000,
+    idleMs: 60_000,
+  },
 ): { readonly responseMs: number; readonly idleMs: number } {
   const { responseMs = defaults.responseMs, idleMs = defaults.idleMs } = timeouts ?? {};
   for (const [name, value] of Object.entries({ responseMs, idleMs })) {

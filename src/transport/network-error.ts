@@ -34,9 +34,9 @@ export function networkError(cause: unknown, where: string): CambiumError | Tran
     return new ProtocolError('protocol-redirect', `${where}: redirected; give the final address`, { cause });
   }
   if (TLS.test(code)) {
-    return new UnavailableError('unavailable-tls', `${where}: the certificate was not accepted (${code})`, {
-      cause,
-    });
+    const remedy = /EXPIRED|NOT_YET_VALID/.test(code) ? "; is this machine's clock right?" : '';
+    const sentence = `${where}: the certificate was not accepted (${code})${remedy}`;
+    return new UnavailableError('unavailable-tls', sentence, { cause });
   }
   if (code.startsWith('HPE_')) {
     return new ProtocolError('protocol-http', `${where}: the answer is not HTTP (${code})`, { cause });

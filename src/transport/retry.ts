@@ -1,34 +1,63 @@
-import type { CambiumError } from '../errors.ts';
-import { type Clock, sleep } from './clock.ts';
+import { type CambiumError, ExchangeError } from '../errors.ts';
+import { type Clock, sleep, systemClock } from './clock.ts';
 
 /** How often and how patiently a call is tried again. */
 export interface RetryOptions {
   /** Tries in all, the first one included. Default 5. */
   readonly attempts?: number | undefined;
-  /** Upper bound of the first pause, in milliseconds; it doubles from pause to pause. Default 500. */
+  /** Upper bound of the first pause, in milliseconds. Half of each pause is random. Default 500. */
   readonly baseMs?: number | undefined;
+  /** By this the bound grows from pause to pause. Default 2. */
+  readonly factor?: number | undefined;
   /** Upper bound of every pause, in milliseconds. Default 15,000. */
   readonly maxMs?: number | undefined;
   /** Longest `Retry-After` that is waited for; a server that asks for more gets no further try. Default 120,000. */
   readonly maxRetryAfterMs?: number | undefined;
+  /** Statuses of answers after which another try is made. Default: 408, 429 and all from 500. */
+  readonly statuses?: readonly number[] | undefined;
 }
 
-export interface RetryPolicy extends Required<{ [K in keyof RetryOptions]: number }> {
+/** A try that failed and is made again. */
+export interface Retry {
+  /** Which try it was, from 1. */
+  readonly attempt: number;
+  /** The pause before the next one, in milliseconds. */
+  readonly delayMs: number;
+  readonly error: CambiumError;
+}
+
+export interface RetryPolicy extends Required<{ [K in Exclude<keyof RetryOptions, 'statuses'>]: number }> {
+  readonly statuses: readonly number[] | undefined;
+  /** Told of each try that failed and is made again. */
+  readonly onRetry?: ((retry: Retry) => void) | undefined;
   readonly clock: Clock;
   /** A number in [0, 1), like Math.random. */
   readonly random: () => number;
 }
 
 /** Completes a policy. Throws RangeError. */
-export function retryPolicy(options: RetryOptions, clock: Clock, random: () => number): RetryPolicy {
-  const { attempts = 5, baseMs = 500, maxMs = 15_000, maxRetryAfterMs = 120_000 } = options;
+export function retryPolicy(
+  options: RetryOptions,
+  clock: Clock = systemClock,
+  random: () => number = Math.random,
+  onRetry?: (retry: Retry) => void,
+): RetryPolicy {
+  const {
+    attempts = 5,
+    baseMs = 500,
+    factor = 2,
+    maxMs = 15_000,
+    maxRetryAfterMs = 120_000,
+    statuses,
+  } = options;
   if (!Number.isInteger(attempts) || attempts < 1) {
     throw new RangeError(`retry.attempts must be an integer from 1, not ${attempts}`);
   }
   for (const [name, value] of Object.entries({ baseMs, maxMs, maxRetryAfterMs })) {
     if (!(value >= 0)) throw new RangeError(`retry.${name} must not be negative, is ${value}`);
   }
-  return { attempts, baseMs, maxMs, maxRetryAfterMs, clock, random };
+  if (!(factor >= 1)) throw new RangeError(`retry.factor must be at least 1, is ${factor}`);
+  return { attempts, baseMs, factor, maxMs, maxRetryAfterMs, statuses, clock, random, onRetry };
 }
 
 /**
@@ -73,8 +102,13 @@ export async function withRetries<T>(
         tried = 1;
       }
       const { failure, retryAfterMs = 0 } = error;
-      if (tried >= policy.attempts || retryAfterMs > policy.maxRetryAfterMs) throw failure;
-      await sleep(policy.clock, error.retryAfterMs ?? backoffMs(policy, tried), signal);
+      if (tried >= policy.attempts || retryAfterMs > policy.maxRetryAfterMs) {
+        if (failure instanceof ExchangeError) (failure as { attempts?: number }).attempts = tried;
+        throw failure;
+      }
+      const delayMs = error.retryAfterMs ?? backoffMs(policy, tried);
+      policy.onRetry?.({ attempt: tried, delayMs, error: failure });
+      await sleep(policy.clock, delayMs, signal);
     }
   }
 }
@@ -84,7 +118,7 @@ export async function withRetries<T>(
  * come back together.
  */
 export function backoffMs(policy: RetryPolicy, tried: number): number {
-  const bound = Math.min(policy.maxMs, policy.baseMs * 2 ** (tried - 1));
+  const bound = Math.min(policy.maxMs, policy.baseMs * policy.factor ** (tried - 1));
   return bound / 2 + (bound / 2) * policy.random();
 }
 

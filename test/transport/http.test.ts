@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { ProtocolError, RefusedError, UnavailableError } from '../../src/errors.ts';
+import { ExchangeError, ProtocolError, RefusedError, UnavailableError } from '../../src/errors.ts';
 import { Http, type HttpOptions, readText } from '../../src/transport/http.ts';
 import { TransientFailure, withRetries } from '../../src/transport/retry.ts';
 import { HastyClock, ManualClock } from '../helpers/clock.ts';
@@ -60,6 +60,44 @@ test('a refusal carries the code, message and status of the server, and is final
       assert.is(error.message, 'message of weighting-zero');
       assert.is(server.requests.length, 1);
     },
+  ));
+
+for (const [name, type, body] of [
+  ['JSON', 'application/json', '{"message":"no: TOKEN is bad","code":"token-invalid"}'],
+  ['a page', 'text/html', `<a href="/x?sig=TOKEN">TOKEN ID64</a>\u0007${'.'.repeat(5000)}`],
+] as const) {
+  for (const scheme of ['Bearer', 'Basic'] as const) {
+    test(`an error shows how ${name} begins, without secrets (${scheme})`, async () => {
+      const plain = 'leaf:s3cr3t-tok+en';
+      const value = scheme === 'Basic' ? btoa(plain) : plain;
+      await withServer(
+        (_, response) => {
+          const text = body.replaceAll('TOKEN', 's3cr3t-tok+en').replaceAll('ID64', btoa(plain));
+          response.writeHead(403, { 'content-type': type, 'retry-after': '7' }).end(text);
+        },
+        async (http) => {
+          const error = await failsWith('token-invalid|protocol-not-json', () => http.json(get));
+          assert.ok(error instanceof ExchangeError);
+          assert.equal([error.status, error.retryAfterMs, error.attempts], [403, 7000, undefined]);
+          assert.ok(error.preview!.length > 10 && error.preview!.length <= 200);
+          const shown = `${error.message}${error.preview}`;
+          assert.not.match(shown, /s3cr3t|\p{Cc}/u);
+          if (scheme === 'Basic') assert.not.ok(shown.includes(value));
+        },
+        { authorization: `${scheme} ${value}` },
+      );
+    });
+  }
+}
+
+test('statuses that are tried again can be chosen', () =>
+  withServer(
+    (_, response) => refuse(response, 500, 'broken'),
+    async (http, server) => {
+      await failsWith('broken', () => http.json(get));
+      assert.is(server.requests.length, 1);
+    },
+    { retry: { statuses: [503] } },
   ));
 
 test('words of the server lose their control characters', () =>

@@ -3,6 +3,7 @@ import * as assert from 'uvu/assert';
 import { UnavailableError } from '../../src/errors.ts';
 import {
   backoffMs,
+  type Retry,
   type RetryOptions,
   readRetryAfter,
   retryPolicy,
@@ -56,6 +57,27 @@ test('stops after the last attempt with the failure itself', async () => {
   const { attempt, count } = attempts(Array(9).fill(new TransientFailure(failure)));
   assert.is(await failsWith('unavailable-server', () => withRetries(policy, undefined, attempt)), failure);
   assert.is(count(), 3);
+  assert.is(failure.attempts, 3);
+});
+
+test('tells of each try that is made again', async () => {
+  const told: Retry[] = [];
+  const clock = new HastyClock(() => true);
+  const policy = retryPolicy(
+    { attempts: 3, baseMs: 8, factor: 3 },
+    clock,
+    () => 0,
+    (retry) => told.push(retry),
+  );
+  const { attempt } = attempts(Array(9).fill(new TransientFailure(failure)));
+  await failsWith('unavailable-server', () => withRetries(policy, undefined, attempt));
+  assert.equal(
+    told.map(({ attempt, delayMs }) => [attempt, delayMs]),
+    [
+      [1, 4],
+      [2, 12],
+    ],
+  );
 });
 
 test('does not try again what is no transient failure', async () => {
