@@ -21,8 +21,8 @@ export const MODULES = [
  * anything is done. In all: with what is loaded when it is needed.
  */
 export const DOORS = [
-  { file: 'browser.js', atOnce: 39_500, inAll: 90_500 },
-  { file: 'browser-worker.js', atOnce: 29_800, inAll: 62_000 },
+  { file: 'browser.js', atOnce: 37_500, inAll: 103_000 },
+  { file: 'browser-worker.js', atOnce: 30_500, inAll: 65_000 },
   { file: 'edge.js', atOnce: 45_000, inAll: 45_000 },
 ];
 
@@ -48,13 +48,13 @@ export const PAGES = [
     name: 'codecs, aggregation and client',
     imports: [...CODECS, ...AGGREGATION, 'Client'],
     loads: [],
-    budget: 30_000,
+    budget: 24_500,
   },
   {
     name: 'the same, and has sent an update and fetched an aggregation',
     imports: [...CODECS, ...AGGREGATION, 'Client'],
-    loads: ['ky', 'upload', 'download'],
-    budget: 43_000,
+    loads: ['connection', 'ky', 'upload', 'download'],
+    budget: 48_000,
   },
 ];
 

@@ -2,7 +2,7 @@
 export * from './common.ts';
 export { aggregateFiles } from './node/aggregate-files.ts';
 export type { BrokerOptions } from './node/broker-place.ts';
-export { Client, type NodeClientOptions, readCredentials } from './node/client.ts';
+export { Client, type NodeClientOptions, type NodeNoticesOptions, readCredentials } from './node/client.ts';
 export { openFileSink, openFileSource } from './node/files.ts';
 export type {
   AggregateInput,

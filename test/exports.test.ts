@@ -8,6 +8,7 @@ import * as node from '../src/index.ts';
 const ERRORS = [
   'AggregationError',
   'CambiumError',
+  'ExchangeError',
   'FileError',
   'FormatError',
   'InternalError',
@@ -44,7 +45,7 @@ const EMBEDDED = [
 ];
 
 /** What hosts with a network have. */
-const COMMON = [...EMBEDDED, 'Client', 'validateWeights'];
+const COMMON = [...EMBEDDED, 'Client', 'presets', 'validateWeights'];
 
 const test = suite('exports');
 

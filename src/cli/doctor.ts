@@ -62,7 +62,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
   'token-revoked': 'the operator has revoked the token: ask for new credentials',
   'leaf-unknown': 'the server does not know this leaf: is it the right server?',
   'unavailable-broker':
-    'open its port in the firewall; without it use the events of the server (notices: "events")',
+    'open its port in the firewall; without it use the events of the server (notices.carrier: "events")',
   'disk-full': 'make room, or give another folder with --folder',
   'file-access': 'give the user of the leaf the right to write there, or another folder with --folder',
   timeout: 'the line is too slow or cut: look at firewalls and proxies',
@@ -180,10 +180,9 @@ class Examination {
 
     const client = new Client(credentials, {
       network,
-      server,
-      notices: 'polling',
+      connection: { server },
+      notices: { carrier: 'polling' },
       retry: { attempts: 1 },
-      onWarning() {},
     });
     try {
       const isKnown = await this.#check('token', async () => {

@@ -49,13 +49,13 @@ export async function join(program: readonly string[], options: JoinOptions): Pr
   const folder = await JoinFolder.open(path, format);
   const report = openJoinReport(options.json);
   const client = new Client(credentials, {
-    queue: 'newest',
+    notices: { queue: 'newest' },
     // The rest of the patience is ours: what is kept meanwhile, and what is told.
     retry: { attempts: 3 },
     network: await readNetwork(options),
-    onWarning: (reason) => report.tell({ event: 'waiting', for: 'server', reason }),
-    ...(options.server !== undefined && { server: options.server }),
+    connection: { server: options.server },
   });
+  client.on('warning', ({ message: reason }) => report.tell({ event: 'waiting', for: 'server', reason }));
   const jobs = startJobs({ threads: 1 });
   try {
     // Wrong credentials and a wrong address show now; a server that is away is waited for, unless there is one try only.

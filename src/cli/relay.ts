@@ -38,7 +38,7 @@ export async function relay(options: RelayCommand): Promise<void> {
     // The rest of the patience is ours.
     retry: { attempts: 3 },
     network: await readNetwork(options),
-    ...(options.above !== undefined && { server: options.above }),
+    connection: { server: options.above },
   });
   try {
     const folder = await RelayFolder.open(path);

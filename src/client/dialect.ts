@@ -6,6 +6,17 @@ import type { RunStatus } from '../wire/cambium.ts';
  */
 export type Generation = 'cambium' | 'login' | 'basic' | 'bearer';
 
+/** Weight files that can be updates: they have room for the weighting. */
+export const UPDATE_FORMATS = ['npy-object', 'npz', 'safetensors'] as const;
+
+export type UpdateFormat = (typeof UPDATE_FORMATS)[number];
+
+/** The one format that servers of a generation take; ours take all. */
+export function requiredFormat(generation: Generation): UpdateFormat | undefined {
+  if (generation === 'cambium') return undefined;
+  return generation === 'bearer' ? 'npz' : 'npy-object';
+}
+
 /** How a run stands, as the server told it; null where its generation does not tell. */
 export interface RunDetails {
   readonly runStatus: RunStatus;

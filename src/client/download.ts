@@ -6,6 +6,7 @@ import { type Http, type HttpAnswer, readJson } from '../transport/http.ts';
 import { TransientFailure, withRetries } from '../transport/retry.ts';
 import { type AggregationBody, paths } from '../wire/cambium.ts';
 import { readAggregation } from './answers.ts';
+import { type Generation, requiredFormat } from './dialect.ts';
 import { digestOfBytes, readReprDigest } from './digest.ts';
 import type { FileAccess, PartialSink } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
@@ -34,6 +35,31 @@ export interface DownloadedBytes extends Download {
 export interface DownloadedFile extends Download {
   readonly path: string;
 }
+
+/**
+ * Where a download goes; undefined: into memory. Names of files are made of ids that nothing can be hidden in.
+ *
+ * @throws TypeError for both a file and a folder, and for an id that cannot be a name
+ */
+export function placeOf(
+  aggregationId: string,
+  { to, folder }: { readonly to?: string | undefined; readonly folder?: string | undefined },
+  generation: Generation,
+): string | undefined {
+  if (folder === undefined) return to;
+  if (to !== undefined)
+    throw new TypeError('a download goes to a file or into a folder: give one of "to" and "folder"');
+  // Ids of other services are what they like to send.
+  const name = aggregationId.replace(/[^\w.-]/g, (character) => encodeURIComponent(character));
+  if (/^\.*$/.test(name) || name.length > MAX_NAME) {
+    throw new TypeError(`${JSON.stringify(aggregationId)} cannot be the name of a file: give "to"`);
+  }
+  const slash = /[/\\]$/.test(folder) ? '' : '/';
+  return `${folder}${slash}${name}.${requiredFormat(generation) === 'npz' ? 'npz' : 'npy'}`;
+}
+
+/** File systems take names of 255 bytes; some are for the ending and for what a partial file is called. */
+const MAX_NAME = 160;
 
 /** Downloads into memory. Throws as `downloadInto`; UnavailableError `unavailable-memory`. */
 export async function downloadBytes(

@@ -1,6 +1,6 @@
-import { isCambiumError, RefusedError, UnavailableError } from '../errors.ts';
+import { RefusedError, UnavailableError } from '../errors.ts';
 import { type Clock, sleep } from '../transport/clock.ts';
-import { type NoticeMessage, type Notices, noticesFrom } from '../transport/notices.ts';
+import { MAX_FRUITLESS, type NoticeMessage, type Notices, noticesFrom } from '../transport/notices.ts';
 import type { RunStatus } from '../wire/cambium.ts';
 
 /** What an answer must tell for notices to be made of it. */
@@ -10,9 +10,6 @@ interface Polled {
   readonly round: number | null;
   readonly aggregationId: string | null;
 }
-
-/** Answers in a row that did not come, before the stream gives up. */
-const MAX_FRUITLESS = 45;
 
 /**
  * Notices made of answers that are asked for again and again: the last resort, where a line carries nothing that takes
@@ -25,7 +22,7 @@ export function pollingNotices(
   clock: Clock,
   intervalMs: number,
 ): Notices {
-  return noticesFrom(async function* poll(signal) {
+  return noticesFrom(async function* poll(signal, _, { reconnect, onReconnect }) {
     let runStatus: RunStatus | undefined;
     let runNumber = 0;
     let aggregationId: string | null = null;
@@ -35,9 +32,10 @@ export function pollingNotices(
         now = await ask(signal);
         fruitless = 0;
       } catch (error) {
-        const isPassing = isCambiumError(error) && error instanceof UnavailableError;
         const isServerFault = error instanceof RefusedError && error.status >= 500;
-        if ((!isPassing && !isServerFault) || ++fruitless >= MAX_FRUITLESS) throw error;
+        if (!(error instanceof UnavailableError) && !isServerFault) throw error;
+        if (++fruitless >= (reconnect?.attempts ?? MAX_FRUITLESS)) throw error;
+        onReconnect?.({ attempt: fruitless, error });
         continue;
       }
       const place = { run: now.runNumber, round: now.round ?? 0 };

@@ -1,15 +1,18 @@
 import { FormatError, ProtocolError } from '../errors.ts';
 import { blobSource } from '../tensor/blob.ts';
 import { type ByteSource, memorySource } from '../tensor/bytes.ts';
+import type { Layout } from '../tensor/layout.ts';
 import type { ModelUpdate } from '../tensor/tensor.ts';
 import { type Http, readJson } from '../transport/http.ts';
 import { withRetries } from '../transport/retry.ts';
 import { MAX_BLOCK_BYTES, paths, type UploadBody } from '../wire/cambium.ts';
 import { readUpload } from './answers.ts';
+import type { ClientConfiguration } from './configuration.ts';
+import { type Generation, requiredFormat, type UpdateFormat } from './dialect.ts';
 import { digestOf, digestOfBytes, readAll, writeReprDigest } from './digest.ts';
 import type { FileAccess } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
-import { encodeUpdate, type UpdateFormat, validateWeights } from './weights.ts';
+import { checkWeights, encodeUpdate, type ValidateOptions, validateWeights } from './weights.ts';
 
 /** A weight file (its path in Node, its bytes, a Blob), or tensors to be written as one. */
 export type UploadSource = string | Uint8Array | Blob | ModelUpdate;
@@ -39,24 +42,41 @@ export interface PreparedUpload {
   close(): void | Promise<void>;
 }
 
+/** Checks an update as `prepareUpload` does, and what the options ask besides. Throws the same. */
+export async function validateUpload(
+  from: UploadSource,
+  files: FileAccess | undefined,
+  generation: Generation,
+  { format }: ClientConfiguration['update'],
+  options: ValidateOptions,
+): Promise<Layout> {
+  const wanted = requiredFormat(generation);
+  const { source } = await openUpload(from, files, wanted ?? format);
+  try {
+    return requireFormat(source, await validateWeights(source, options), wanted);
+  } finally {
+    await source.close();
+  }
+}
+
 /**
  * Opens and checks an update; nothing is sent. The same open file is checked and sent, so a file that is
  * replaced meanwhile does no harm.
  *
- * @param format the only one that the server takes
  * @throws what `validateWeights` throws; FormatError `format-generation`; FileError; TypeError for a path without file access
  */
 export async function prepareUpload(
   from: UploadSource,
   files: FileAccess | undefined,
   signal: AbortSignal | undefined,
-  format: UpdateFormat | undefined,
+  generation: Generation,
+  { format, checkFinite }: ClientConfiguration['update'],
 ): Promise<PreparedUpload> {
-  const { source, bytes } = await openUpload(from, files, format);
+  const wanted = requiredFormat(generation);
+  const { source, bytes } = await openUpload(from, files, wanted ?? format);
   try {
-    const layout = await validateWeights(source, files?.readSum);
-    if (format !== undefined && layout.format !== format)
-      throw wrongFormat(source.name, layout.format, format);
+    const checked = await checkWeights(source, { checkFinite, signal }, files?.readSum);
+    const layout = requireFormat(source, checked, wanted);
     // Few browsers can stream a request, and their WebCrypto digests nothing but the whole.
     const whole = files ? undefined : (bytes ?? (await readAll(source)));
     let sha256: Promise<string> | undefined;
@@ -157,11 +177,12 @@ async function sendWhole(
   return { answer, sha256 };
 }
 
-function wrongFormat(name: string, actual: string, wanted: UpdateFormat): FormatError {
+function requireFormat({ name }: ByteSource, layout: Layout, wanted: UpdateFormat | undefined): Layout {
+  if (wanted === undefined || layout.format === wanted) return layout;
   const ending = wanted === 'npz' ? 'npz' : 'npy';
-  return new FormatError(
+  throw new FormatError(
     'format-generation',
-    `${name}: the server's generation takes ${wanted}, this is ${actual}; "cambium convert IN out.${ending}" makes one`,
+    `${name}: the server's generation takes ${wanted}, this is ${layout.format}; "cambium convert IN out.${ending}" makes one`,
     { file: name },
   );
 }
@@ -175,7 +196,7 @@ interface OpenUpload {
 async function openUpload(
   from: UploadSource,
   files: FileAccess | undefined,
-  format: UpdateFormat | undefined,
+  format: UpdateFormat,
 ): Promise<OpenUpload> {
   if (typeof from === 'string') {
     if (files === undefined) throw new TypeError('paths need file access, which this host has not');
@@ -185,7 +206,7 @@ async function openUpload(
   if (from instanceof Uint8Array) return { source: memorySource(from, 'update'), bytes: from };
   if (Array.isArray((from as Partial<ModelUpdate> | null)?.tensors)) {
     const bytes = await encodeUpdate(from, format);
-    return { source: memorySource(bytes, `update.${format === 'npz' ? 'npz' : 'npy'}`), bytes };
+    return { source: memorySource(bytes, `update.${format === 'npy-object' ? 'npy' : format}`), bytes };
   }
   throw new TypeError('an upload is a path, a Uint8Array, a Blob or { weighting, tensors }');
 }

@@ -1,36 +1,88 @@
 import { MAX_WEIGHTING, MIN_WEIGHTING } from '../aggregate/weightings.ts';
 import { AggregationError, isCambiumError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
+import { prepareWeights, type Weights } from '../formats/weights.ts';
 import { writeWeights } from '../formats/write.ts';
-import { type ByteSource, memorySink } from '../tensor/bytes.ts';
-import type { Layout } from '../tensor/layout.ts';
+import { type ByteSource, memoryScratch, memorySink } from '../tensor/bytes.ts';
+import { type Layout, tensorLabel } from '../tensor/layout.ts';
 import type { ModelUpdate } from '../tensor/tensor.ts';
+import type { UpdateFormat } from './dialect.ts';
+
+export interface ValidateOptions {
+  /** Look for NaN and infinity, which reads every element once (compressed ones in memory). Default false. */
+  readonly checkFinite?: boolean | undefined;
+  /** The layout of a model that the tensors must be like: in number, names where both have them, dtypes and shapes. */
+  readonly like?: Pick<Layout, 'tensors'> | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
 
 /**
- * Checks that a source is an update that a server can accept, as far as that can be seen without reading the elements:
- * it parses, has at least one tensor, and its weighting is above zero and within [2^-64, 2^53].
+ * Checks that a source is an update that a server can accept: it parses, has at least one tensor, and its weighting is
+ * above zero and within [2^-64, 2^53]; and what the options ask besides. The source stays open.
  *
- * @param readSum reads exact partial sums, which servers below others send; without, they are no weights
+ * @returns names, types, shapes and positions of the tensors
  * @throws FormatError when it does not parse; AggregationError `layout-empty`, `weighting-missing`, `weighting-nan`,
- *   `weighting-infinite`, `weighting-zero`, `weighting-negative`, `weighting-range`: the codes of the server
+ *   `weighting-infinite`, `weighting-zero`, `weighting-negative`, `weighting-range`, `layout-count`, `layout-name`,
+ *   `layout-dtype`, `layout-shape`, `non-finite`: the codes of the server
  */
-export async function validateWeights(
+export function validateWeights(source: ByteSource, options: ValidateOptions = {}): Promise<Layout> {
+  return checkWeights(source, options);
+}
+
+/** @param readSum reads exact partial sums, which servers below others send; without, they are no weights */
+export async function checkWeights(
   source: ByteSource,
+  { checkFinite = false, like, signal }: ValidateOptions,
   readSum?: (source: ByteSource) => Promise<Layout>,
 ): Promise<Layout> {
-  const layout = await openWeights(source).then(
-    (weights) => weights.layout,
-    (error: unknown) => {
-      if (readSum && isCambiumError(error) && error.code === 'weights-partial-sum') return readSum(source);
-      throw error;
-    },
-  );
+  const weights = await openWeights(source).catch((error: unknown) => {
+    if (readSum && isCambiumError(error) && error.code === 'weights-partial-sum') return undefined;
+    throw error;
+  });
+  const layout = weights?.layout ?? (await readSum!(source)); // there is one, else it has thrown
   if (layout.tensors.length === 0) {
     throw new AggregationError('layout-empty', `${source.name}: the update has no tensors`);
   }
   const fault = weightingFault(layout.weighting);
   if (fault !== undefined) throw new AggregationError(fault[0], `${source.name}: ${fault[1]}`);
+  if (like !== undefined) await requireLike(like, layout, source.name);
+  if (checkFinite && weights) await requireFinite(weights, signal);
   return layout;
+}
+
+async function requireLike(model: Pick<Layout, 'tensors'>, layout: Layout, name: string): Promise<void> {
+  const { matchTensors } = await import('../aggregate/match.ts');
+  try {
+    matchTensors([
+      { leaf: 'the model', layout: model },
+      { leaf: name, layout },
+    ]);
+  } catch (error) {
+    if (!isCambiumError(error)) throw error;
+    const { tensor, leaf } = error as AggregationError;
+    throw new AggregationError(error.code.replace('average-', 'layout-'), error.message, { leaf, tensor });
+  }
+}
+
+async function requireFinite(weights: Weights, signal: AbortSignal | undefined): Promise<void> {
+  const { examineElements } = await import('../aggregate/examine.ts');
+  const { source, layout } = await prepareWeights(weights, { scratch: memoryScratch, signal });
+  const { name } = weights.source;
+  try {
+    const options = { leaf: name, scratch: memoryScratch, signal };
+    const { nonFinite } = await examineElements({ source, layout }, options);
+    const [first] = nonFinite;
+    if (first === undefined) return;
+    const { tensor, index } = first;
+    const label = tensorLabel(layout.tensors[tensor] ?? { name: null }, tensor);
+    throw new AggregationError(
+      'non-finite',
+      `${name}: ${label} holds NaN or infinity, first at element ${index}`,
+      { leaf: name, tensor, index, nonFinite },
+    );
+  } finally {
+    if (source !== weights.source) await source.close();
+  }
 }
 
 function weightingFault(weighting: number | null): readonly [code: string, sentence: string] | undefined {
@@ -48,9 +100,6 @@ function weightingFault(weighting: number | null): readonly [code: string, sente
   }
   return undefined;
 }
-
-/** Formats of updates that a generation of servers may insist on. */
-export type UpdateFormat = 'npy-object' | 'npz';
 
 /** An update as the bytes of a weight file. Throws RangeError when a tensor's bytes do not fit its shape. */
 export async function encodeUpdate(

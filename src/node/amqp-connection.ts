@@ -1,4 +1,5 @@
 import type { RecoveringChannelModel } from 'amqplib';
+import type { ReconnectOptions } from '../transport/notices.ts';
 import { type AmqpAddress, showAmqpAddress } from './amqp-address.ts';
 
 /** A peer that says nothing for two of these is gone, whatever TCP thinks. */
@@ -21,6 +22,7 @@ export interface AmqpConnectionOptions {
   readonly name: string;
   /** Asked at every attempt: who logs in, where that changes. The address says it unless given. */
   readonly account?: (() => AmqpAccount) | undefined;
+  readonly reconnect?: ReconnectOptions | undefined;
 }
 
 /** User and password at a broker. */
@@ -55,8 +57,8 @@ export async function openAmqpConnection(options: AmqpConnectionOptions): Promis
       ...(account === undefined ? {} : { credentials: plain(account) }),
       recovery: {
         waitForConnect: false,
-        initialDelay: FIRST_PAUSE_MS,
-        maxDelay: LONGEST_PAUSE_MS,
+        initialDelay: options.reconnect?.baseMs ?? FIRST_PAUSE_MS,
+        maxDelay: options.reconnect?.maxMs ?? LONGEST_PAUSE_MS,
       },
     },
   );

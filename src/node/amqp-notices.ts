@@ -18,8 +18,8 @@ const MAX_REMEMBERED = 4096;
  */
 export function amqpNotices(options: AmqpQueueOptions): Notices {
   const known = new Set<string>();
-  return noticesFrom(async function* read(signal) {
-    const reader = new QueueReader(options, signal);
+  return noticesFrom(async function* read(signal, _, reconnecting) {
+    const reader = new QueueReader({ ...options, ...reconnecting }, signal);
     try {
       await reader.open();
       for (;;) {

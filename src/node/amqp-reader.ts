@@ -5,6 +5,7 @@
 import type { Channel, RecoveringChannelModel } from 'amqplib';
 import { type CambiumError, isCambiumError, RefusedError, UnavailableError } from '../errors.ts';
 import { type Clock, sleep, systemClock } from '../transport/clock.ts';
+import { MAX_FRUITLESS, type Reconnecting } from '../transport/notices.ts';
 import { backoffMs, retryPolicy } from '../transport/retry.ts';
 import type { AmqpAddress } from './amqp-address.ts';
 import { type AmqpAccount, connectionFailure, openAmqpConnection, replyCodeOf } from './amqp-connection.ts';
@@ -17,7 +18,7 @@ export interface AmqpPlace extends AmqpAccount {
   readonly exchange?: string | undefined;
 }
 
-export interface AmqpQueueOptions {
+export interface AmqpQueueOptions extends Reconnecting {
   readonly address: Omit<AmqpAddress, 'username' | 'password'>;
   readonly place: () => AmqpPlace;
   /** Shown in the broker's list of connections. */
@@ -28,9 +29,6 @@ export interface AmqpQueueOptions {
   readonly onWarning?: ((sentence: string) => void) | undefined;
   readonly clock?: Clock | undefined;
 }
-
-/** Attempts in a row that lead to no queue, before the stream gives up. With the pauses, some seven minutes. */
-const MAX_FRUITLESS = 45;
 
 /** Messages that wait here without having been acknowledged. */
 const PREFETCH = 32;
@@ -75,6 +73,7 @@ export class QueueReader {
       vhost,
       name,
       account,
+      reconnect: this.#options.reconnect,
     });
     this.#connection = connection;
     connection.on('connect-failed', (error) => this.#missed(error));
@@ -138,7 +137,9 @@ export class QueueReader {
 
   #giveUpAfterMany(failure: CambiumError): void {
     if (++this.#fruitless === 1) this.warn(failure.message);
-    if (this.#fruitless >= MAX_FRUITLESS) this.#fail(failure);
+    const { reconnect, onReconnect } = this.#options;
+    if (this.#fruitless >= (reconnect?.attempts ?? MAX_FRUITLESS)) this.#fail(failure);
+    else onReconnect?.({ attempt: this.#fruitless, error: failure });
   }
 
   /** One at a time; a refusal of the server is the end of all. */

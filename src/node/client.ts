@@ -3,13 +3,13 @@ import { readFile } from 'node:fs/promises';
 import { Client as AnyClient } from '../client/client.ts';
 import { type Credentials, readCredentialFields } from '../client/credentials.ts';
 import type { FileAccess, Sha256 } from '../client/file-access.ts';
-import type { ClientOptions } from '../client/options.ts';
+import type { ClientNoticesOptions, ClientOptions } from '../client/options.ts';
 import { CambiumError, isCambiumError } from '../errors.ts';
 import { amqpNotices } from './amqp-notices.ts';
 import { type BrokerCredentials, type BrokerOptions, brokerAddress, brokerPlace } from './broker-place.ts';
 import { fileError } from './file-errors.ts';
 import { openFileSink, openFileSource } from './files.ts';
-import { type NetworkOptions, networkFetch } from './network.ts';
+import { type NetworkOptions, networkFetch, warnOfInsecurity } from './network.ts';
 import { openPartialSink } from './partial-files.ts';
 
 /** Paths are taken as they are: relative to the working directory, `~` is a name like any other. */
@@ -30,35 +30,73 @@ function sha256Over(hash: Hash): Sha256 {
   };
 }
 
-/** What the client can do in Node besides. */
-export interface NodeClientOptions extends Omit<ClientOptions, 'notices'> {
+/** As of the portable client, and RabbitMQ. */
+export interface NodeNoticesOptions extends Omit<ClientNoticesOptions, 'carrier'> {
   /**
    * As of the portable client, and `amqp`: from the leaf's queue at a RabbitMQ, which is the default for the generations of
    * BranchKey where there is one. Our own API has events, which need no second port.
    */
-  readonly notices?: ClientOptions['notices'] | 'amqp';
+  readonly carrier?: ClientNoticesOptions['carrier'] | 'amqp';
+}
+
+/** What can be set about a client in Node: as everywhere, and the broker and the network. */
+export interface NodeClientOptions extends Omit<ClientOptions, 'notices'> {
+  /** How the leaf is told of aggregations and runs: by events, or RabbitMQ where BranchKey has it, all in order. */
+  readonly notices?: NodeNoticesOptions | undefined;
   /** The broker, where the credentials do not tell it right. */
   readonly broker?: BrokerOptions | undefined;
-  /** Told what is amiss with the notices of a broker and mends itself. A warning of the process unless given. */
-  readonly onWarning?: ((sentence: string) => void) | undefined;
   /** Proxy, own authority, client certificate; `fetch` overrides it. Needs the package undici. */
   readonly network?: NetworkOptions | undefined;
 }
 
 /** The client with paths: files are sent and written block by block, whatever their size. */
 export class Client extends AnyClient {
+  readonly #verification: { verify: boolean } | undefined;
+
   /** As the portable client; throws the same, and CambiumError `broker-url`. */
-  constructor(
-    credentials: BrokerCredentials,
-    { broker, network, onWarning, ...options }: NodeClientOptions = {},
-  ) {
+  constructor(credentials: BrokerCredentials, { broker, network, ...options }: NodeClientOptions = {}) {
+    const verification = { verify: network?.verify ?? true };
+    const carrier = carrierOf(credentials, { ca: authoritiesOf(network), ...broker }, options);
     super(credentials, {
       ...options,
-      fetch: options.fetch ?? (network && networkFetch(network)),
-      notices: carrierOf(credentials, { ca: authoritiesOf(network), ...broker }, options, onWarning),
+      fetch: options.fetch ?? switchedFetch(network, verification),
+      notices: { ...options.notices, carrier },
       files: options.files ?? files,
     });
+    // A fetch of the caller's decides for itself.
+    this.#verification = options.fetch === undefined ? verification : undefined;
   }
+
+  /**
+   * Believes any certificate of the server from now on: whoever sits on the line can read the token and change the model.
+   * Told as a warning of the process. Give `network.ca` instead wherever you can. Needs the package undici.
+   *
+   * @param enabled whether certificates are checked; true goes back to that
+   * @throws TypeError where the client has a `fetch` of the caller's
+   */
+  disableSslVerification(enabled = false): void {
+    if (this.#verification === undefined) {
+      throw new TypeError('the fetch that was given decides which certificates are believed');
+    }
+    this.#verification.verify = enabled;
+    if (!enabled) warnOfInsecurity();
+  }
+}
+
+/** A fetch over the network that changes with the switch; undefined, the host's own, only where nothing can change. */
+function switchedFetch(
+  network: NetworkOptions | undefined,
+  verification: { readonly verify: boolean },
+): typeof globalThis.fetch {
+  const safe = network && networkFetch({ ...network, verify: true });
+  const open = () => networkFetch({ ...network, verify: false }, () => {});
+  let unsafe: typeof globalThis.fetch | undefined;
+  if (!verification.verify) warnOfInsecurity();
+  return (input, init) => {
+    if (verification.verify) return (safe ?? globalThis.fetch)(input, init);
+    unsafe ??= open();
+    return unsafe(input, init);
+  };
 }
 
 /** Who is believed for the server is believed for its broker, unless told otherwise. */
@@ -70,9 +108,10 @@ function authoritiesOf(network: NetworkOptions | undefined): string | undefined 
 function carrierOf(
   credentials: BrokerCredentials,
   broker: BrokerOptions,
-  { notices, generation: wanted, server }: NodeClientOptions,
-  onWarning: NodeClientOptions['onWarning'],
-): ClientOptions['notices'] {
+  options: NodeClientOptions,
+): ClientNoticesOptions['carrier'] {
+  const { carrier: notices } = options.notices ?? {};
+  const { generation: wanted, server } = options.connection ?? {};
   if (notices !== 'amqp' && notices !== undefined) return notices;
   const { generation, server: told } = readCredentialFields(credentials, wanted);
   if (notices === undefined && generation === 'cambium') return undefined;
@@ -84,13 +123,13 @@ function carrierOf(
   const { arrangement = 'tree' } = broker;
   // Kept apart from the object, which is the caller's.
   const { queue_password } = credentials;
-  return ({ identity, renew }) =>
+  return ({ identity, renew, warn }) =>
     amqpNotices({
       address,
       place: () => brokerPlace(identity(), arrangement, queue_password),
       name: `leaf-${identity().leafId}`,
       renew,
-      onWarning,
+      onWarning: (sentence) => warn('broker', sentence),
     });
 }
 

@@ -22,6 +22,11 @@ export interface NetworkOptions {
 const INSECURE =
   'certificates are not checked: whoever sits on the line can read the token and change the model; give "ca" instead';
 
+/** Loud, because it must not be forgotten. */
+export function warnOfInsecurity(message = INSECURE): void {
+  process.emitWarning(message, 'CambiumWarning');
+}
+
 /**
  * A fetch over the network described.
  *
@@ -30,7 +35,7 @@ const INSECURE =
  */
 export function networkFetch(
   options: NetworkOptions,
-  onWarning: (message: string) => void = (message) => process.emitWarning(message, 'CambiumWarning'),
+  onWarning: (message: string) => void = warnOfInsecurity,
 ): typeof globalThis.fetch {
   const { proxy, cert, key, verify = true, connectMs = 10_000 } = options;
   const protocol = proxy === undefined ? undefined : protocolOf(proxy);

@@ -2,14 +2,17 @@ import { type CambiumError, ProtocolError, UnavailableError } from '../errors.ts
 import { sleep } from './clock.ts';
 import { EventParser } from './event-parser.ts';
 import type { Http } from './http.ts';
-import { type NoticeMessage, type Notices, noticesFrom } from './notices.ts';
+import {
+  MAX_FRUITLESS,
+  type NoticeMessage,
+  type Notices,
+  noticesFrom,
+  type Reconnecting,
+} from './notices.ts';
 import { backoffMs, TransientFailure } from './retry.ts';
 
 /** The server sends a comment every 15 s; after three that are missing, the connection is dead whatever TCP thinks. */
 export const SILENCE_MS = 45_000;
-
-/** Connections in a row that bring nothing, before the stream gives up. With the pauses, about ten minutes. */
-const MAX_FRUITLESS = 45;
 
 /** A server may ask for a pause before reconnecting, but not for ever. */
 const MAX_PAUSE_MS = 60_000;
@@ -19,7 +22,9 @@ const MAX_PAUSE_MS = 60_000;
  * A broken or silent connection is opened again after the last complete event.
  */
 export function eventNotices(http: Http, target: string): Notices {
-  return noticesFrom((signal, after) => readWithReconnects(http, target, after ?? '', signal));
+  return noticesFrom((signal, after, reconnecting) =>
+    readWithReconnects(http, target, after ?? '', signal, reconnecting),
+  );
 }
 
 async function* readWithReconnects(
@@ -27,11 +32,14 @@ async function* readWithReconnects(
   target: string,
   after: string,
   signal: AbortSignal,
+  { reconnect = {}, onReconnect }: Reconnecting,
 ): AsyncGenerator<NoticeMessage, void, void> {
+  const { attempts = MAX_FRUITLESS, baseMs = http.policy.baseMs, maxMs = http.policy.maxMs } = reconnect;
+  const policy = { ...http.policy, baseMs, maxMs };
   let lastEventId = after;
   let retryMs: number | undefined;
   let failure: CambiumError | undefined;
-  for (let fruitless = 0; fruitless < MAX_FRUITLESS; ) {
+  for (let fruitless = 0; fruitless < attempts; ) {
     const parser = new EventParser(lastEventId);
     let pauseMs: number | undefined;
     try {
@@ -65,7 +73,8 @@ async function* readWithReconnects(
     retryMs = parser.retryMs ?? retryMs;
     fruitless++;
     // The server may ask for longer pauses than ours, not for shorter ones.
-    const pause = Math.max(pauseMs ?? retryMs ?? 0, backoffMs(http.policy, fruitless));
+    const pause = Math.max(pauseMs ?? retryMs ?? 0, backoffMs(policy, fruitless));
+    onReconnect?.({ attempt: fruitless, error: failure });
     await sleep(http.clock, Math.min(pause, MAX_PAUSE_MS), signal);
   }
   throw failure ?? new UnavailableError('unavailable-server', `no connection for ${target}`);

@@ -23,6 +23,8 @@ import {
   TransientFailure,
   withRetries,
 } from './retry.ts';
+import { readServerUrl } from './server-url.ts';
+import { completeTimeouts, type Timeouts } from './timeouts.ts';
 import { Watchdog } from './watchdog.ts';
 
 /** An answer in JSON is refused above this, before it fills the memory. Ours have a few kilobytes. */
@@ -36,16 +38,6 @@ const SLOWEST_LINE = 16 << 10;
 
 /** The bytes of a body that any server can check in a second. */
 const SLOWEST_SERVER = 8 << 20;
-
-export interface Timeouts {
-  /**
-   * From the end of the request to the first byte of the answer, connecting included (fetch does not tell when it is
-   * connected). Default 30,000.
-   */
-  readonly responseMs?: number | undefined;
-  /** Silence in the middle of a body, in either direction. Default 60,000. */
-  readonly idleMs?: number | undefined;
-}
 
 export interface HttpOptions {
   /** Base URL; a path in it is kept. */
@@ -112,7 +104,7 @@ export class Http {
 
   /** @throws TypeError when `server` is no http(s) URL; RangeError for senseless numbers */
   constructor(options: HttpOptions) {
-    this.server = baseUrl(options.server);
+    this.server = readServerUrl(options.server);
     this.clock = options.clock ?? systemClock;
     this.policy = retryPolicy(
       options.retry ?? {},
@@ -422,32 +414,4 @@ async function readErrorText(response: Response, signal: AbortSignal, where: str
 function aheadOf(date: string | null, now: number): number | undefined {
   const told = Date.parse(date ?? '');
   return Number.isNaN(told) ? undefined : now - told;
-}
-
-function baseUrl(server: string): string {
-  const url = URL.canParse(server) ? new URL(server) : undefined;
-  if (url === undefined || !/^https?:$/.test(url.protocol) || url.search !== '' || url.hash !== '') {
-    throw new TypeError(
-      `the server must be an http or https URL without query, not ${JSON.stringify(server)}`,
-    );
-  }
-  if (url.username !== '' || url.password !== '') {
-    throw new TypeError('the URL of the server must not hold credentials');
-  }
-  return url.href.replace(/\/+$/, '');
-}
-
-/** Throws RangeError. */
-export function completeTimeouts(
-  timeouts: Timeouts | undefined,
-  defaults: { readonly responseMs: number; readonly idleMs: number } = {
-    responseMs: 30_000,
-    idleMs: 60_000,
-  },
-): { readonly responseMs: number; readonly idleMs: number } {
-  const { responseMs = defaults.responseMs, idleMs = defaults.idleMs } = timeouts ?? {};
-  for (const [name, value] of Object.entries({ responseMs, idleMs })) {
-    if (!(value > 0)) throw new RangeError(`timeouts.${name} must be above zero, is ${value}`);
-  }
-  return { responseMs, idleMs };
 }

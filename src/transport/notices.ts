@@ -1,3 +1,4 @@
+import type { Retry } from './retry.ts';
 import { linkSignals } from './signals.ts';
 
 /**
@@ -23,7 +24,30 @@ export interface NoticeStream extends AsyncIterable<NoticeMessage> {
   close(): void;
 }
 
-interface NoticesOptions {
+/** How a connection that broke is opened again: pauses grow like those of calls. */
+export interface ReconnectOptions {
+  /** Connections in a row that bring nothing, before whoever waits is told. Default 45: some minutes. */
+  readonly attempts?: number | undefined;
+  /** Upper bound of the first pause, in milliseconds. Default: that of calls. */
+  readonly baseMs?: number | undefined;
+  /** Upper bound of every pause, in milliseconds. Default: that of calls. */
+  readonly maxMs?: number | undefined;
+}
+
+/** A connection that broke and is opened again: which in a row that brought nothing, from 1. */
+export type Reconnection = Omit<Retry, 'delayMs'>;
+
+/** Connections in a row that bring nothing, before a stream gives up. With the pauses, about ten minutes. */
+export const MAX_FRUITLESS = 45;
+
+/** How a stream comes back. */
+export interface Reconnecting {
+  readonly reconnect?: ReconnectOptions | undefined;
+  /** Told of each connection that broke and is opened again. */
+  readonly onReconnect?: ((attempt: Reconnection) => void) | undefined;
+}
+
+export interface NoticesOptions extends Reconnecting {
   /** Only notices after this id; without, the present state. */
   readonly after?: string | null | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -42,10 +66,14 @@ export interface Notices {
  *   left; what it throws then is not heard, and of the caller's signal the reason is thrown
  */
 export function noticesFrom(
-  read: (signal: AbortSignal, after: string | null) => AsyncGenerator<NoticeMessage, void, void>,
+  read: (
+    signal: AbortSignal,
+    after: string | null,
+    reconnecting: Reconnecting,
+  ) => AsyncGenerator<NoticeMessage, void, void>,
 ): Notices {
   return {
-    open({ after = null, signal }: NoticesOptions = {}): NoticeStream {
+    open({ after = null, signal, ...reconnecting }: NoticesOptions = {}): NoticeStream {
       const link = linkSignals(signal);
       const close = () => {
         link.unlink();
@@ -53,7 +81,7 @@ export function noticesFrom(
       };
       async function* guarded(): AsyncGenerator<NoticeMessage, void, void> {
         try {
-          yield* read(link.signal, after);
+          yield* read(link.signal, after, reconnecting);
         } catch (error) {
           signal?.throwIfAborted();
           if (!link.signal.aborted) throw error;

@@ -4,8 +4,8 @@ import { Client } from '../../src/client/client.ts';
 import type { ClientOptions } from '../../src/client/options.ts';
 import type { UploadSource } from '../../src/client/upload.ts';
 import { encodeUpdate } from '../../src/client/weights.ts';
-import { RefusedError } from '../../src/errors.ts';
-import { type ModelUpdate, tensorOf } from '../../src/tensor/tensor.ts';
+import { type AggregationError, RefusedError } from '../../src/errors.ts';
+import { type ModelUpdate, type Tensor, tensorOf } from '../../src/tensor/tensor.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { HastyClock, ManualClock } from '../helpers/clock.ts';
 import { failsWith } from '../helpers/errors.ts';
@@ -209,6 +209,45 @@ test('what is no valid update is refused before anything is sent', () =>
     assert.equal(server.requests, []);
   }));
 
+const [FIRST, SECOND] = UPDATE.tensors as [Tensor, Tensor];
+
+/** What is no update of a model with the tensors of UPDATE, and where. */
+const UNLIKE: readonly [code: string, tensors: readonly Tensor[], tensor: string | number | undefined][] = [
+  ['layout-count', [FIRST], undefined],
+  ['layout-shape', [tensorOf(new Float32Array(4), [4]), SECOND], 0],
+  ['layout-dtype', [FIRST, tensorOf(new Float32Array(1))], 1],
+  ['non-finite', [FIRST, tensorOf(Float64Array.of(Number.NaN))], 1],
+];
+
+test('validateWeights looks at what fileUpload would send, and compares it with a model', () =>
+  withClient(
+    async (client, server) => {
+      const layout = await client.validateWeights(UPDATE);
+      assert.equal([layout.format, layout.weighting, layout.tensors.length], ['npz', 3, 2]);
+      await client.validateWeights(await encodeUpdate(UPDATE), { like: layout, checkFinite: true });
+      for (const [code, tensors, tensor] of UNLIKE) {
+        const update = { weighting: 3, tensors };
+        const error = await failsWith(code, () =>
+          client.validateWeights(update, { like: layout, checkFinite: true }),
+        );
+        assert.is((error as AggregationError).tensor, tensor);
+      }
+      assert.equal(server.requests, []);
+    },
+    { update: { format: 'npz' } },
+  ));
+
+test('with update.checkFinite nothing is sent that holds NaN', () =>
+  withClient(
+    async (client, server) => {
+      const update = { weighting: 3, tensors: [tensorOf(Float32Array.of(1, Number.POSITIVE_INFINITY))] };
+      const error = await failsWith('non-finite', () => client.fileUpload(update));
+      assert.match(error.message, /tensor 0 holds NaN or infinity, first at element 1/);
+      assert.equal(server.requests, []);
+    },
+    { update: { checkFinite: true } },
+  ));
+
 test('an upload to a paused run is refused without sending the body', () =>
   withClient(async (client, server) => {
     server.runStatus = 'pause';
@@ -218,7 +257,7 @@ test('an upload to a paused run is refused without sending the body', () =>
     assert.not(server.requests.some((request) => request.startsWith('PUT')));
   }));
 
-test('with waitForRun an upload waits for the notice', () =>
+test('with run.wait an upload waits for the notice', () =>
   withClient(
     async (client, server) => {
       server.runStatus = 'pause';
@@ -228,10 +267,10 @@ test('with waitForRun an upload waits for the notice', () =>
       server.setRun('start');
       assert.is((await uploading).fileId, 'file-1');
     },
-    { waitForRun: true, clock: new ManualClock() },
+    { run: { wait: true }, clock: new ManualClock() },
   ));
 
-test('with waitForRun an upload that is caught by a pause waits and is sent again', () =>
+test('with run.wait an upload that is caught by a pause waits and is sent again', () =>
   withClient(
     async (client, server) => {
       await client.getRunDetails();
@@ -243,7 +282,7 @@ test('with waitForRun an upload that is caught by a pause waits and is sent agai
       await uploading;
       assert.is(server.requests.filter((request) => request.startsWith('PUT')).length, 2);
     },
-    { waitForRun: true, clock: new ManualClock() },
+    { run: { wait: true }, clock: new ManualClock() },
   ));
 
 test('a wait for the run asks the server too: no notice is needed', async () => {
@@ -260,7 +299,23 @@ test('a wait for the run asks the server too: no notice is needed', async () => 
       await waiting;
       assert.is(client.runStatus, 'start');
     },
-    { clock, runCheckIntervalMs: 777, timeouts: { idleMs: 1e9, responseMs: 1e9 } },
+    { clock, run: { checkIntervalMs: 777 }, timeouts: { idleMs: 1e9, responseMs: 1e9 } },
+  );
+});
+
+test('a wait for the run ends when its time is over', async () => {
+  const clock = new ManualClock();
+  await withClient(
+    async (client, server) => {
+      server.runStatus = 'pause';
+      const outcome = failsWith('timeout', () => client.waitForRun({ timeoutMs: 1000 }));
+      await clock.asked(1, 777);
+      clock.pass(777);
+      await clock.asked(1, 223);
+      clock.pass(223);
+      assert.match((await outcome).message, /within 1000 ms/);
+    },
+    { clock, run: { checkIntervalMs: 777 }, timeouts: { idleMs: 1e9, responseMs: 1e9 } },
   );
 });
 
@@ -315,7 +370,7 @@ for (const [queue, expected] of [
         while (!client.queue.empty()) ids.push(await client.queue.get());
         assert.equal(ids, expected.map(aggregationId));
       },
-      { queue, clock: new ManualClock() },
+      { notices: { queue }, clock: new ManualClock() },
     ));
 }
 
@@ -353,7 +408,7 @@ test('a queue whose notices failed connects again at the next get', () =>
       server.announce(A);
       assert.is(await next, A);
     },
-    { notices: 'events' },
+    { notices: { carrier: 'events' } },
   ));
 
 test('close ends a waiting get, the stream, and every call after it', () =>
@@ -559,16 +614,33 @@ test('senseless options are refused, a missing server is named', async () => {
   const credentials = { id: 'leaf', session_token: 'secret' };
   const error = await failsWith('credentials-missing', () => new Client(credentials));
   assert.match(error.message, /server/);
-  const table: readonly [ClientOptions, typeof RangeError | typeof TypeError][] = [
-    [{ server: 'example.org' }, TypeError],
-    [{ server: 'http://x', runCheckIntervalMs: 0 }, RangeError],
-    [{ server: 'http://x', queue: 'last' as 'all' }, RangeError],
-    [{ server: 'http://x', retry: { attempts: 0 } }, RangeError],
+  const senseless: readonly ClientOptions[] = [
+    { run: { checkIntervalMs: 0 } },
+    { notices: { pollIntervalMs: Number.NaN } },
+    { notices: { queue: 'last' as 'all' } },
+    { retry: { attempts: 0 } },
+    { retry: { factor: 0.5 } },
+    { timeouts: { idleMs: -1 } },
+    { circuit: { failures: 0 } },
+    { circuit: { pauseMs: 0 } },
+    { update: { format: 'torch' as 'npz' } },
   ];
-  for (const [options, kind] of table) {
+  const connection = { server: 'http://x' };
+  for (const options of senseless) {
+    assert.throws(
+      () => new Client(credentials, { connection, ...options }),
+      (reason: unknown) => reason instanceof RangeError,
+    );
+  }
+  const unknown: readonly [object, RegExp][] = [
+    [{ connection: { server: 'example.org' } }, /http or https URL/],
+    [{ connection, waitForRun: true }, /no option waitForRun$/],
+    [{ connection, run: { checkInterval: 5 } }, /no option run\.checkInterval$/],
+  ];
+  for (const [options, sentence] of unknown) {
     assert.throws(
       () => new Client(credentials, options),
-      (reason: unknown) => reason instanceof kind,
+      (reason: unknown) => reason instanceof TypeError && sentence.test(reason.message),
     );
   }
 });

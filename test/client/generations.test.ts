@@ -67,7 +67,7 @@ for (const [generation, credentialsOf] of AS_PRINTED) {
     const jobs = startJobs({ threads: 1, workerUrl: new URL('../../dist/worker.js', import.meta.url) });
     const harness = await new Harness().start({ jobs });
     const { id: branch, leaves } = await harness.branch(1);
-    const options = { server: harness.server.url, clock: new HastyClock() };
+    const options = { connection: { server: harness.server.url }, clock: new HastyClock() };
     const client = new Client(credentialsOf(leaves[0]!), options);
     try {
       assert.is(client.generation, generation);
@@ -121,10 +121,10 @@ test('credentials say what they are made for; an option overrides it', () => {
   const table: readonly [Credentials, ClientOptions, Generation][] = [
     [doc, {}, 'bearer'],
     [{ ...doc, server: 'http://x' }, {}, 'cambium'],
-    [doc, { generation: 'cambium', server: 'http://x' }, 'cambium'],
+    [doc, { connection: { generation: 'cambium', server: 'http://x' } }, 'cambium'],
     [{ leaf_id: 'i', leaf_session_token: 't' }, {}, 'basic'],
     [{ leaf_name: 'n', leaf_password: 'p', tree_id: 'a', branch_id: 'b' }, {}, 'login'],
-    [{ id: 'i', session_token: 't' }, { server: 'http://x' }, 'cambium'],
+    [{ id: 'i', session_token: 't' }, { connection: { server: 'http://x' } }, 'cambium'],
   ];
   for (const [credentials, options, generation] of table) {
     assert.is(new Client(credentials, options).generation, generation);
@@ -134,8 +134,8 @@ test('credentials say what they are made for; an option overrides it', () => {
 test('half credentials name what is missing, and no secret', async () => {
   const table: readonly [Credentials, ClientOptions, RegExp][] = [
     [{ leaf_password: 'secret', leaf_name: 'n' }, {}, /lack tree_id and branch_id/],
-    [{ leaf_id: 'i' }, { generation: 'basic' }, /session_token/],
-    [{ id: 'i', session_token: 'secret' }, { generation: 'bearer' }, /branch_id/],
+    [{ leaf_id: 'i' }, { connection: { generation: 'basic' } }, /session_token/],
+    [{ id: 'i', session_token: 'secret' }, { connection: { generation: 'bearer' } }, /branch_id/],
   ];
   for (const [credentials, options, pattern] of table) {
     const error = await failsWith('credentials-missing', () => new Client(credentials, options));
@@ -161,7 +161,11 @@ async function withBasic(
     answer(response, 404, { error: 'nothing here' });
   });
   const credentials = { leaf_name: 'n', leaf_id: 'i', leaf_session_token: 't' };
-  const client = new Client(credentials, { server: server.url, clock: new HastyClock(), random: () => 0 });
+  const client = new Client(credentials, {
+    connection: { server: server.url },
+    clock: new HastyClock(),
+    random: () => 0,
+  });
   try {
     await work(client, server.requests, server.url);
   } finally {

@@ -59,7 +59,10 @@ test('a line that carries no streams is polled', async () => {
     response.end(JSON.stringify({ ...run, aggregation_id: ++looks < 3 ? null : id }));
     return true;
   };
-  const client = new Client(server.credentials, { clock: new HastyClock(), runCheckIntervalMs: 1000 });
+  const client = new Client(server.credentials, {
+    clock: new HastyClock(),
+    notices: { pollIntervalMs: 1000 },
+  });
   await failsWith('protocol-not-events', () => client.queue.get());
   assert.is(await client.queue.get(), id);
   await client.close();

@@ -125,7 +125,7 @@ test('the same update twice counts once, by path and by tensors', () =>
 test('a paused run: refused, or waited for until the operator goes on', () =>
   withServer(1, 1, async ({ harness, branchId, join: enter }) => {
     const client = enter(0);
-    const patient = enter(0, { waitForRun: true });
+    const patient = enter(0, { run: { wait: true } });
     await Promise.all([client.authenticate(), patient.authenticate()]);
     await harness.run(branchId, 'pause');
     await failsWith('run-paused', () => client.fileUpload(updateOf(1, 1)));

@@ -27,7 +27,7 @@ test('every aggregation reaches every leaf', async () => {
     return ids;
   };
   const clients = leaves.map(
-    (leaf, i) => new Client(leaf, { generation: i === 0 ? 'basic' : 'bearer', onWarning() {} }),
+    (leaf, i) => new Client(leaf, { connection: { generation: i === 0 ? 'basic' : 'bearer' } }),
   );
   const reading = leaves.map((leaf, i) => read(leaf, clients[i]!));
   const ids = await closeRoundsUnderMishaps(harness, rabbit, leaves);

@@ -42,7 +42,8 @@ test.after(async () => {
 });
 
 function clientOf(leaf: CredentialsBody, options: NodeClientOptions): Client {
-  const client = new Client(leaf, { onWarning: (sentence) => warnings.push(sentence), ...options });
+  const client = new Client(leaf, options);
+  client.on('warning', ({ message }) => warnings.push(message));
   clients.push(client);
   return client;
 }
@@ -67,7 +68,10 @@ for (const generation of ['login', 'basic', 'bearer', 'cambium'] as const) {
   test(`a burst reaches a client of the generation ${generation}, in order`, async () => {
     const branch = await harness.branch(1, 2);
     const [worker, reader] = branch.leaves as [CredentialsBody, CredentialsBody];
-    const client = clientOf(reader, { generation, ...(generation === 'cambium' && { notices: 'amqp' }) });
+    const client = clientOf(reader, {
+      connection: { generation },
+      ...(generation === 'cambium' && { notices: { carrier: 'amqp' } }),
+    });
     await client.authenticate();
     const ids: string[] = [];
     for (let i = 0; i < 12; i++) ids.push(await closeRound(harness, [worker], i));
@@ -78,7 +82,7 @@ for (const generation of ['login', 'basic', 'bearer', 'cambium'] as const) {
 test('the arrangement of 2.0.x: the leaf declares its queue, messages are plain ids', async () => {
   const branch = await harness.branch(1, 2);
   const [worker, reader] = branch.leaves as [CredentialsBody, CredentialsBody];
-  const client = clientOf(reader, { generation: 'login', broker: { arrangement: 'root' } });
+  const client = clientOf(reader, { connection: { generation: 'login' }, broker: { arrangement: 'root' } });
   await client.authenticate();
   for (;;) {
     const queues = (await rabbit.manage('GET', 'queues/%2F')) as { name: string; consumers?: number }[];
@@ -92,7 +96,7 @@ test('the arrangement of 2.0.x: the leaf declares its queue, messages are plain 
 test('the status of the run comes too, also without its number', async () => {
   const branch = await harness.branch(1);
   const leaf = branch.leaves[0]!;
-  const client = clientOf(leaf, { generation: 'basic' });
+  const client = clientOf(leaf, { connection: { generation: 'basic' } });
   await client.authenticate();
   assert.is(client.runStatus, 'start');
   await put(leaf, '{"message_type":"run_status","body":{"run_status":"pause"}}', marker('a'));
@@ -106,7 +110,7 @@ const marker = (id: string) => `{"message_type":"aggregation_status","body":{"ag
 test('what is no notice is dropped with a warning that does not quote it; the rest goes on', async () => {
   const branch = await harness.branch(1);
   const leaf = branch.leaves[0]!;
-  const client = clientOf(leaf, { generation: 'basic' });
+  const client = clientOf(leaf, { connection: { generation: 'basic' } });
   await client.authenticate();
   const bad: (string | Buffer)[] = [
     'no json: s3cret',
@@ -126,7 +130,7 @@ test('what is no notice is dropped with a warning that does not quote it; the re
   assert.not.match(warnings.join(), /s3cret/);
   // Nothing is left behind that would come again.
   await client.close();
-  const again = clientOf(leaf, { generation: 'basic' });
+  const again = clientOf(leaf, { connection: { generation: 'basic' } });
   await again.authenticate();
   await put(leaf, marker('second'));
   assert.is(await again.queue.get(), 'second');
@@ -135,7 +139,7 @@ test('what is no notice is dropped with a warning that does not quote it; the re
 test('a repetition is not told again; a message without a type is', async () => {
   const branch = await harness.branch(1);
   const leaf = branch.leaves[0]!;
-  const client = clientOf(leaf, { generation: 'basic' });
+  const client = clientOf(leaf, { connection: { generation: 'basic' } });
   await client.authenticate();
   await put(leaf, marker('a'), marker('b'), marker('a'), '{"aggregation_id":"c"}', marker('b'), marker('d'));
   assert.equal(await take(client, 4), ['a', 'b', 'c', 'd']);
@@ -145,7 +149,7 @@ test('a repetition is not told again; a message without a type is', async () => 
 test('a queue that is deleted is asked for again', async () => {
   const branch = await harness.branch(1, 2);
   const [worker, reader] = branch.leaves as [CredentialsBody, CredentialsBody];
-  const client = clientOf(reader, { generation: 'basic' });
+  const client = clientOf(reader, { connection: { generation: 'basic' } });
   await client.authenticate();
   const first = await closeRound(harness, [worker], 1);
   assert.is(await client.queue.get(), first);
@@ -158,7 +162,7 @@ test('a queue that is deleted is asked for again', async () => {
 test('a password that is refused is renewed with the session', async () => {
   const branch = await harness.branch(1, 2);
   const [worker, reader] = branch.leaves as [CredentialsBody, CredentialsBody];
-  const client = clientOf(reader, { generation: 'basic' });
+  const client = clientOf(reader, { connection: { generation: 'basic' } });
   await client.authenticate();
   const first = await closeRound(harness, [worker], 1);
   assert.is(await client.queue.get(), first);
@@ -171,10 +175,10 @@ test('over TLS: a certificate that is not believed ends the notices, its authori
   const branch = await harness.branch(1);
   const leaf = branch.leaves[0]!;
   const url = `amqps://127.0.0.1:${rabbit.tlsPort}`;
-  const distrustful = clientOf(leaf, { generation: 'bearer', broker: { url } });
+  const distrustful = clientOf(leaf, { connection: { generation: 'bearer' }, broker: { url } });
   await failsWith('unavailable-tls', () => distrustful.queue.get());
   const ca = readFileSync(tls.cert, 'utf8');
-  const client = clientOf(leaf, { generation: 'bearer', broker: { url, ca } });
+  const client = clientOf(leaf, { connection: { generation: 'bearer' }, broker: { url, ca } });
   await client.authenticate();
   const id = await closeRound(harness, [leaf], 1);
   assert.is(await client.queue.get(), id);
@@ -183,7 +187,7 @@ test('over TLS: a certificate that is not believed ends the notices, its authori
 test('a token that is revoked ends the notices with the refusal of the server', async () => {
   const branch = await harness.branch(1, 2);
   const leaf = branch.leaves[1]!;
-  const client = clientOf(leaf, { generation: 'basic' });
+  const client = clientOf(leaf, { connection: { generation: 'basic' } });
   await client.authenticate();
   const ended = failsWith('token-revoked', () => client.queue.get());
   await harness.operate('DELETE', paths.leaf(leaf.id));
@@ -193,7 +197,7 @@ test('a token that is revoked ends the notices with the refusal of the server', 
 test('a restart of the broker is survived', async () => {
   const branch = await harness.branch(1, 2);
   const [worker, reader] = branch.leaves as [CredentialsBody, CredentialsBody];
-  const client = clientOf(reader, { generation: 'bearer' });
+  const client = clientOf(reader, { connection: { generation: 'bearer' } });
   await client.authenticate();
   const ids = [await closeRound(harness, [worker], 1)];
   await rabbit.stop();
@@ -206,7 +210,7 @@ test('a restart of the broker is survived', async () => {
 test('waits can be limited, and end with the client', async () => {
   const branch = await harness.branch(1);
   const leaf = branch.leaves[0]!;
-  const client = clientOf(leaf, { generation: 'basic' });
+  const client = clientOf(leaf, { connection: { generation: 'basic' } });
   await client.authenticate();
   await failsWith('timeout', () => client.queue.get({ timeoutMs: 1 }));
   const ended = failsWith('client-closed', () => client.queue.get());

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { placeOf } from '../../src/client/download.ts';
 import { encodeUpdate } from '../../src/client/weights.ts';
 import { FileError } from '../../src/errors.ts';
 import { encodeWeights } from '../../src/formats/encode.ts';
@@ -204,6 +205,33 @@ test('downloads into a file, which replaces the old one', () =>
     assert.equal(await readdir(folder), ['model.npy']);
     assert.is(done.at(-1), bytes.byteLength);
   }));
+
+test('downloads into a folder, under the name of the aggregation', () =>
+  withClient(async (client, server, folder) => {
+    server.aggregations.set(A, Buffer.from(await updateBytes()));
+    for (const given of [folder, `${folder}/`]) {
+      const { path } = await client.fileDownload(A, { folder: given });
+      assert.is(path, join(folder, `${A}.npy`));
+    }
+    assert.equal(await readdir(folder), [`${A}.npy`]);
+    const both = client.fileDownload(A, { folder, to: join(folder, 'x') });
+    assert.ok((await both.catch((reason: unknown) => reason)) instanceof TypeError);
+  }));
+
+const PLACES: readonly [id: string, generation: 'basic' | 'bearer', name: string | null][] = [
+  ['7', 'basic', '7.npy'],
+  ['a/../b', 'bearer', 'a%2F..%2Fb.npz'],
+  ['..', 'basic', null],
+  ['x'.repeat(300), 'basic', null],
+];
+
+test('ids of other services cannot lead out of the folder', () => {
+  for (const [id, generation, name] of PLACES) {
+    const place = () => placeOf(id, { folder: 'models' }, generation);
+    if (name === null) assert.throws(place, (reason: unknown) => reason instanceof TypeError);
+    else assert.is(place(), `models/${name}`);
+  }
+});
 
 test('a failed download leaves the old file and nothing else', () =>
   withClient(async (client, server, folder) => {

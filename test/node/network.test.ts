@@ -145,6 +145,35 @@ test('a server that asks for a certificate gets the one of the leaf, and nobody 
   server.close();
 });
 
+test('checks can be switched off and on while the client lives, loudly', async () => {
+  if (certificate === undefined) return;
+  const server = createHttps({ cert: certificate.cert, key: certificate.key }, (_, response) => {
+    response
+      .writeHead(401, { 'content-type': 'application/json' })
+      .end('{"error":"x","code":"token-invalid"}');
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const credentials = { server: url, id: 'i', session_token: 't' };
+  const client = new Client(credentials, { clock: new HastyClock() });
+  await failsWith('unavailable-tls', () => client.getRunDetails());
+  const warned = new Promise<Error>((resolve) => process.once('warning', resolve));
+  client.disableSslVerification();
+  assert.match((await warned).message, /certificates are not checked/);
+  await failsWith('token-invalid', () => client.getRunDetails());
+  client.disableSslVerification(true);
+  await failsWith('unavailable-tls', () => client.getRunDetails());
+  await client.close();
+  const own = new Client(credentials, { fetch: globalThis.fetch });
+  assert.throws(
+    () => own.disableSslVerification(),
+    (error: unknown) => error instanceof TypeError,
+  );
+  await own.close();
+  server.closeAllConnections();
+  server.close();
+});
+
 test('senseless options', () => {
   for (const options of [{ proxy: 'ftp://secret@x' }, { proxy: 'x' }, { cert: 'x' }, { connectMs: 0 }]) {
     assert.throws(

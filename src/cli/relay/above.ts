@@ -16,9 +16,9 @@ export class LeafAbove {
   /** @throws CambiumError `credentials-…`, `credentials-generation` for credentials of another dialect */
   constructor(
     credentials: Credentials,
-    options: Pick<NodeClientOptions, 'fetch' | 'network' | 'retry' | 'server'> = {},
+    options: Pick<NodeClientOptions, 'connection' | 'fetch' | 'network' | 'retry'> = {},
   ) {
-    const { network, ...common } = options;
+    const { network, retry } = options;
     const fetch = options.fetch ?? (network && networkFetch(network));
     const identity = readCredentialFields(credentials);
     if (identity.generation !== 'cambium') {
@@ -27,9 +27,9 @@ export class LeafAbove {
         `sums go up to a Cambium server; these credentials are for ${identity.generation}`,
       );
     }
-    this.client = new Client(credentials, { ...options, queue: 'newest' });
-    const server = options.server ?? identity.server ?? ''; // the client has made sure that there is one
-    this.#http = new Http({ ...common, fetch, server, authorization: authorizationOf(identity) });
+    this.client = new Client(credentials, { ...options, notices: { queue: 'newest' } });
+    const { server } = this.client.configuration.connection;
+    this.#http = new Http({ retry, fetch, server, authorization: authorizationOf(identity) });
   }
 
   runDetails(signal: AbortSignal): Promise<RunDetails> {
