@@ -99,6 +99,7 @@ export default [
     // Node: the library, the command line and the files that run in workers and child processes share their chunks.
     input: {
       index: 'src/index.ts',
+      tensorflow: 'src/tensorflow.ts',
       cli: 'src/cli.ts',
       worker: 'src/node/worker.ts',
       lane: 'src/node/lane.ts',
@@ -123,7 +124,13 @@ export default [
   },
   {
     // Pages may load these files as they are, so nothing in them is imported by a bare name.
-    input: { browser: 'src/browser.ts', 'browser-worker': 'src/browser/worker.ts' },
+    input: {
+      browser: 'src/browser.ts',
+      'browser-worker': 'src/browser/worker.ts',
+      'browser-tensorflow': 'src/tensorflow.ts',
+    },
+    // Of the page's own: it may give the library instead.
+    external: ['@tensorflow/tfjs-core'],
     output: {
       dir: 'dist',
       format: 'esm',
@@ -148,7 +155,12 @@ export default [
     ],
   },
   {
-    input: { index: 'src/index.ts', browser: 'src/browser.ts', edge: 'src/edge.ts' },
+    input: {
+      index: 'src/index.ts',
+      browser: 'src/browser.ts',
+      edge: 'src/edge.ts',
+      tensorflow: 'src/tensorflow.ts',
+    },
     output: { dir: 'dist', format: 'esm', chunkFileNames: 'chunks/types-[name].d.ts' },
     external: isExternal,
     plugins: [dts({ tsconfig: 'tsconfig.json' })],

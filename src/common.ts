@@ -24,8 +24,20 @@ export type {
 } from './client/options.ts';
 export type { AggregationQueue, GetOptions, QueuePolicy } from './client/queue.ts';
 export type { UploadReceipt, UploadSource } from './client/upload.ts';
+export { weightings } from './client/weightings.ts';
 export { type ValidateOptions, validateWeights } from './client/weights.ts';
 export * from './edge.ts';
+export {
+  arraysOf,
+  type NamedArray,
+  type NestedNumbers,
+  nestedOf,
+  type ShapedArray,
+  type UpdateFromArraysOptions,
+  updateFromArrays,
+  type WeightArray,
+} from './tensor/arrays.ts';
+export type { TypedArray } from './tensor/tensor.ts';
 export type {
   NoticeMessage,
   NoticeStream,

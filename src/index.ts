@@ -2,7 +2,8 @@
 export * from './common.ts';
 export { aggregateFiles } from './node/aggregate-files.ts';
 export type { BrokerOptions } from './node/broker-place.ts';
-export { Client, type NodeClientOptions, type NodeNoticesOptions, readCredentials } from './node/client.ts';
+export { Client, type NodeClientOptions, type NodeNoticesOptions } from './node/client.ts';
+export { convertFile } from './node/convert-file.ts';
 export { openFileSink, openFileSource } from './node/files.ts';
 export type {
   AggregateInput,
@@ -18,4 +19,6 @@ export type {
 } from './node/jobs.ts';
 export { mergeFiles } from './node/merge-files.ts';
 export type { NetworkOptions } from './node/network.ts';
+export { readCredentials } from './node/read-credentials.ts';
+export { type SavedWeights, type SaveWeightsOptions, saveWeights } from './node/save-weights.ts';
 export { startJobs } from './node/workers.ts';

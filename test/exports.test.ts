@@ -4,6 +4,7 @@ import * as assert from 'uvu/assert';
 import * as browser from '../src/browser.ts';
 import * as edge from '../src/edge.ts';
 import * as node from '../src/index.ts';
+import * as tensorflow from '../src/tensorflow.ts';
 
 const ERRORS = [
   'AggregationError',
@@ -45,7 +46,16 @@ const EMBEDDED = [
 ];
 
 /** What hosts with a network have. */
-const COMMON = [...EMBEDDED, 'Client', 'presets', 'validateWeights'];
+const COMMON = [
+  ...EMBEDDED,
+  'Client',
+  'arraysOf',
+  'nestedOf',
+  'presets',
+  'updateFromArrays',
+  'validateWeights',
+  'weightings',
+];
 
 const test = suite('exports');
 
@@ -56,10 +66,12 @@ test('edge', () => {
 test('Node', () => {
   const own = [
     'aggregateFiles',
+    'convertFile',
     'mergeFiles',
     'openFileSink',
     'openFileSource',
     'readCredentials',
+    'saveWeights',
     'startJobs',
   ];
   assert.equal(Object.keys(node).sort(), [...COMMON, ...own].sort());
@@ -68,6 +80,10 @@ test('Node', () => {
 test('browser', () => {
   const own = ['aggregateBlobs', 'blobSource', 'convertBlob', 'startJobs', 'streamCore'];
   assert.equal(Object.keys(browser).sort(), [...COMMON, ...own].sort());
+});
+
+test('TensorFlow.js', () => {
+  assert.equal(Object.keys(tensorflow).sort(), ['setTensorFlowWeights', 'updateFromTensorFlow']);
 });
 
 test.run();

@@ -33,7 +33,7 @@ const ONLY_ERRORS = ['wire', 'core'];
 const NODE_FOLDERS = ['node', 'server', 'cli'];
 
 /** The commands are the top: they wire everything, the doors re-export. */
-const DOORS = ['index.ts', 'browser.ts', 'edge.ts', 'cli.ts', 'common.ts'];
+const DOORS = ['index.ts', 'browser.ts', 'edge.ts', 'cli.ts', 'common.ts', 'tensorflow.ts'];
 
 const src = fileURLToPath(new URL('../src', import.meta.url));
 const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((file) => /\.tsx?$/.test(file));

@@ -11,9 +11,10 @@ import type { RunDetails } from '../client/dialect.ts';
 import { CambiumError, FileError, isCambiumError, RefusedError, UnavailableError } from '../errors.ts';
 import { probeQueue } from '../node/amqp-probe.ts';
 import { type BrokerCredentials, brokerAddress, brokerPlace } from '../node/broker-place.ts';
-import { Client, readCredentials } from '../node/client.ts';
+import { Client } from '../node/client.ts';
 import { fileError } from '../node/file-errors.ts';
 import { networkFetch } from '../node/network.ts';
+import { readCredentials } from '../node/read-credentials.ts';
 import { Http } from '../transport/http.ts';
 import { type AggregationBody, paths } from '../wire/cambium.ts';
 import { EXIT, exitCodeOf } from './exit.ts';
@@ -21,7 +22,7 @@ import { type NetworkFlags, readNetwork } from './network.ts';
 import { formatBytes, printJson, printLine } from './output.ts';
 
 interface DoctorOptions extends NetworkFlags {
-  readonly credentials: string;
+  readonly credentials?: string;
   readonly server?: string;
   readonly folder?: string;
   readonly json: boolean;
@@ -229,7 +230,7 @@ class Examination {
   async #checkDisk(aggregationId: string | null, http: () => Http): Promise<void> {
     const { folder, credentials, signal } = this.#options;
     await this.#check('disk', async () => {
-      const path = folder ?? dirname(credentials);
+      const path = folder ?? dirname(credentials ?? 'leaf.json');
       let free: number;
       try {
         await access(path, constants.W_OK);

@@ -1,6 +1,7 @@
 import { parse } from 'node:path';
 import { UnavailableError } from '../errors.ts';
-import { Client, readCredentials } from '../node/client.ts';
+import { Client } from '../node/client.ts';
+import { readCredentials } from '../node/read-credentials.ts';
 import { startJobs } from '../node/workers.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
 import { UsageError } from './exit.ts';
@@ -11,7 +12,7 @@ import { readNetwork } from './network.ts';
 import { integerOf } from './settings.ts';
 
 export interface JoinOptions {
-  readonly credentials: string;
+  readonly credentials?: string;
   readonly server?: string;
   readonly proxy?: string;
   readonly ca?: string;
@@ -44,7 +45,7 @@ export async function join(program: readonly string[], options: JoinOptions): Pr
   const rounds = once ? 1 : most;
   const weighting = weightingOf(options.weighting);
   const credentials = await readCredentials(options.credentials);
-  const { dir, name } = parse(options.credentials);
+  const { dir, name } = parse(options.credentials ?? 'leaf.json');
   const path = options.folder ?? `${dir === '' ? '' : `${dir}/`}${name}.join`;
   const folder = await JoinFolder.open(path, format);
   const report = openJoinReport(options.json);

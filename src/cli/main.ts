@@ -287,14 +287,17 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
 
   const asLeaf = (usage: string, description: string) =>
     command(program, usage, description)
-      .requiredOption('--credentials <file>', 'what "leaf create --out" wrote')
+      .option(
+        '--credentials <file>',
+        'what "leaf create --out" wrote (default: CAMBIUM_CREDENTIALS, a path or JSON, or CAMBIUM_CREDENTIALS_FILE)',
+      )
       .option('--server <url>', 'the server (default: from the credentials)')
       .option('--proxy <url>', 'http:, https: or socks5: on the way (needs the package undici)')
       .option('--ca <file>', 'authorities of its certificate, PEM (needs the package undici)');
 
   asLeaf('join <program...>', 'be a leaf: a program trains, round after round')
     .usage(
-      '--credentials FILE [options] -- PROGRAM [ARGUMENT | {global} | {update} | {metrics} | {round} | {run}]…',
+      '[--credentials FILE] [options] -- PROGRAM [ARGUMENT | {global} | {update} | {metrics} | {round} | {run}]…',
     )
     .option('--format <name>', 'of the global model: npy-object, npz, safetensors or torch', 'npy-object')
     .option('--weighting <number>', 'samples, for updates that do not say (default: those are refused)')

@@ -1,6 +1,6 @@
 import { parse } from 'node:path';
 import { UnavailableError } from '../errors.ts';
-import { readCredentials } from '../node/client.ts';
+import { readCredentials } from '../node/read-credentials.ts';
 import { EventReport } from './event-report.ts';
 import { UsageError } from './exit.ts';
 import { readNetwork } from './network.ts';

@@ -1,5 +1,5 @@
 import { MAX_WEIGHTING, MIN_WEIGHTING } from '../aggregate/weightings.ts';
-import { AggregationError, isCambiumError } from '../errors.ts';
+import { AggregationError, FormatError, isCambiumError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
 import { prepareWeights, type Weights } from '../formats/weights.ts';
 import { writeWeights } from '../formats/write.ts';
@@ -35,6 +35,12 @@ export async function checkWeights(
   { checkFinite = false, like, signal }: ValidateOptions,
   readSum?: (source: ByteSource) => Promise<Layout>,
 ): Promise<Layout> {
+  if (source.byteLength === 0) {
+    throw new FormatError('format-empty', `${source.name}: the file is empty`, {
+      file: source.name,
+      offset: 0,
+    });
+  }
   const weights = await openWeights(source).catch((error: unknown) => {
     if (readSum && isCambiumError(error) && error.code === 'weights-partial-sum') return undefined;
     throw error;

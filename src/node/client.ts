@@ -1,16 +1,16 @@
 import { createHash, type Hash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { Client as AnyClient } from '../client/client.ts';
-import { type Credentials, readCredentialFields } from '../client/credentials.ts';
+import { readCredentialFields } from '../client/credentials.ts';
 import type { FileAccess, Sha256 } from '../client/file-access.ts';
 import type { ClientNoticesOptions, ClientOptions } from '../client/options.ts';
-import { CambiumError, isCambiumError } from '../errors.ts';
+import { CambiumError } from '../errors.ts';
+import type { ModelUpdate } from '../tensor/tensor.ts';
 import { amqpNotices } from './amqp-notices.ts';
 import { type BrokerCredentials, type BrokerOptions, brokerAddress, brokerPlace } from './broker-place.ts';
-import { fileError } from './file-errors.ts';
 import { openFileSink, openFileSource } from './files.ts';
 import { type NetworkOptions, networkFetch, warnOfInsecurity } from './network.ts';
 import { openPartialSink } from './partial-files.ts';
+import { type SavedWeights, type SaveWeightsOptions, saveWeights } from './save-weights.ts';
 
 /** Paths are taken as they are: relative to the working directory, `~` is a name like any other. */
 const files: FileAccess = {
@@ -65,6 +65,11 @@ export class Client extends AnyClient {
     });
     // A fetch of the caller's decides for itself.
     this.#verification = options.fetch === undefined ? verification : undefined;
+  }
+
+  /** As the function of this name: writes an update as a weight file, a compressed `.npz` unless the path says otherwise. */
+  saveWeights(path: string, update: ModelUpdate, options?: SaveWeightsOptions): Promise<SavedWeights> {
+    return saveWeights(path, update, options);
   }
 
   /**
@@ -131,31 +136,4 @@ function carrierOf(
       renew,
       onWarning: (sentence) => warn('broker', sentence),
     });
-}
-
-/**
- * Reads a credentials file and checks that it is complete.
- *
- * @throws FileError; CambiumError `credentials-invalid`, `credentials-missing`, `credentials-conflict`
- */
-export async function readCredentials(path: string): Promise<Credentials> {
-  let text: string;
-  try {
-    text = await readFile(path, 'utf8');
-  } catch (error) {
-    throw fileError(error, path, 'read');
-  }
-  let credentials: Credentials;
-  try {
-    credentials = JSON.parse(text);
-  } catch {
-    // Without its cause, whose message would quote the file.
-    throw new CambiumError('credentials-invalid', `${path} is no JSON`);
-  }
-  try {
-    readCredentialFields(credentials);
-  } catch (error) {
-    throw isCambiumError(error) ? new CambiumError(error.code, `${path}: ${error.message}`) : error;
-  }
-  return credentials;
 }

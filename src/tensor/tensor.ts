@@ -17,7 +17,8 @@ export interface ModelUpdate {
   readonly tensors: readonly Tensor[];
 }
 
-type TypedArrayLike =
+/** The typed arrays of JavaScript that hold numbers. */
+export type TypedArray =
   | Float32Array
   | Float64Array
   | Int8Array
@@ -49,7 +50,7 @@ const DTYPE_OF_ARRAY: ReadonlyMap<string, DType> = new Map([
  * @throws RangeError when the shape does not hold exactly the array's elements
  */
 export function tensorOf(
-  array: TypedArrayLike,
+  array: TypedArray,
   shape: readonly number[] = [array.length],
   name: string | null = null,
 ): Tensor {

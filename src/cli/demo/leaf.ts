@@ -4,7 +4,8 @@
  */
 import { join } from 'node:path';
 import { packError } from '../../aggregate/packed-errors.ts';
-import { Client, readCredentials } from '../../node/client.ts';
+import { Client } from '../../node/client.ts';
+import { readCredentials } from '../../node/read-credentials.ts';
 import type { CentralTask, LeafTask, Message, Task } from './messages.ts';
 import { datasetOf, loadTraining, type Training } from './model.ts';
 import { Random } from './random.ts';
