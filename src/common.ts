@@ -2,10 +2,10 @@
 export type { ConversionForm } from './aggregate/conversion.ts';
 export type { ClientEventName, ClientEvents, ClientListener } from './client/client-events.ts';
 export { type ClientConfiguration, presets } from './client/configuration.ts';
-export type { Credentials } from './client/credentials.ts';
+export type { Credentials, LeafIdentity } from './client/credentials.ts';
 export type { Generation, RunDetails, UpdateFormat } from './client/dialect.ts';
-export type { DownloadedBytes, DownloadedFile } from './client/download.ts';
-export type { FileAccess } from './client/file-access.ts';
+export type { Download, DownloadedBytes, DownloadedFile } from './client/download.ts';
+export type { CheckedSink, FileAccess, PartialSink, Sha256 } from './client/file-access.ts';
 export type {
   CallOptions,
   CircuitOptions,
@@ -38,11 +38,13 @@ export {
   type WeightArray,
 } from './tensor/arrays.ts';
 export type { TypedArray } from './tensor/tensor.ts';
+export type { Clock } from './transport/clock.ts';
 export type {
   NoticeMessage,
   NoticeStream,
   Notices,
   NoticesOptions,
+  Reconnecting,
   Reconnection,
   ReconnectOptions,
 } from './transport/notices.ts';
