@@ -16,11 +16,11 @@ import { type ByteSink, memoryScratch, type ScratchFactory } from '../tensor/byt
 import { itemSize } from '../tensor/dtypes.ts';
 import { elementCount, tensorLabel } from '../tensor/layout.ts';
 import { measureWidth } from './kernels.ts';
-import { type Lane, type LaneOpener, LocalLane } from './lanes.ts';
+import { type Lane, type LaneOpener, openLanes } from './lanes.ts';
 import { type PassOptions, runPass } from './passes.ts';
 import { type AggregationInput, type Plan, type Planned, planAggregation, type StateInput } from './plan.ts';
 import { planRanges, type Ranges } from './ranges.ts';
-import { bareOutput, type Outlets, REPORTED_NON_FINITE, type Stage } from './runner.ts';
+import { bareOutput, REPORTED_NON_FINITE, type Stage } from './runner.ts';
 import { type StateTensor, stateSlots, stateTensors } from './steps.ts';
 import { mean } from './strategies/mean.ts';
 import type { MeasureSpec, Settled, Strategy } from './strategies/strategy.ts';
@@ -161,7 +161,12 @@ export class Aggregation {
     }
     // Loaded where it is of use: for archives.
     const checksums = encoding.checksums === undefined ? undefined : await import('../formats/crc32.ts');
-    const lanes = await this.#openLanes(sink, options, options.crc32 ?? checksums?.crc32);
+    const lanes = await openLanes(
+      this.#plan,
+      this.#planned.sources,
+      { sink, state: options.state },
+      { openLanes: options.openLanes, crc32: options.crc32 ?? checksums?.crc32 },
+    );
     try {
       const settled = await this.#settle(lanes, options);
       await this.#fold(lanes, sink, encoding, settled, options, checksums?.combineCrc32);
@@ -174,33 +179,6 @@ export class Aggregation {
   /** Gives back the room of reordered tensors. The sources stay open: they are the caller's. */
   async close(): Promise<void> {
     for (const source of this.#planned.scratch) await source.close();
-  }
-
-  /** This thread's lane and, where every source can be read elsewhere, those of other threads. */
-  async #openLanes(
-    sink: ByteSink,
-    { openLanes, state }: RunOptions,
-    checksum: Crc32 | undefined,
-  ): Promise<Lane[]> {
-    const { sources } = this.#planned;
-    const handles = sources.flatMap(({ handle }) => handle ?? []);
-    const canShare =
-      handles.length === sources.length &&
-      (state === undefined || (sink.handle !== undefined && state.sink.handle !== undefined));
-    const others =
-      openLanes === undefined || !canShare
-        ? []
-        : await openLanes({
-            plan: this.#plan,
-            sources: handles,
-            sink: sink.handle ?? null,
-            state: state?.sink.handle ?? null,
-          });
-    const outlets: Outlets = {
-      write: (offset, bytes) => sink.write(offset, bytes),
-      writeState: (offset, bytes) => state!.sink.write(offset, bytes), // checked in `run`
-    };
-    return [new LocalLane(this.#plan, sources, checksum, outlets, others.length > 0), ...others];
   }
 
   /** Lets the rule decide weightings, with passes that measure as it asks for them. */

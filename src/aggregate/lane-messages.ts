@@ -1,11 +1,10 @@
-import type { LaneOrder, Span, SpanResult } from './lanes.ts';
+import type { LaneOrder, LaneStage, Span, SpanResult } from './lanes.ts';
 import type { PackedError } from './packed-errors.ts';
-import type { Stage } from './runner.ts';
 
 /** What goes to a lane's thread. `id` comes back with the answer. */
 export type ToLane = { readonly id: number } & (
   | { readonly type: 'open'; readonly order: LaneOrder }
-  | { readonly type: 'begin'; readonly stage: Stage }
+  | { readonly type: 'begin'; readonly stage: LaneStage }
   | { readonly type: 'run'; readonly span: Span }
   | { readonly type: 'close' }
 );

@@ -324,7 +324,11 @@ async function checkLastEnd(source: ByteSource, places: Places): Promise<void> {
  * @returns count + 1 positions, none below the one before, each a multiple of 8
  * @throws FormatError `partial-form`
  */
-export async function readResidueEnds(sum: PartialSum, chunk: number, count: number): Promise<number[]> {
+export async function readResidueEnds(
+  sum: Pick<PartialSum, 'source' | 'endsOffset' | 'residueBytes'>,
+  chunk: number,
+  count: number,
+): Promise<number[]> {
   const { source, endsOffset, residueBytes } = sum;
   const from = Math.max(0, chunk - 1);
   const bytes = new Uint8Array(8 * (chunk + count - from));
@@ -347,7 +351,10 @@ export async function readResidueEnds(sum: PartialSum, chunk: number, count: num
 }
 
 /** A residue that cannot be. */
-export function residueError({ source, residuesOffset }: PartialSum, at: number): FormatError {
+export function residueError(
+  { source, residuesOffset }: Pick<PartialSum, 'source' | 'residuesOffset'>,
+  at: number,
+): FormatError {
   return formatError('partial-residue', 'residues that no sum has', {
     file: source.name,
     offset: residuesOffset + at,

@@ -1,6 +1,6 @@
 /** One pass over the ranges of an aggregation on several lanes: who does which ranges, and in which order results count. */
-import type { Lane, SpanResult } from './lanes.ts';
-import type { RangeResult, Stage } from './runner.ts';
+import type { Lane, LaneStage, SpanResult } from './lanes.ts';
+import type { RangeResult } from './runner.ts';
 
 /** Bytes of input that a span is worth: a message costs about what a tenth of that does. */
 const SPAN_BYTES = 8 << 20;
@@ -12,7 +12,7 @@ const SPANS_PER_LANE = 8;
 const AHEAD = 8;
 
 export interface PassOptions {
-  readonly stage: Stage;
+  readonly stage: LaneStage;
   /** How many ranges the pass has. */
   readonly count: number;
   /** Bytes of input of a range, roughly. */

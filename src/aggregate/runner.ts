@@ -23,6 +23,7 @@ import { planRanges, type Range, type Ranges } from './ranges.ts';
 import { kernelsFor, openKernelCore } from './stage-kernels.ts';
 import { type StateSlot, stateSlots, stateTensors } from './steps.ts';
 import type { CombineSpec, MeasureSpec, StepSpec } from './strategies/strategy.ts';
+import type { RangeResidues } from './sum-runner.ts';
 
 /** A report of non-finite elements names this many. */
 export const REPORTED_NON_FINITE = 8;
@@ -58,6 +59,8 @@ export interface RangeResult {
   readonly found: readonly NonFiniteElement[];
   /** Of a pass that measures: the sums of the range's chunks in order, `width` each. */
   readonly sums?: Float64Array | undefined;
+  /** Of a partial sum (`sum-runner.ts`). */
+  readonly residues?: RangeResidues | undefined;
   /** Where the output wants them: the CRC-32 of the elements of each segment. */
   readonly checksums?: readonly number[] | undefined;
 }

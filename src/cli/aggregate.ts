@@ -3,7 +3,7 @@ import { aggregateFiles } from '../node/aggregate-files.ts';
 import type { StrategyRequest } from '../node/jobs.ts';
 import { UsageError } from './exit.ts';
 import { formatOption } from './formats.ts';
-import { nonFiniteOption, printMerge } from './merge.ts';
+import { nonFiniteOption, printMerge, threadsOption } from './merge.ts';
 import { formatBytes, openProgress, printJson, printLine, printNote } from './output.ts';
 
 interface AggregateOptions {
@@ -28,7 +28,7 @@ interface AggregateOptions {
 
 /** `cambium aggregate FILE… -o OUT`: the weighted mean or another rule, file to file. */
 export async function aggregate(files: readonly string[], options: AggregateOptions): Promise<void> {
-  const threads = options.threads === undefined ? undefined : countOf(options.threads);
+  const threads = threadsOption(options.threads);
   const nonFinite = nonFiniteOption(options.nonFinite);
   const format = formatOption(options.format);
   const weights = options.weights === undefined ? undefined : numbersOf(options.weights, files.length);
@@ -41,7 +41,7 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
   const inputs = files.map((path, i) => ({ path, leaf: ids[i], weighting: weights?.[i] }));
   if (options.partial) {
     checkPartial(options, strategy);
-    await printMerge({ inputs, output: options.output, to: 'sum', nonFinite }, options);
+    await printMerge({ inputs, output: options.output, to: 'sum', nonFinite, threads }, options);
     return;
   }
   const progress = openProgress('averaging');
@@ -109,17 +109,6 @@ function strategyOption(
   const perLeaf = numbers === undefined ? undefined : new Map(ids.map((id, i) => [id, numbers[i]!]));
   openStrategy(name, parameters, perLeaf); // refuses what makes no sense before anything is read
   return { name, parameters, perLeaf };
-}
-
-/** Threads beyond this help nobody and cost memory each. */
-const MAX_THREADS = 64;
-
-function countOf(text: string): number {
-  const count = Number(text);
-  if (!Number.isInteger(count) || count < 1 || count > MAX_THREADS) {
-    throw new UsageError(`--threads ${text}: a whole number from 1 to ${MAX_THREADS}`);
-  }
-  return count;
 }
 
 function numbersOf(text: string, count: number, option = '--weights'): number[] {

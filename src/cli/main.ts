@@ -116,6 +116,7 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
       '--format <name>',
       'of a mean: npy, npy-object, npz, safetensors or torch (default: from the name of the output)',
     )
+    .option('--threads <number>', 'threads that share the work (default: all processors)')
     .option('--non-finite <policy>', 'NaN and infinity: reject or propagate', 'reject')
     .option('--compress', 'deflate the arrays of an .npz', false)
     .option('--align', 'put the elements of an object array at multiples of 64 bytes', false)

@@ -10,6 +10,7 @@ interface MergeOptions {
   readonly partial: boolean;
   readonly format?: string;
   readonly nonFinite: string;
+  readonly threads?: string;
   readonly compress: boolean;
   readonly align: boolean;
   readonly json: boolean;
@@ -32,6 +33,7 @@ export async function merge(files: readonly string[], options: MergeOptions): Pr
       to,
       format,
       nonFinite: nonFiniteOption(options.nonFinite),
+      threads: threadsOption(options.threads),
       compress,
       align,
     },
@@ -43,6 +45,19 @@ export async function merge(files: readonly string[], options: MergeOptions): Pr
 export function nonFiniteOption(policy: string): 'reject' | 'propagate' {
   if (policy === 'reject' || policy === 'propagate') return policy;
   throw new UsageError(`--non-finite ${policy}: reject or propagate`);
+}
+
+/** Threads beyond this help nobody and cost memory each. */
+const MAX_THREADS = 64;
+
+/** What `--threads` asks for. Throws UsageError. */
+export function threadsOption(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const count = Number(text);
+  if (!Number.isInteger(count) || count < 1 || count > MAX_THREADS) {
+    throw new UsageError(`--threads ${text}: a whole number from 1 to ${MAX_THREADS}`);
+  }
+  return count;
 }
 
 /** Merges and tells what came out. */

@@ -1,6 +1,5 @@
 /** The aggregation of files into a file: opens, checks, aggregates, writes. For workers: reads are synchronous. */
 import { createHash } from 'node:crypto';
-import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
 import {
   Aggregation,
@@ -9,7 +8,6 @@ import {
   type StateInput,
   type Stop,
 } from '../aggregate/aggregation.ts';
-import type { LaneOrder } from '../aggregate/lanes.ts';
 import { type StateOwner, stateInputs } from '../aggregate/optimiser-state.ts';
 import { commonFormat, encodeResult } from '../aggregate/result.ts';
 import { SharedLayouts } from '../aggregate/shared-layouts.ts';
@@ -23,7 +21,7 @@ import { prepareWeights, type Weights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
 import type { AggregateReport, AggregateRequest } from './jobs.ts';
-import { openLanes } from './lanes.ts';
+import { lanesFor } from './lanes.ts';
 import { checkForm, formatOfName } from './output-format.ts';
 import { fileScratch } from './scratch.ts';
 import { SourcePool } from './source-pool.ts';
@@ -183,15 +181,6 @@ async function writeWithState(
     await next.discard();
     throw error;
   }
-}
-
-/** Input below which a second thread costs more than it brings, in bytes. */
-const WORTH_A_THREAD = 16 << 20;
-
-/** Threads besides this one. */
-function lanesFor({ threads = availableParallelism() }: AggregateRequest, bytes: number) {
-  const count = Math.min(threads, Math.ceil(bytes / WORTH_A_THREAD)) - 1;
-  return count < 1 ? undefined : (order: LaneOrder) => openLanes(count, order);
 }
 
 /** What is asked for, else what the name of the output says, else what the inputs have in common. */

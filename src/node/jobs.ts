@@ -89,6 +89,8 @@ export interface MergeRequest extends OutputForm {
   readonly format?: WeightsFormat | undefined;
   /** What NaN and infinity do: refuse the job (default), or go into the sum. They cannot be taken out again. */
   readonly nonFinite?: 'reject' | 'propagate' | undefined;
+  /** Threads that share the work, by default as many as there are processors. */
+  readonly threads?: number | undefined;
   /** Compute the SHA-256 of the output (default true). */
   readonly digest?: boolean | undefined;
   /** Flush the output and its folder to the disk before it counts as written (default false). */

@@ -1,8 +1,9 @@
 /** Worker threads as lanes of aggregations (`aggregate/lanes.ts`): started when first needed, kept for the next one. */
+import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { LaneCaller } from '../aggregate/distant-lanes.ts';
 import type { FromLane } from '../aggregate/lane-messages.ts';
-import type { Lane, LaneOrder } from '../aggregate/lanes.ts';
+import type { Lane, LaneOpener, LaneOrder } from '../aggregate/lanes.ts';
 import { InternalError } from '../errors.ts';
 import { builtFile } from './built-file.ts';
 import { WORKER_OPTIONS } from './worker-options.ts';
@@ -36,7 +37,7 @@ const idle: LaneCaller[] = [];
  *
  * @param url the built lane; beside this file unless given
  */
-export async function openLanes(
+async function openLanes(
   count: number,
   order: LaneOrder,
   url = builtFile(import.meta.url, 'lane.js'),
@@ -47,4 +48,20 @@ export async function openLanes(
       if (!caller.isLost) idle.push(caller);
     });
   });
+}
+
+/** Input below which a second thread costs more than it brings, in bytes. */
+const WORTH_A_THREAD = 16 << 20;
+
+/**
+ * The threads besides this one that a work over so many bytes of input is worth.
+ *
+ * @param threads that are asked for in all, by default as many as there are processors
+ */
+export function lanesFor(
+  { threads = availableParallelism() }: { readonly threads?: number | undefined },
+  bytes: number,
+): LaneOpener | undefined {
+  const count = Math.min(threads, Math.ceil(bytes / WORTH_A_THREAD)) - 1;
+  return count < 1 ? undefined : (order) => openLanes(count, order);
 }

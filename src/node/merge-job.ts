@@ -12,6 +12,7 @@ import { openUnlessSum } from './examine.ts';
 import { openFileSinkSync } from './files.ts';
 import { nodeCrc32 } from './inflate.ts';
 import type { MergeReport, MergeRequest } from './jobs.ts';
+import { lanesFor } from './lanes.ts';
 import { checkForm, formatOfName } from './output-format.ts';
 import { fileScratch } from './scratch.ts';
 import { SourcePool } from './source-pool.ts';
@@ -66,10 +67,12 @@ export async function mergeJob(
       { nonFinite: request.nonFinite ?? 'reject', scratch: fileScratch(folder) },
     );
     try {
+      const inputBytes = opened.reduce((sum, { byteLength }) => sum + byteLength, 0);
+      const run = { signal, onProgress, openLanes: lanesFor(request, inputBytes) };
       const result =
         request.to === 'sum'
-          ? await writeSum(summation, request, { signal, onProgress })
-          : await writeMean(summation, request, { signal, onProgress });
+          ? await writeSum(summation, request, run)
+          : await writeMean(summation, request, run);
       const { leaves, total, totalWeighting, tensors, parameters, bytesRead } = summation;
       return {
         output: request.output,
@@ -100,7 +103,7 @@ type Result = Pick<MergeReport, 'format' | 'byteLength' | 'residues' | 'sha256'>
 async function writeMean(
   summation: Summation,
   request: MergeRequest,
-  run: Pick<RunOptions, 'signal' | 'onProgress'>,
+  run: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes'>,
 ): Promise<Result> {
   const { output } = request;
   const { tensors, leaves } = summation;
@@ -119,7 +122,7 @@ async function writeMean(
 async function writeSum(
   summation: Summation,
   { output, digest = true, durable }: MergeRequest,
-  run: Pick<RunOptions, 'signal' | 'onProgress'>,
+  run: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes'>,
 ): Promise<Result> {
   const sink = openFileSinkSync(output, { durable });
   try {

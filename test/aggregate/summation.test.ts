@@ -17,6 +17,7 @@ import { DTYPES, type DType, itemSize } from '../../src/tensor/dtypes.ts';
 import { elementCount } from '../../src/tensor/layout.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';
+import { distantLanes } from '../helpers/lanes.ts';
 import { Random, testSeed } from '../helpers/random.ts';
 
 const seed = testSeed();
@@ -388,6 +389,50 @@ test('residues that no sum has are refused also where the checksum is right', as
       if (!isCambiumError(error)) throw error;
       assert.match(error.code, /^partial-|^non-finite/);
     }
+  }
+});
+
+test('lanes write the same sum, residues and all, and the same mean', async () => {
+  const random = new Random(seed + 77);
+  const specs: TensorSpec[] = [
+    { name: 'a', dtype: 'float32', shape: [20_001] },
+    { name: 'b', dtype: 'complex64', shape: [5_000] },
+    { name: 'c', dtype: 'int64', shape: [77] },
+  ];
+  const shared = (bytes: Uint8Array, name: string) => ({
+    ...memorySource(bytes, name),
+    // Never opened: the lanes of this test know the sources.
+    handle: { kind: 'file' as const, name, byteLength: bytes.byteLength, descriptor: -1 },
+  });
+  const updates = await Promise.all(
+    Array.from({ length: 4 }, async (_, i): Promise<AggregationInput> => {
+      const sink = growingSink();
+      const tensors = specs.map((spec) => ({ ...spec, data: elements(random, spec, 'near') }));
+      await writeWeights(sink, { weighting: i + 0.3, tensors }, { format: 'safetensors' });
+      const source = shared(sink.bytes, `leaf-${i}`);
+      return { leaf: source.name, source, layout: (await openWeights(source)).layout, weighting: i + 0.3 };
+    }),
+  );
+  const half = await sumOf({ updates: updates.slice(0, 2) });
+  const sum = await openPartialSum(shared(half.bytes, 'half'));
+  const inputs = { updates: updates.slice(2), sums: [sum] };
+  const expected = await sumOf(inputs);
+  const mean = await meanOf(inputs);
+  sameBytes(mean, await flatMean(updates));
+  assert.ok(expected.residueBytes > 0, 'residues are among them');
+  const sources = [sum.source, ...updates.slice(2).map(({ source }) => source)]; // by their first leaves
+  for (let round = 0; round < 6; round++) {
+    const summation = await openSummation(inputs, { blockBytes: random.pick([undefined, 1, 100_000]) });
+    const openLanes = distantLanes(random.integer(1, 3), sources, random);
+    const sink = growingSink();
+    await summation.write(sink, { openLanes });
+    sameBytes(sink.bytes, expected.bytes);
+    const { tensors, totalWeighting: weighting } = summation;
+    const encoding = await encodeWeights({ format: 'npz', weighting, tensors });
+    const out = memorySink(encoding.byteLength);
+    await summation.run(out, encoding, { openLanes });
+    sameBytes(out.bytes, mean);
+    await summation.close();
   }
 });
 
