@@ -10,8 +10,8 @@ const dist = fileURLToPath(new URL('../dist', import.meta.url));
 
 /** Modules of the core, as they are: codecs and the mean; the mean and every other rule, loaded when one is used. */
 export const MODULES = [
-  { file: 'core.wasm', budget: 24 << 10 },
-  { file: 'core.scalar.wasm', budget: 24 << 10 },
+  { file: 'core.wasm', budget: 24_000 },
+  { file: 'core.scalar.wasm', budget: 24_000 },
   { file: 'strategies.wasm', budget: 48_000 },
   { file: 'strategies.scalar.wasm', budget: 48_000 },
 ];

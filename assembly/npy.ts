@@ -312,7 +312,8 @@ export function writeNpyHeader(out: usize, dtype: u32, dimensions: u32, shape: u
   store<u64>(out, 0x0001_0000_0000_0000 | MAGIC); // 1.0
   let at = putText(out + 10, "{'descr': '");
   if (dtype === 0) {
-    at = putText(at, '|O');
+    store<u16>(at, 0x4f7c); // |O
+    at += 2;
   } else {
     store<u8>(at, orderOf(dtype));
     at = putDtype(at + 1, dtype);
@@ -323,10 +324,11 @@ export function writeNpyHeader(out: usize, dtype: u32, dimensions: u32, shape: u
     const from = at;
     at = putDecimal(at, <u64>load<f64>(shape + (i << 3)));
     if (i === 0) room = 21 - (at - from);
-    if (i + 1 < dimensions) at = putText(at, ', ');
-    else if (i === 0) at = putText(at, ',');
+    if (i === 0 || i + 1 < dimensions) store<u8>(at++, 0x2c);
+    if (i + 1 < dimensions) store<u8>(at++, 0x20);
   }
-  at = putText(at, '), }');
+  store<u32>(at, 0x7d202c29); // ), }
+  at += 4;
   // The line feed, then up to the next multiple of 64: NumPy adds 64 blanks where none would be needed.
   const length = (at + room - out + 1 + 64) & ~(<usize>63);
   memory.fill(at, 0x20, out + length - at - 1);

@@ -28,12 +28,20 @@ import {
   WEIGHTS_FORM,
 } from './abi';
 import {
-  rebuildTensor,
+  findTag,
+  TAG_BFLOAT16,
+  TAG_BYTES,
+  TAG_DTYPE,
+  TAG_ENCODE,
+  TAG_FROMBUFFER,
+  TAG_NDARRAY,
   TAG_ORDERED_DICT,
   TAG_REBUILD_PARAMETER,
   TAG_REBUILD_TENSOR,
-  TORCH_NAMES,
-} from './pickle-torch';
+  TAG_RECONSTRUCT,
+  TAG_SCALAR,
+} from './pickle-names';
+import { rebuildTensor } from './pickle-torch';
 import {
   at,
   BOTTOM,
@@ -88,25 +96,12 @@ import {
   typeOf,
   value,
 } from './pickle-values';
-import { DTYPE_OBJECT, dtypeOf, findName, growSize, itemSizeOf, MAX_SAFE } from './text';
-
-const TAG_RECONSTRUCT: u32 = 1;
-const TAG_SCALAR: u32 = 2;
-const TAG_FROMBUFFER: u32 = 3;
-const TAG_NDARRAY: u32 = 4;
-const TAG_DTYPE: u32 = 5;
-const TAG_ENCODE: u32 = 6;
-const TAG_BYTES: u32 = 7;
-const TAG_BFLOAT16: u32 = 8;
-
-/** Module, blank, name, and the tag as a character. One literal: the compiler does not join several. */
-const NUMPY_NAMES =
-  'numpy.core.multiarray _reconstruct\x01numpy._core.multiarray _reconstruct\x01numpy.core.multiarray scalar\x02numpy._core.multiarray scalar\x02numpy.core.numeric _frombuffer\x03numpy._core.numeric _frombuffer\x03numpy ndarray\x04numpy dtype\x05_codecs encode\x06__builtin__ bytes\x07builtins bytes\x07ml_dtypes bfloat16\x08';
+import { DTYPE_OBJECT, dtypeOf, growSize, itemSizeOf, MAX_SAFE } from './text';
 
 /** Turns a name into its tag, or refuses it: here, where it is imported, although nothing may ever use it. */
 export function global(module: usize, moduleLength: u32, name: usize, nameLength: u32): u32 {
   const isTorch = load<u32>(s, TORCH) !== 0;
-  const tag = findName(isTorch ? TORCH_NAMES : NUMPY_NAMES, module, moduleLength, name, nameLength);
+  const tag = findTag(isTorch, module, moduleLength, name, nameLength);
   if (tag === 0) {
     tellText(module, moduleLength, ANSWER_TEXT);
     tellText(name, nameLength, ANSWER_NAME);

@@ -7,6 +7,7 @@
 // not decided here: formats/torch.ts knows the members.
 
 import { MAX_DIMENSIONS, PICKLE_STRUCTURE, REASON_STACK_EMPTY, REASON_TORCH_TENSOR } from './abi';
+import { TAG_STORAGE } from './pickle-names';
 import {
   COUNT,
   DTYPE,
@@ -34,16 +35,6 @@ import {
   VIEW_OFFSET,
   value,
 } from './pickle-values';
-
-export const TAG_ORDERED_DICT: u32 = 9;
-export const TAG_REBUILD_TENSOR: u32 = 10;
-export const TAG_REBUILD_PARAMETER: u32 = 11;
-/** The tag of a storage class is this and its dtype. */
-const TAG_STORAGE: u32 = 16;
-
-/** Module, blank, name, and the tag as a character: what the tables of findName are. */
-export const TORCH_NAMES =
-  'torch FloatStorage\x1ctorch._utils _rebuild_tensor_v2\x0acollections OrderedDict\x09torch LongStorage\x18torch HalfStorage\x1atorch BFloat16Storage\x1btorch DoubleStorage\x1dtorch BoolStorage\x11torch CharStorage\x12torch ByteStorage\x13torch ShortStorage\x14torch IntStorage\x16torch ComplexFloatStorage\x1etorch ComplexDoubleStorage\x1ftorch._utils _rebuild_parameter\x0b';
 
 /** BINPERSID: all that a persistent id can mean is a storage. */
 export function storage(): u32 {

@@ -108,7 +108,9 @@ export function startPickle(
   create();
   integer(0);
   createTuple(1);
-  text('C\x01b');
+  byte(SHORT_BINBYTES);
+  byte(1);
+  byte(0x62); // b
   create();
   createTuple(3);
   byte(REDUCE);
@@ -119,11 +121,11 @@ export function startPickle(
   createTuple(1);
   text('cnumpy\ndtype\n');
   create();
-  unicode('O8');
+  unicode(2, 0x384f); // O8
   dtypeCall();
   byte(MARK);
   integer(3);
-  unicode('|');
+  unicode(1, 0x7c);
   dtypeState(-1, -1, 63);
   byte(NEWFALSE);
   byte(EMPTY_LIST);
@@ -292,7 +294,7 @@ function writeDtype(dtype: u32): void {
     recall(load<u32>(s, LITTLE));
   } else {
     store<u32>(s, load<u32>(s, NEXT), LITTLE);
-    unicode('<');
+    unicode(1, 0x3c);
   }
   if (dtype === DTYPE_BFLOAT16) dtypeState(2, 2, 64);
   else if (dtype === DTYPE_VOID16) dtypeState(2, 1, 0);
@@ -334,10 +336,12 @@ function text(value: string): void {
   out = putText(out, value);
 }
 
-function unicode(value: string): void {
+/** One or two characters, the first in the lowest byte: a literal would take ten times their room. */
+function unicode(length: u32, characters: u32): void {
   byte(BINUNICODE);
-  word(value.length);
-  text(value);
+  word(length);
+  store<u16>(out, characters);
+  out += length;
   create();
 }
 

@@ -27,37 +27,6 @@ export function isText(bytes: usize, length: u32, text: string): bool {
   return true;
 }
 
-/**
- * Looks up "module name" in a table of such texts, each of which is followed by its code, a character below the blank.
- * Answers the code, 0 when it is not there. (No text of the table has a second blank, so a match is exact.)
- */
-export function findName(table: string, module: usize, moduleLength: u32, name: usize, nameLength: u32): u32 {
-  const start = changetype<usize>(table);
-  const end = start + (table.length << 1);
-  let k: u32 = 0; // characters of the text of the table that agree
-  let isSame = true;
-  for (let p = start; p < end; p += 2) {
-    const character = <u32>load<u16>(p);
-    if (character < 0x20) {
-      if (isSame && k === moduleLength + 1 + nameLength) return character;
-      k = 0;
-      isSame = true;
-    } else if (isSame) {
-      const byte =
-        k < moduleLength
-          ? <u32>load<u8>(module + k)
-          : k === moduleLength
-            ? 0x20
-            : k <= moduleLength + nameLength
-              ? <u32>load<u8>(name + k - moduleLength - 1)
-              : 0;
-      isSame = byte === character;
-      k++;
-    }
-  }
-  return 0;
-}
-
 /** Writes the (ASCII) text and returns the address behind it. */
 export function putText(out: usize, text: string): usize {
   const length = <u32>text.length;
