@@ -36,10 +36,12 @@ async function examineWeights(
   { path, name, model, maxUnpackedBytes }: ExamineMessage,
   signal: Stop,
 ): Promise<Examination> {
+  // Of a difference the elements themselves are how far it lies from the model.
+  const isDifference = weights.layout.isDifference === true;
   const unpacking = unpackingIn(dirname(path), signal);
   const unpacked = await prepareWeights(weights, { ...unpacking, maxByteLength: maxUnpackedBytes });
   try {
-    const global = model === undefined ? undefined : openFileSourceSync(model);
+    const global = model === undefined || isDifference ? undefined : openFileSourceSync(model);
     try {
       const report = await examineElements(unpacked, {
         leaf: name,
@@ -48,7 +50,7 @@ async function examineWeights(
         scratch: fileScratch(dirname(path)),
         signal,
       });
-      return { layout: weights.layout, ...report };
+      return { layout: weights.layout, ...report, isDifference: isDifference || report.isDifference };
     } finally {
       await global?.close();
     }

@@ -184,11 +184,11 @@ export interface Examination {
   /** Of an exact partial sum: its leaves, by id. Tensors and weighting in the layout are then those of their mean. */
   readonly sum?: readonly SumLeaf[] | undefined;
   /**
-   * L2 norm of all elements, or of their differences to `model`, in binary64; the bits do not depend on the host. Null without
+   * L2 norm of all elements, or of a model's differences to `model`, in binary64; the bits do not depend on the host. Null without
    * `checkFinite`, and where it is not finite.
    */
   readonly norm: number | null;
-  /** Whether it is that of differences. */
+  /** Whether it is that of differences: to `model`, or because the file holds such (`layout.isDifference`). */
   readonly isDifference: boolean;
 }
 

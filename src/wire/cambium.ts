@@ -272,6 +272,8 @@ export interface UpdateBody {
   readonly left_out: 'excluded' | 'branch-incomplete' | null;
   /** Of an exact partial sum: leaves that are in it; null of weights. */
   readonly sum_leaves: number | null;
+  /** Whether it is a difference to the global model, not a model. */
+  readonly difference: boolean;
   /**
    * L2 norm of the difference to the global model `norm_base`, or of the weights where that is null. Null of exact partial
    * sums, and where it is not finite.

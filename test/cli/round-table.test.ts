@@ -17,6 +17,7 @@ const UPDATE: UpdateBody = {
   staleness: 0,
   left_out: null,
   sum_leaves: null,
+  difference: false,
   norm: 12.34567,
   norm_base: null,
   receive_ms: 1234,

@@ -6,7 +6,9 @@ import { fileURLToPath } from 'node:url';
 import { crc32 } from 'node:zlib';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { encodeUpdate } from '../../src/aggregate/encode-update.ts';
 import { openPartialSum } from '../../src/aggregate/partial-file.ts';
+import { readTensors } from '../../src/formats/read.ts';
 import { examine } from '../../src/node/examine.ts';
 import { mergeJob } from '../../src/node/merge-job.ts';
 import { memorySource } from '../../src/tensor/bytes.ts';
@@ -109,6 +111,20 @@ test('damage and sums that no leaves have are refused by name', async () => {
   // A mean beyond float32.
   await write((bytes, { sums }) => bytes.writeDoubleLE(1e60, sums));
   await failsWith('partial-range', () => look(true));
+});
+
+test('a difference is as long as its elements say, whatever the model is', async () => {
+  const { tensors } = await readTensors(memorySource(readFileSync(fixture('leaf-0000')), 'model'));
+  const update = await readTensors(memorySource(readFileSync(fixture('leaf-0001')), 'update'));
+  const { bytes } = await encodeUpdate(update, { differenceTo: tensors });
+  writeFileSync(path, bytes);
+  const message = { type: 'examine', path, name: 'a', checkFinite: true, sums: false } as const;
+  const lookFrom = (model: string | undefined) =>
+    examine({ ...message, model, maxUnpackedBytes: undefined }, never);
+  const { norm, isDifference, layout } = await lookFrom(fixture('leaf-0000'));
+  assert.ok(isDifference && layout.isDifference);
+  assert.ok(norm !== null && norm > 0);
+  assert.is((await lookFrom(undefined)).norm, norm);
 });
 
 test.run();

@@ -44,6 +44,14 @@ export function toyFile(weighting: unknown, tensors: readonly ToyTensor[] = [{ v
   return Buffer.from(JSON.stringify({ weighting, tensors }));
 }
 
+/** The bytes of a toy difference to the global model. */
+export function toyDifference(
+  weighting: number,
+  tensors: readonly ToyTensor[] = [{ values: [1, 2] }],
+): Buffer {
+  return Buffer.from(JSON.stringify({ weighting, tensors, difference: true }));
+}
+
 /** The bytes of a toy partial sum: its leaves with their weightings, and the weighted sums. */
 export function toySum(
   leaves: readonly (readonly [string, number])[],
@@ -59,6 +67,7 @@ interface Toy {
   readonly tensors: readonly ToyTensor[];
   /** Of a sum: its leaves. */
   readonly sum?: readonly (readonly [string, number])[];
+  readonly difference?: boolean;
 }
 
 function readToy(path: string, name: string): Toy {
@@ -71,13 +80,13 @@ function readToy(path: string, name: string): Toy {
 }
 
 function examineToy(path: string, name: string, sums = false, model?: string): Examination {
-  const { weighting, tensors, sum } = readToy(path, name);
+  const { weighting, tensors, sum, difference = false } = readToy(path, name);
   if (sum !== undefined && !sums)
     throw new FormatError('weights-partial-sum', `${name}: an exact partial sum`);
   const nonFinite: NonFiniteElement[] = tensors.flatMap(({ values }, tensor) =>
     values.flatMap((value, index) => (Number.isFinite(value) ? [] : [{ tensor, index, leaf: name }])),
   );
-  const base = model === undefined ? undefined : readToy(model, model);
+  const base = model === undefined || difference ? undefined : readToy(model, model);
   const norm = Math.hypot(
     ...tensors.flatMap(({ values }, t) =>
       values.map((value, i) => Number(value) - Number(base?.tensors[t]?.values[i] ?? 0)),
@@ -88,6 +97,7 @@ function examineToy(path: string, name: string, sums = false, model?: string): E
       format: weighting === null ? 'npy' : 'npy-object',
       weighting: weighting === null ? null : Number(weighting),
       weightingType: weighting === null ? null : 'int',
+      isDifference: difference,
       byteLength: readFileSync(path).byteLength,
       tensors: tensors.map(({ name: tensor = null, dtype = 'float32', values }) => ({
         name: tensor,
@@ -102,7 +112,7 @@ function examineToy(path: string, name: string, sums = false, model?: string): E
     nonFinite: nonFinite.slice(0, 8),
     ...(sum && { sum: sum.map(([leaf, weight]) => ({ leaf, weighting: weight })) }),
     norm: Number.isFinite(norm) ? norm : null,
-    isDifference: base !== undefined,
+    isDifference: difference || base !== undefined,
   };
 }
 

@@ -4,9 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { startJobs, tensorOf, writeWeights } from '../../dist/index.js';
+import { encodeUpdate, readTensors, startJobs, tensorOf, writeWeights } from '../../dist/index.js';
+import { startWithModel } from '../../src/server/domain/initial-model.ts';
+import { markFetched } from '../../src/server/domain/results.ts';
 import { changeRun } from '../../src/server/domain/runs.ts';
-import { memorySink } from '../../src/tensor/bytes.ts';
+import { memorySink, memorySource } from '../../src/tensor/bytes.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { Random } from '../helpers/random.ts';
 import { Rig } from './domain/rig.ts';
@@ -97,6 +99,50 @@ for (const [name, parameters, rounds] of RULES) {
         );
         if (needsModel) model = output;
         if (round === rounds >> 1) await rig.restart();
+      }
+    } finally {
+      await rig.end();
+    }
+  });
+}
+
+for (const [name, parameters] of [
+  ['mean', {}],
+  ['median', {}],
+  ['fedadam', { learningRate: 0.1 }],
+] as const) {
+  test(`${name} of differences in int8 and top-k, a restart in the middle`, async () => {
+    const rig = await new Rig(jobs).start();
+    try {
+      const branch = await rig.branch({ aggregation_target: 4, strategy: { name, parameters } });
+      const leaves = await rig.leaves(branch, 4);
+      await startWithModel(rig.domain, branch, await rig.spool(await weights()));
+      const pathOf = async (round: number) =>
+        rig.domain.blobs.path((await rig.settled(branch, round)).aggregation_id!);
+      const state = file();
+      for (let round = 1; round <= 2; round++) {
+        const model = await pathOf(round - 1);
+        const global = await readTensors(memorySource(readFileSync(model), 'model'));
+        const inputs: { path: string; leaf: string }[] = [];
+        for (const [i, leaf] of leaves.entries()) {
+          await markFetched(rig.domain, (await rig.round(branch, round - 1)).aggregation_id!, leaf.id);
+          const update = await readTensors(memorySource(await weights(), 'update'));
+          const form = i % 2 === 0 ? ({ quantise: 'int8-block', block: 64 } as const) : { topK: 0.05 };
+          const { bytes } = await encodeUpdate(update, { ...form, differenceTo: global.tensors });
+          inputs.push({ path: file(bytes), leaf: leaf.id });
+          await rig.upload(leaf, bytes);
+        }
+        const done = await rig.settled(branch, round);
+        assert.is(done.failure, null);
+        assert.ok(done.updates.every(({ difference }) => difference));
+        const output = file();
+        const strategy = { name, parameters };
+        await jobs.aggregate({
+          ...{ inputs, output, format: 'npy-object', strategy },
+          ...{ model, differences: true, state },
+        });
+        sameBytes(readFileSync(await pathOf(round)), readFileSync(output), `round ${round}`);
+        if (round === 1) await rig.restart();
       }
     } finally {
       await rig.end();

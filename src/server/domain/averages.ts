@@ -5,14 +5,17 @@ import { AggregationError } from '../../errors.ts';
 import type { Domain } from './domain.ts';
 import { Refusal, unknown } from './refusal.ts';
 import { getResult, type Result } from './results.ts';
+import { modelBefore } from './rules.ts';
 import { membersOf } from './standing.ts';
 import { addUp } from './sums.ts';
 import { branchesBelow } from './trees.ts';
 
 /**
- * The exact weighted mean of the updates of a branch and all below it in a round that has closed, made once.
+ * The exact weighted mean of the updates of a branch and all below it in a round that has closed, made once; of differences,
+ * the global model with their mean added.
  *
- * @throws Refusal `round-unknown`, `branch-unknown`, `branch-other`, `round-open`, `round-empty`, `updates-removed`
+ * @throws Refusal `round-unknown`, `branch-unknown`, `branch-other`, `round-open`, `round-empty`, `updates-removed`,
+ *   `strategy-model-missing` where the model that differences belong to is not kept any more
  */
 export async function averageOf(domain: Domain, roundId: string, branchId: string): Promise<Result> {
   const { db, blobs } = domain;
@@ -43,7 +46,9 @@ export async function averageOf(domain: Domain, roundId: string, branchId: strin
   }
   const id = randomUUID();
   const output = blobs.workPath(id);
-  const addition = { members, output, to: 'mean', nonFinite: 'propagate' } as const;
+  const base = await modelBefore(db, round);
+  const model = base && blobs.path(base);
+  const addition = { members, output, to: 'mean', nonFinite: 'propagate', model } as const;
   const report = await addUp(domain, addition).catch((error: unknown) => {
     if (!(error instanceof AggregationError)) throw error;
     throw new Refusal('unprocessable', error.code, error.message, undefined, { cause: error });

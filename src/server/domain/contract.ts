@@ -85,9 +85,10 @@ export function checkTensors(
 }
 
 /**
- * Compares an update with its run's contract: by name when both have names, else by position.
+ * Compares an update with its run's contract: by name when both have names, else by position. A difference has its tensors
+ * in their order in any case: it is added to a model that is stored without names.
  *
- * @throws Refusal `layout-count`, `layout-name`, `layout-dtype`, `layout-shape`
+ * @throws Refusal `layout-count`, `layout-name`, `layout-order`, `layout-dtype`, `layout-shape`
  */
 export function checkContract(contract: Contract, layout: Layout): void {
   const { tensors } = layout;
@@ -108,6 +109,11 @@ export function checkContract(contract: Contract, layout: Layout): void {
     const label = tensorLabel(expected, i);
     const tensor = expected.name ?? i;
     if (actual === undefined) throw refuse('layout-name', `the update has no ${label}`, { tensor });
+    if (layout.isDifference === true && actual !== tensors[i]) {
+      throw refuse('layout-order', `${label} is not in its place: a difference has the order of the model`, {
+        tensor,
+      });
+    }
     if (actual.dtype !== expected.dtype) {
       throw refuse('layout-dtype', `${label} is ${actual.dtype}, the run's is ${expected.dtype}`, {
         tensor,

@@ -9,6 +9,7 @@ import type { RunBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import type { Spooled } from '../store/spool.ts';
 import { checkTensors, contractOf } from './contract.ts';
+import { checkModel } from './differences.ts';
 import type { Domain } from './domain.ts';
 import { examineFile } from './examining.ts';
 import { announce, writeNotice } from './notices.ts';
@@ -24,12 +25,13 @@ const WEIGHTING = 1;
  * Starts a run with an initial global model.
  *
  * @throws Refusal `branch-unknown`, `branch-below`, `run-open`, `policy-minimum-leaves`, codes of FormatError,
- *   `layout-empty`, `aggregate-dtype-unsupported`, `non-finite`
+ *   `difference-model`, `layout-empty`, `aggregate-dtype-unsupported`, `non-finite`
  */
 export async function startWithModel(domain: Domain, branchId: string, spooled: Spooled): Promise<RunBody> {
   const { db, blobs, jobs } = domain;
   const { branch } = await stoppedBranch(db, branchId);
   const examination = await examineFile(domain, spooled.path, 'the initial model');
+  checkModel(examination.layout, 'the initial model');
   const policy = policyOf(branch, branch.aggregation_target);
   checkTensors(examination, { strategy: policy.strategy, non_finite: 'reject' });
   const id = randomUUID();

@@ -65,6 +65,7 @@ async function roundBodies(db: Database, narrow: (query: RoundQuery) => RoundQue
       'updates.staleness',
       'updates.left_out',
       'updates.sum_leaves',
+      'updates.is_difference',
       'updates.norm',
       'updates.norm_base',
       'updates.receive_ms',
@@ -89,7 +90,8 @@ async function roundBodies(db: Database, narrow: (query: RoundQuery) => RoundQue
     .execute();
   const sumOf = new Map(sums.map(({ round_id, ...sum }) => [round_id, sum]));
   const byRound = new Map<string, UpdateBody[]>(rounds.map((round) => [round.id, []]));
-  for (const { round_id, ...update } of updates) byRound.get(round_id)!.push(update);
+  for (const { round_id, is_difference, ...update } of updates)
+    byRound.get(round_id)!.push({ ...update, difference: is_difference === 1 });
   return Promise.all(
     rounds.map(async (round) => {
       const came = new Set(byRound.get(round.id)!.map((update) => update.leaf_id));

@@ -1,6 +1,6 @@
 /**
- * Which rule averages a round, and from which global model it steps: the aggregation of the round before, by number, or
- * the initial model of the run. The model and the state of the optimiser that belongs to it stay the base of the round
+ * Which rule averages a round, and from which global model it steps, or which one the average of differences is added to: the
+ * aggregation of the round before, by number, or the initial model of the run. The model and the state of the optimiser that belongs to it stay the base of the round
  * however often its aggregation is tried.
  */
 import { CambiumError } from '../../errors.ts';
@@ -8,6 +8,7 @@ import type { StrategyBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import { keepsState, strategyOf } from './policy.ts';
 import { policyOfRound, type Round } from './rounds.ts';
+import { membersOf } from './standing.ts';
 
 export interface RoundRule {
   readonly strategy: StrategyBody;
@@ -30,7 +31,7 @@ export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
   const { strategy, non_finite: nonFinite, upstream } = await policyOfRound(db, round);
   const rule = strategyOf(strategy);
   const plain = { nonFinite, modelId: undefined, stateId: undefined, keepsState: false, upstream };
-  if (rule.needsModel !== true) return { ...plain, strategy };
+  if (rule.needsModel !== true && !(await holdsDifferences(db, round))) return { ...plain, strategy };
   const done = await db
     .selectFrom('rounds')
     .innerJoin('aggregations', 'aggregations.round_id', 'rounds.id')
@@ -68,6 +69,11 @@ export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
     keepsState: keepsState(rule),
     upstream,
   };
+}
+
+/** Whether the updates of a round are differences to the global model: all of them are, or none (domain/differences.ts). */
+async function holdsDifferences(db: Database, round: Round): Promise<boolean> {
+  return (await membersOf(db, round.id)).some(({ is_difference }) => is_difference === 1);
 }
 
 /** The newest global model of the run that a round may step from, as far as it is there yet; undefined for none. */

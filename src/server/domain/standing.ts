@@ -18,6 +18,8 @@ export interface Member {
   readonly weighting: number;
   /** Of an exact partial sum: its exact total in units of 2^-116, in decimal digits. */
   readonly sum_total: string | null;
+  /** 1 for a difference to the global model. */
+  readonly is_difference: number;
 }
 
 /** Somebody who may contribute to a round. */
@@ -76,7 +78,14 @@ export function membersOf(tx: Database, roundId: string): Promise<Member[]> {
   return tx
     .selectFrom('updates')
     .innerJoin('leaves', 'leaves.id', 'updates.leaf_id')
-    .select(['updates.id', 'updates.leaf_id', 'updates.weighting', 'updates.sum_total', 'leaves.branch_id'])
+    .select([
+      'updates.id',
+      'updates.leaf_id',
+      'updates.weighting',
+      'updates.sum_total',
+      'updates.is_difference',
+      'leaves.branch_id',
+    ])
     .where('updates.round_id', '=', roundId)
     .where('updates.left_out', 'is', null)
     .orderBy('updates.leaf_id')

@@ -88,12 +88,14 @@ export interface Addition {
   readonly output: string;
   readonly to: 'sum' | 'mean';
   readonly nonFinite: 'reject' | 'propagate';
+  /** Path of the global model that differences are added to. */
+  readonly model?: string | undefined;
 }
 
 /** The exact mean, as `[weighting, [arrays]]`, or the exact sum of updates and sums. Throws as `Jobs.merge`. */
 export function addUp(
   { jobs, blobs }: Pick<Domain, 'jobs' | 'blobs'>,
-  { members, output, to, nonFinite }: Addition,
+  { members, output, to, nonFinite, model }: Addition,
   options: JobOptions = {},
 ): Promise<Pick<AggregateReport, 'leaves' | 'totalWeighting' | 'sha256' | 'seconds' | 'bytesRead'>> {
   const inputs = members.map(({ id, leaf_id: leaf, weighting, sum_total }) => ({
@@ -105,7 +107,7 @@ export function addUp(
   const format = 'npy-object';
   const common = { inputs, output, nonFinite, digest: true };
   // For updates alone the way without sums is the faster one; its bits are the same.
-  if (to === 'mean' && !hasSums(members)) return jobs.aggregate({ ...common, format }, options);
+  if (to === 'mean' && !hasSums(members)) return jobs.aggregate({ ...common, format, model }, options);
   return jobs.merge({ ...common, to, format: to === 'mean' ? format : undefined }, options);
 }
 

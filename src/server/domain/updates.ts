@@ -15,6 +15,7 @@ import type { UploadBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import type { Spooled } from '../store/spool.ts';
 import { type Contract, checkContract, checkTotal, checkUpdate, contractOf } from './contract.ts';
+import { checkDifference } from './differences.ts';
 import type { Domain } from './domain.ts';
 import { examineFile } from './examining.ts';
 import { findByKey, findKnown, type Known, sameBytesAs } from './known-updates.ts';
@@ -46,8 +47,8 @@ export interface Accepted {
  * file is used up when it is accepted.
  *
  * @throws Refusal those of `checkReceiving`, `round-closed`, `update-exists`, `update-replaced`, `update-late`,
- *   `local-steps-missing`, `idempotency-key-reused`, `partial-leaf-duplicate`, and everything that an update by itself can be
- *   refused for (domain/contract.ts; codes of FormatError)
+ *   `local-steps-missing`, `idempotency-key-reused`, `partial-leaf-duplicate`, those of `checkDifference`, and everything that
+ *   an update by itself can be refused for (domain/contract.ts; codes of FormatError)
  */
 export async function acceptUpdate(
   domain: Domain,
@@ -112,7 +113,7 @@ async function lookFor(
 /** What a look at an update has told. */
 interface Examined {
   readonly examination: Examination;
-  /** The aggregation that its norm is the distance to. */
+  /** The aggregation that its norm is the distance to, or that it is a difference to. */
   readonly normBase: string | null;
   /** How long it took, waiting in line included. */
   readonly ms: number;
@@ -192,10 +193,12 @@ async function record(
       { round: round.number, staleness },
     );
   }
+  const { layout } = examination;
+  await checkDifference(tx, place, leaf, { layout, sha256: spooled.sha256, staleness, present });
   if (run.contract !== null) {
-    checkContract(JSON.parse(run.contract) as Contract, examination.layout); // written below
+    checkContract(JSON.parse(run.contract) as Contract, layout); // written below
   } else {
-    const contract = JSON.stringify(contractOf(examination.layout));
+    const contract = JSON.stringify(contractOf(layout));
     await tx.updateTable('runs').set({ contract }).where('id', '=', run.id).execute();
   }
   const { sum } = examination;
@@ -209,7 +212,7 @@ async function record(
       round_id: round.id,
       leaf_id: leaf.id,
       weighting,
-      byte_length: examination.layout.byteLength,
+      byte_length: layout.byteLength,
       sha256: spooled.sha256,
       idempotency_key: idempotencyKey ?? null,
       received_at: now,
@@ -219,6 +222,7 @@ async function record(
       left_out: null,
       sum_leaves: sum?.length ?? null,
       sum_total: sumTotal,
+      is_difference: layout.isDifference === true ? 1 : 0,
       norm: examination.norm,
       norm_base: normBase,
       receive_ms: spooled.receiveMs === null ? null : Math.round(spooled.receiveMs),

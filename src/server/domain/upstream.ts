@@ -20,6 +20,7 @@ import type { Database } from '../store/database.ts';
 import type { Spooled } from '../store/spool.ts';
 import { completeRound } from './completion.ts';
 import { type Contract, checkContract, checkUpdate } from './contract.ts';
+import { checkModel } from './differences.ts';
 import type { Domain } from './domain.ts';
 import { examineFile } from './examining.ts';
 import { announce } from './notices.ts';
@@ -111,8 +112,8 @@ export async function findSum(db: Database, fileId: string): Promise<SumBody | u
  * @param spooled used up where it is kept as it is
  * @param leaves how many went into the aggregation; those of the round unless given
  * @throws Refusal `round-unknown`, `round-not-summed`, `round-order` while an earlier round of the run waits,
- *   `aggregation-exists` when the round has another one; codes of FormatError, `weighting-…`, `layout-…`,
- *   `aggregate-dtype-unsupported`, `non-finite`
+ *   `aggregation-exists` when the round has another one; codes of FormatError, `difference-model`, `weighting-…`,
+ *   `layout-…`, `aggregate-dtype-unsupported`, `non-finite`
  */
 export async function handDown(
   domain: Domain,
@@ -126,6 +127,7 @@ export async function handDown(
     examineFile(domain, spooled.path, 'the aggregation'),
     spooled.flushed(),
   ]);
+  checkModel(examination.layout, 'the aggregation');
   const policy = await policyOfRound(db, round);
   const totalWeighting = checkUpdate(examination, policy);
   checkContract(await contractOfRun(db, round), examination.layout);

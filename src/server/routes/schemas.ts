@@ -152,6 +152,7 @@ export const schemas = {
     staleness: integer,
     left_out: leftOut,
     sum_leaves: nullable(integer),
+    difference: { type: 'boolean' },
     norm: nullable({ type: 'number' }),
     norm_base: nullable(id),
     receive_ms: nullable(integer),

@@ -113,6 +113,7 @@ const MIGRATIONS: readonly (readonly string[])[] = [
     `alter table updates add column examine_ms bigint`,
     `alter table rounds add column write_seconds double precision`,
   ],
+  [`alter table updates add column is_difference smallint not null default 0`],
 ];
 
 /** The schema that this program writes. */

@@ -117,6 +117,8 @@ interface UpdatesTable {
   /** Of an exact partial sum: how many leaves it has, and its exact total in units of 2^-116, in decimal digits. */
   sum_leaves: number | null;
   sum_total: string | null;
+  /** 1 for a difference to the global model. */
+  is_difference: number;
   /** L2 norm: of the difference to `norm_base`, else of the weights. Null where it is not finite, and of older programs. */
   norm: number | null;
   /** An aggregation, which may not be kept any more. */

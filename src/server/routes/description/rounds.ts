@@ -19,7 +19,7 @@ export const rounds: readonly Operation[] = [
     body: 'bytes',
     status: 200,
     answer: 'Run',
-    codes: ['run-open', 'branch-below', 'non-finite', 'upload-too-large'],
+    codes: ['run-open', 'branch-below', 'difference-model', 'non-finite', 'upload-too-large'],
   },
   {
     method: 'get',
@@ -134,6 +134,7 @@ export const rounds: readonly Operation[] = [
       'round-not-summed',
       'round-order',
       'aggregation-exists',
+      'difference-model',
       'weighting-missing',
       'layout-count',
       'layout-name',

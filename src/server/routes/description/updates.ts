@@ -76,6 +76,7 @@ export const updates: readonly Operation[] = [
       'layout-empty',
       'layout-count',
       'layout-name',
+      'layout-order',
       'layout-dtype',
       'layout-shape',
       'non-finite',
@@ -83,6 +84,10 @@ export const updates: readonly Operation[] = [
       'weights-partial-sum',
       'partial-leaf-duplicate',
       'partial-leaf-count',
+      'difference-model-missing',
+      'difference-mixed',
+      'difference-stale',
+      'difference-sum',
     ],
   },
   {
