@@ -27,6 +27,9 @@ const MiB = 1 << 20;
 /** Where the other side was killed, as a part of the whole. */
 const KILLED_AT = 0.6;
 
+/** So much more passes before one is killed: what lies in sockets then does not depend on who is the slower. */
+const HELD_AFTER = MiB;
+
 /** What lies in buffers between the two when one is killed, and the headers, over the size of the file. */
 const SLACK = 5 * MiB;
 
@@ -96,13 +99,22 @@ function patient(credentials: CredentialsBody): Client {
   return new Client(credentials, { retry: { attempts: 100, baseMs: 50, maxMs: 200 } });
 }
 
+/** From a way's first byte on: the line keeps the rest back until one side is dead. */
+function holdTheEnd(way: 'up' | 'down'): void {
+  line.hold(way, bytes.byteLength * KILLED_AT + HELD_AFTER);
+}
+
 /** Kills the server once, when a transfer has come far enough, and starts it again. */
-function killOnce() {
+function killOnce(way: 'up' | 'down') {
+  holdTheEnd(way);
   let restarted: Promise<void> | undefined;
   return {
     onProgress: ({ bytesDone }: { bytesDone: number }) => {
       if (bytesDone < bytes.byteLength * KILLED_AT) return;
-      restarted ??= killServer().then(startServer);
+      restarted ??= killServer().then(() => {
+        line.release();
+        return startServer();
+      });
     },
     async hasHappened() {
       assert.ok(restarted, 'it was not killed');
@@ -112,7 +124,8 @@ function killOnce() {
 }
 
 /** Runs a client and kills it when it has come far enough. */
-async function killedClient(...words: readonly string[]): Promise<void> {
+async function killedClient(way: 'up' | 'down', ...words: readonly string[]): Promise<void> {
+  holdTheEnd(way);
   const child = spawn(process.execPath, [CHILD, ...words], { stdio: ['ignore', 'pipe', 'inherit'] });
   for await (const text of createInterface(child.stdout)) {
     if (Number(text) < bytes.byteLength * KILLED_AT) continue;
@@ -120,6 +133,7 @@ async function killedClient(...words: readonly string[]): Promise<void> {
     break;
   }
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+  line.release();
   assert.is(child.signalCode, 'SIGKILL');
 }
 
@@ -133,7 +147,7 @@ async function finishedClient(...words: readonly string[]): Promise<void> {
 test('the server, while an update goes up', async () => {
   const before = line.up;
   const client = patient(leaf);
-  const kill = killOnce();
+  const kill = killOnce('up');
   const receipt = await client.fileUpload(path, { onProgress: kill.onProgress });
   await client.close();
   await kill.hasHappened();
@@ -145,7 +159,7 @@ test('the server, while an update goes up', async () => {
 test('the leaf, while an update goes up; and the round has each once', async () => {
   const before = line.up;
   const credentials = JSON.stringify(other);
-  await killedClient(credentials, 'upload', path);
+  await killedClient('up', credentials, 'upload', path);
   await finishedClient(credentials, 'upload', path);
   const sent = line.up - before;
   assert.ok(sent < bytes.byteLength + SLACK, `${sent} bytes sent for ${bytes.byteLength}`);
@@ -163,7 +177,7 @@ test('the server and the leaf, while an aggregation comes down', async () => {
   const expected = (await client.fileDownload(id)).sha256;
 
   let before = line.down;
-  const kill = killOnce();
+  const kill = killOnce('down');
   const first = join(folder, 'first.npy');
   await client.fileDownload(id, { to: first, onProgress: kill.onProgress });
   await client.close();
@@ -175,7 +189,7 @@ test('the server and the leaf, while an aggregation comes down', async () => {
   before = line.down;
   const second = join(folder, 'second.npy');
   const words = [JSON.stringify(leaf), 'download', id, second];
-  await killedClient(...words);
+  await killedClient('down', ...words);
   assert.throws(() => readFileSync(second), undefined, 'a part is no file');
   await finishedClient(...words);
   assert.is(sha256Of(readFileSync(second)), expected);

@@ -43,6 +43,7 @@ export class FaultProxy {
   readonly #sockets = new Set<Socket>();
   /** What still has to reach the server, of connections that the client has given up. */
   readonly #latecomers: (() => void)[] = [];
+  readonly #held = { up: new Hold(), down: new Hold() };
 
   private constructor(target: URL, random: Random, faults: Faults) {
     const corrupts = dieOf(random, faults.corruptOneIn);
@@ -64,13 +65,15 @@ export class FaultProxy {
       }
       const { cutAfter, cuts: cutsLeft = Number.POSITIVE_INFINITY } = faults;
       let left = cutAfter === undefined ? Number.POSITIVE_INFINITY : random.integer(1, 2 * cutAfter);
-      const pass = (from: Socket, to: Socket, count: (bytes: number) => void) => {
+      const pass = (from: Socket, to: Socket, way: 'up' | 'down') => {
         from.on('data', async (chunk: Buffer) => {
           from.pause();
+          await this.#held[way].pass(this[way]);
+          if (to.destroyed) return;
           if (this.cuts >= cutsLeft) left = Number.POSITIVE_INFINITY;
           let bytes = chunk.subarray(0, left);
           left -= bytes.byteLength;
-          count(bytes.byteLength);
+          this[way] += bytes.byteLength;
           if (chunk.byteLength >= BULK && corrupts()) {
             bytes[bytes.byteLength >> 1]! ^= 1 << random.integer(0, 7);
             this.corrupted++;
@@ -108,12 +111,8 @@ export class FaultProxy {
           } else from.resume();
         });
       };
-      pass(near, far, (bytes) => {
-        this.up += bytes;
-      });
-      pass(far, near, (bytes) => {
-        this.down += bytes;
-      });
+      pass(near, far, 'up');
+      pass(far, near, 'down');
     });
   }
 
@@ -127,9 +126,37 @@ export class FaultProxy {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`; // it listens on a port
   }
 
+  /**
+   * Lets about so many more bytes pass that way, and then none until `release`: sockets hold megabytes, so that without it one side can
+   * be done when the other is killed in the middle.
+   */
+  hold(way: 'up' | 'down', bytes: number): void {
+    this.#held[way].limit = this[way] + bytes;
+  }
+
+  release(): void {
+    for (const each of Object.values(this.#held)) each.release();
+  }
+
   close(): Promise<void> {
+    this.release();
     for (const socket of this.#sockets) socket.destroy();
     return new Promise((resolve) => this.#server.close(() => resolve()));
+  }
+}
+
+/** What keeps bytes back once a limit is reached. */
+class Hold {
+  limit = Number.POSITIVE_INFINITY;
+  readonly #waiting: (() => void)[] = [];
+
+  async pass(bytes: number): Promise<void> {
+    if (bytes >= this.limit) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  release(): void {
+    this.limit = Number.POSITIVE_INFINITY;
+    for (const go of this.#waiting.splice(0)) go();
   }
 }
 
