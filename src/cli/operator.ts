@@ -3,7 +3,8 @@ import { openAsBlob } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileError } from '../node/file-errors.ts';
-import { Http, type RequestBody } from '../transport/http.ts';
+import { Http } from '../transport/http.ts';
+import type { RequestBody } from '../transport/request-body.ts';
 import { UsageError } from './exit.ts';
 
 /** Options that every command has which talks to a server. */

@@ -4,11 +4,11 @@
  * An upload whose answer was lost is not sent again, because such a server would count it twice: the caller is told that
  * nobody knows.
  */
-import { FormatError, ProtocolError, RefusedError, UnavailableError } from '../errors.ts';
+import { ProtocolError, RefusedError, UnavailableError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
 import { type ByteSource, memorySource } from '../tensor/bytes.ts';
-import type { Http, HttpRequest, RequestBody } from '../transport/http.ts';
-import { readJson } from '../transport/http.ts';
+import { type Http, type HttpRequest, readJson } from '../transport/http.ts';
+import type { RequestBody } from '../transport/request-body.ts';
 import { TransientFailure, withRetries } from '../transport/retry.ts';
 import {
   type AuthenticateData,
@@ -25,7 +25,7 @@ import { isStatus, isText, read } from './answers.ts';
 import { basicAuthorization, type LeafIdentity } from './credentials.ts';
 import type { RunDetails } from './dialect.ts';
 import { digestOfBytes, readBlocks, readReprDigest } from './digest.ts';
-import type { Download, DownloadedBytes, DownloadedFile } from './download.ts';
+import { type Download, type DownloadedBytes, type DownloadedFile, emptyFile } from './download.ts';
 import type { FileAccess } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
 import { Receiver } from './receiver.ts';
@@ -170,7 +170,7 @@ export class BranchKeySession {
         },
         discard,
       );
-      if (receiver === undefined) throw empty(id);
+      if (receiver === undefined) throw emptyFile(id);
       const { sink } = receiver;
       await receiver.settle();
       const readInto = sink.readInto.bind(sink);
@@ -195,7 +195,7 @@ export class BranchKeySession {
         chunks = [];
       },
     );
-    if (received.byteLength === 0) throw empty(id);
+    if (received.byteLength === 0) throw emptyFile(id);
     const bytes = new Uint8Array(await new Blob(chunks as BlobPart[]).arrayBuffer());
     const source = memorySource(bytes, `aggregation ${id}`);
     return { ...(await finish(id, source, await digestOfBytes(bytes), received.digest)), bytes };
@@ -290,10 +290,6 @@ async function finish(
     sha256,
     layout,
   };
-}
-
-function empty(id: string): FormatError {
-  return new FormatError('format-empty', `aggregation ${id}: the server sent an empty file`, { offset: 0 });
 }
 
 /** JSON without a content type, as the service knows it. */

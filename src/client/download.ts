@@ -114,8 +114,8 @@ interface Opened extends ReceiverOptions {
 }
 
 /**
- * @throws RefusedError; UnavailableError; ProtocolError `protocol-digest`, `protocol-length`; FormatError when the bytes
- *   are no weights. The old file is untouched then, and of a large download what arrived is kept for the next call.
+ * @throws RefusedError; UnavailableError; ProtocolError `protocol-digest`, `protocol-length`, `protocol-download` when the link
+ *   leads to a page; FormatError `format-empty`, and when the bytes are no weights. The old file is untouched then, and of a large download what arrived is kept for the next call.
  */
 async function downloadInto(
   http: Http,
@@ -138,6 +138,7 @@ async function downloadInto(
             await http.open({ method: 'GET', target: paths.aggregation(aggregationId), signal }),
           ),
         );
+        if (body.byte_length === 0) throw emptyFile(aggregationId);
         if (receiver === undefined) {
           const opened = await open(body);
           sink = opened.sink;
@@ -182,7 +183,18 @@ async function downloadInto(
 const MIN_KEPT_BYTES = 1 << 20;
 
 function isSpoiled(error: unknown): boolean {
-  return error instanceof ProtocolError || error instanceof FormatError;
+  // A page in the place of the file says nothing of what came before.
+  if (error instanceof ProtocolError) return error.code !== 'protocol-download';
+  return error instanceof FormatError;
+}
+
+/** What a server has or sends of an aggregation is nothing. */
+export function emptyFile(aggregationId: string): FormatError {
+  return new FormatError(
+    'format-empty',
+    `aggregation ${aggregationId}: the server's file is empty; ask its operator what became of it`,
+    { offset: 0 },
+  );
 }
 
 /** One attempt: what is missing, counted and digested on the way. */

@@ -13,7 +13,15 @@ import type { isNetworkError, KyInstance } from 'ky';
 import { isCambiumError, ProtocolError, UnavailableError } from '../errors.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { networkError } from './network-error.ts';
-import { type Asked, concealer, previewOf, refusal, withoutQuery } from './refusal.ts';
+import { type Asked, concealer, noFile, previewOf, refusal, withoutQuery } from './refusal.ts';
+import {
+  bodyOf,
+  checkingMs,
+  digestionMs,
+  lengthHeader,
+  type RequestBody,
+  wholeBodyMs,
+} from './request-body.ts';
 import {
   type Retry,
   type RetryOptions,
@@ -33,11 +41,8 @@ const MAX_JSON_BYTES = 16 << 20;
 /** As much of an error's body as is looked at. */
 const MAX_ERROR_BYTES = 64 << 10;
 
-/** A body sent in one piece shows no progress; it gets the time that a line of this many bytes per second needs. */
-const SLOWEST_LINE = 16 << 10;
-
-/** The bytes of a body that any server can check in a second. */
-const SLOWEST_SERVER = 8 << 20;
+/** What is for people to read is no file of ours. */
+const PAGE = /^(text\/html|application\/xhtml|(text|application)\/xml)\b/i;
 
 export interface HttpOptions {
   /** Base URL; a path in it is kept. */
@@ -54,17 +59,6 @@ export interface HttpOptions {
   /** A number in [0, 1). Default Math.random. */
   readonly random?: (() => number) | undefined;
 }
-
-/** Bytes to send. */
-export type RequestBody =
-  | {
-      readonly byteLength: number;
-      /** Called once per attempt; exactly `byteLength` bytes must come. */
-      readonly chunks: () => AsyncIterable<Uint8Array>;
-      /** Called with the bytes handed over so far; begins again at 0 with each attempt. */
-      readonly onSent?: ((bytes: number) => void) | undefined;
-    }
-  | { readonly byteLength: number; readonly whole: Uint8Array | Blob };
 
 export interface HttpRequest {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
@@ -189,7 +183,9 @@ export class Http {
       });
       watchdog.feed(idleMs);
       if (!foreign) this.#aheadMs = aheadOf(response.headers.get('date'), this.clock.now());
-      await refuseBadStatus(response, { where, conceal }, watchdog.signal, this.policy);
+      const asked = { where, conceal, isLink: foreign };
+      await refuseBadStatus(response, asked, watchdog.signal, this.policy);
+      if (foreign) await refusePage(response, asked, watchdog.signal);
       return {
         status: response.status,
         headers: response.headers,
@@ -308,80 +304,15 @@ async function* readChunks(
   }
 }
 
-interface BodyEvents {
-  onChunk(): void;
-  onEnd(): void;
-  onError(error: unknown): void;
-}
-
-function bodyOf(
-  body: RequestBody,
-  over: AbortSignal,
-  events: BodyEvents,
-): ReadableStream<Uint8Array> | Uint8Array | Blob {
-  if ('whole' in body) return body.whole;
-  const iterator = body.chunks()[Symbol.asyncIterator]();
-  let sent = 0;
-  return new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        try {
-          const next = await iterator.next();
-          // A read that outlives its attempt must not be counted into the next one.
-          if (over.aborted) {
-            controller.error(over.reason);
-            await iterator.return?.();
-            return;
-          }
-          if (next.done) {
-            events.onEnd();
-            controller.close();
-            return;
-          }
-          events.onChunk();
-          sent += next.value.byteLength;
-          body.onSent?.(sent);
-          controller.enqueue(next.value);
-        } catch (error) {
-          events.onError(error);
-          controller.error(error);
-        }
-      },
-      async cancel() {
-        await iterator.return?.();
-      },
-    },
-    // Nothing is read ahead: a chunk exists only while the connection takes it.
-    { highWaterMark: 0 },
-  );
-}
-
-/** A streamed body would go out in chunked coding, which hides a cut and its size. Browsers ignore the header. */
-function lengthHeader(body: RequestBody): Record<string, string> {
-  return 'whole' in body ? {} : { 'content-length': String(body.byteLength) };
-}
-
-/** A server reads and checks what it got before it answers. */
-function digestionMs(body: RequestBody | undefined): number {
-  return body === undefined ? 0 : checkingMs(body.byteLength);
-}
-
-function checkingMs(byteLength: number): number {
-  return Math.ceil((byteLength / SLOWEST_SERVER) * 1000);
-}
-
-function wholeBodyMs(body: RequestBody | undefined): number {
-  return body === undefined ? 0 : Math.ceil((body.byteLength / SLOWEST_LINE) * 1000);
-}
-
 /** Throws for every status but 2xx. */
 async function refuseBadStatus(
   response: Response,
-  { where, conceal }: Asked,
+  asked: Asked,
   signal: AbortSignal,
   policy: RetryPolicy,
 ): Promise<void> {
   const { status, headers } = response;
+  const { where, conceal } = asked;
   if (response.ok) return;
   if (response.type === 'opaqueredirect' || (status >= 300 && status < 400)) {
     const to = headers.get('location');
@@ -395,9 +326,18 @@ async function refuseBadStatus(
   const retryAfterMs = readRetryAfter(headers.get('retry-after'), policy.clock.now());
   const text = await readErrorText(response, signal, where);
   const facts = { status, retryAfterMs, preview: text === '' ? undefined : previewOf(text, conceal) };
-  const failure = refusal(text, facts, headers.get('content-type'), { where, conceal });
+  const failure = refusal(text, facts, headers.get('content-type'), asked);
   const isPassing = policy.statuses?.includes(status) ?? (status >= 500 || status === 408 || status === 429);
   throw isPassing ? new TransientFailure(failure, retryAfterMs) : failure;
+}
+
+/** A page in the place of a file, which a portal or a storage sends with a good status. */
+async function refusePage(response: Response, asked: Asked, signal: AbortSignal): Promise<void> {
+  const type = response.headers.get('content-type') ?? '';
+  if (!PAGE.test(type)) return;
+  const { status } = response;
+  const text = await readErrorText(response, signal, asked.where);
+  throw noFile({ status, preview: text === '' ? undefined : previewOf(text, asked.conceal) }, type, asked);
 }
 
 /** The body of an error is a courtesy: when it breaks off, the status alone must do. */

@@ -20,6 +20,8 @@ const MAX_SECRET = 1024;
 export interface Asked {
   readonly where: string;
   readonly conceal: (text: string) => string;
+  /** Whether a file was asked for, at an address that the server gave. */
+  readonly isLink: boolean;
 }
 
 /** The error that an answer with a bad status is. Its `code` is the server's own, where the server is ours. */
@@ -27,8 +29,9 @@ export function refusal(
   text: string,
   facts: ExchangeFacts & { readonly status: number },
   contentType: string | null,
-  { where, conceal }: Asked,
+  asked: Asked,
 ): CambiumError {
+  const { where, conceal, isLink } = asked;
   const { status } = facts;
   const body = jsonObject(text);
   const message = body?.message ?? body?.error;
@@ -37,9 +40,25 @@ export function refusal(
     return new RefusedError(printable(code), printable(conceal(message)), status, facts);
   }
   const said = `${where}: answered ${status} with ${contentType ?? 'no content type'}`;
-  return status >= 500
-    ? new UnavailableError('unavailable-server', said, facts)
+  if (status >= 500) return new UnavailableError('unavailable-server', said, facts);
+  return isLink
+    ? noFile(facts, contentType, asked)
     : new ProtocolError('protocol-not-json', `${said}; is this the address of a Cambium server?`, facts);
+}
+
+/** The error that a page in the place of a file is. */
+export function noFile(
+  facts: ExchangeFacts & { readonly status: number },
+  contentType: string | null,
+  { where }: Asked,
+): ProtocolError {
+  const shown = facts.preview === undefined ? '' : ` (${facts.preview})`;
+  return new ProtocolError(
+    'protocol-download',
+    `${where}: the download link gave no file: answered ${facts.status} with ${contentType || 'no content type'}${shown}; ` +
+      'it may have expired, or there is a log-in page in between',
+    facts,
+  );
 }
 
 /** The beginning of a body, for people. */

@@ -487,9 +487,18 @@ const BAD_DOWNLOADS: readonly [
 ][] = [
   [
     'a page with 404',
-    'protocol-not-json',
+    'protocol-download',
     (_, _request, response) => {
       response.writeHead(404, { 'content-type': 'text/html' }).end('<html>Not found</html>');
+    },
+  ],
+  [
+    'a page of a portal',
+    'protocol-download',
+    (_, _request, response) => {
+      response
+        .writeHead(200, { 'content-type': 'text/html; charset=utf-8' })
+        .end(`<html>${'log in '.repeat(1000)}`);
     },
   ],
   ['a refusal', 'link-expired', (_, _request, response) => refuse(response, 403, 'link-expired')],
@@ -546,9 +555,17 @@ for (const [name, code, respond] of BAD_DOWNLOADS) {
         return true;
       };
       const error = await failsWith(code, () => client.fileDownload(A));
-      assert.not.match(error.message, /secret/);
+      assert.not.match(error.message, /secret|Cambium server/);
+      assert.ok(error.message.length < 500, 'a page is shown in part');
     }));
 }
+
+test('an aggregation that is empty is named so', () =>
+  withClient(async (client, server) => {
+    server.aggregations.set(A, Buffer.alloc(0));
+    const error = await failsWith('format-empty', () => client.fileDownload(A));
+    assert.match(error.message, /file is empty/);
+  }));
 
 test('an aggregation that is no weights file is refused', () =>
   withClient(async (client, server) => {

@@ -236,8 +236,9 @@ test('an upload whose answer is lost is not sent twice; one that was refused for
 });
 
 const PAGES: readonly [name: string, status: number, type: string, body: string, code: string][] = [
-  ['a 404 page', 404, 'application/xml', '<Error><Code>NoSuchKey</Code></Error>', 'protocol-not-json'],
-  ['a page of a portal', 200, 'text/html', '<html>log in</html>', 'format-unknown'],
+  ['a 404 page', 404, 'application/xml', '<Error><Code>NoSuchKey</Code></Error>', 'protocol-download'],
+  ['a page of a portal', 200, 'text/html', '<html>log in</html>', 'protocol-download'],
+  ['something else', 200, 'text/plain', 'nothing that is a model', 'format-unknown'],
   ['an empty file', 200, 'application/octet-stream', '', 'format-empty'],
 ];
 
@@ -254,7 +255,14 @@ for (const [name, status, type, body, code] of PAGES) {
       async (client) => {
         const to = join(folder, 'model.npy');
         for (const download of [() => client.fileDownload('x'), () => client.fileDownload('x', { to })]) {
-          assert.not.match((await failsWith(code, download)).message, /secret/);
+          const { message } = await failsWith(code, download);
+          assert.not.match(message, /secret|Cambium server/);
+          if (code === 'protocol-download') {
+            assert.ok(
+              message.includes(`download link gave no file: answered ${status} with ${type} (${body})`),
+              message,
+            );
+          }
         }
         assert.equal(await readdir(folder), []);
       },
