@@ -58,7 +58,9 @@ export class Circuit {
   /** True for the one call that is to see whether the server is back. */
   #pass(): boolean {
     if (this.#openedAt === undefined) return false;
-    const restMs = this.#openedAt + this.#pauseMs - this.#clock.now();
+    const passedMs = this.#clock.now() - this.#openedAt;
+    // A clock that was put back says nothing of how long it has been.
+    const restMs = passedMs < 0 ? 0 : this.#pauseMs - passedMs;
     if (restMs > 0 || this.#isProbing) {
       const then =
         restMs > 0

@@ -79,6 +79,17 @@ test('an answer, a no included, and a notice begin the count anew; what needs no
   assert.equal(states, ['open']);
 });
 
+test('a clock that is put back, or ahead, keeps nobody out', async () => {
+  for (const jumpMs of [-86_400_000, 86_400_000]) {
+    const { circuit, clock, states } = circuitOf(1);
+    await failsWith('unavailable-server', () => circuit.run(lost));
+    await failsWith('unavailable-circuit', () => circuit.run(answered));
+    clock.jump(jumpMs);
+    assert.is(await circuit.run(answered), 'answer');
+    assert.equal(states, ['open', 'half-open', 'closed']);
+  }
+});
+
 test('Infinity never opens it', async () => {
   const { circuit } = circuitOf(Number.POSITIVE_INFINITY);
   for (let i = 0; i < 20; i++) await failsWith('unavailable-server', () => circuit.run(lost));

@@ -1,7 +1,7 @@
 import type { Clock } from '../../src/transport/clock.ts';
 
 interface Timer {
-  readonly at: number;
+  at: number;
   readonly work: () => void;
 }
 
@@ -45,6 +45,12 @@ export class ManualClock implements Clock {
       due.work();
     }
     this.#now = end;
+  }
+
+  /** Is put ahead or back, as clocks of machines are: timers do not notice. */
+  jump(ms: number): void {
+    this.#now += ms;
+    for (const timer of this.#timers) timer.at += ms;
   }
 
   /** Ends when `count` delays, or so many of just this length, have been asked for since the clock was made. */
