@@ -12,6 +12,7 @@ export type {
   ClientNoticesOptions,
   ClientOptions,
   ConnectionOptions,
+  DownloadFormat,
   DownloadOptions,
   NoticeSession,
   NoticesFor,

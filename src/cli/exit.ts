@@ -30,6 +30,7 @@ export class UsageError extends CambiumError {
 
 /** Settings that the server refuses before it starts, an output whose format nothing says, a rule that is asked for wrongly. */
 const USAGE_CODES: ReadonlySet<string> = new Set([
+  'broker-url',
   'output-format',
   'program-missing',
   'serve-insecure',
@@ -51,7 +52,12 @@ const BAD_DATA_CODES: ReadonlySet<string> = new Set([
 ]);
 
 /** Services and places that are taken. */
-const UNAVAILABLE_CODES: ReadonlySet<string> = new Set(['serve-address', 'data-locked', 'state-newer']);
+const UNAVAILABLE_CODES: ReadonlySet<string> = new Set([
+  'broker-missing',
+  'serve-address',
+  'data-locked',
+  'state-newer',
+]);
 
 /** The exit code that tells a script what kind of thing went wrong. */
 export function exitCodeOf(error: unknown): number {

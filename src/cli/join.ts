@@ -1,5 +1,6 @@
 import { parse } from 'node:path';
 import { UnavailableError } from '../errors.ts';
+import { brokerAddress } from '../node/broker-place.ts';
 import { Client } from '../node/client.ts';
 import { readCredentials } from '../node/read-credentials.ts';
 import { startJobs } from '../node/workers.ts';
@@ -15,6 +16,7 @@ export interface JoinOptions {
   readonly credentials?: string;
   readonly server?: string;
   readonly proxy?: string;
+  readonly broker?: string;
   readonly ca?: string;
   readonly folder?: string;
   readonly format: string;
@@ -34,7 +36,7 @@ const POLICIES = ['retry', 'skip', 'stop'] as const satisfies readonly FailurePo
 
 /** `cambium join --credentials FILE -- PROGRAM …`: a leaf whose training is any program. */
 export async function join(program: readonly string[], options: JoinOptions): Promise<void> {
-  const { signal, once } = options;
+  const { signal, once, broker } = options;
   const format = oneOf('format', options.format, FORMATS);
   const policy = oneOf('on-failure', options.onFailure, POLICIES);
   const retries = integerOf('retries', options.retries, 0, 1000);
@@ -50,13 +52,20 @@ export async function join(program: readonly string[], options: JoinOptions): Pr
   const folder = await JoinFolder.open(path, format);
   const report = openJoinReport(options.json);
   const client = new Client(credentials, {
-    notices: { queue: 'newest' },
+    notices: { queue: 'newest', ...(broker !== undefined && { carrier: 'amqp' }) },
+    broker: { url: broker },
     // The rest of the patience is ours: what is kept meanwhile, and what is told.
     retry: { attempts: 3 },
     network: await readNetwork(options),
     connection: { server: options.server },
   });
-  client.on('warning', ({ message: reason }) => report.tell({ event: 'waiting', for: 'server', reason }));
+  client.on('warning', (warning) => report.tell({ event: 'warning', ...warning }));
+  // Polling brings no aggregations of the other generations: their servers do not say which is the newest.
+  const { generation } = client;
+  const isTold =
+    generation === 'cambium' ||
+    brokerAddress(credentials, generation, options.server ?? credentials.server, { url: broker }) !==
+      undefined;
   const jobs = startJobs({ threads: 1 });
   try {
     // Wrong credentials and a wrong address show now; a server that is away is waited for, unless there is one try only.
@@ -64,11 +73,12 @@ export async function join(program: readonly string[], options: JoinOptions): Pr
       if (once || !(error instanceof UnavailableError)) throw error;
       report.tell({ event: 'waiting', for: 'server', reason: error.message });
     });
-    const { leafId: leaf, branchId: branch } = client;
-    report.tell({ event: 'joined', leaf, branch, folder: path });
+    const { leafId, leafName, branchId: branch } = client;
+    // A login has no id before the server has given one.
+    report.tell({ event: 'joined', leaf: leafId || null, name: leafName, branch, folder: path });
     const member = new Member({
       ...{ client, folder, jobs, report, program, format, policy, retries, retryMs, timeoutMs },
-      ...{ weighting, rounds, signal },
+      ...{ weighting, rounds, signal, isTold },
     });
     await member.takePart();
   } finally {

@@ -300,6 +300,10 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .usage(
       '[--credentials FILE] [options] -- PROGRAM [ARGUMENT | {global} | {update} | {metrics} | {round} | {run}]…',
     )
+    .option(
+      '--broker <url>',
+      'RabbitMQ that brings the notices: amqp(s)://host:port (default: from the credentials)',
+    )
     .option('--format <name>', 'of the global model: npy-object, npz, safetensors or torch', 'npy-object')
     .option('--weighting <number>', 'samples, for updates that do not say (default: those are refused)')
     .option(
@@ -323,7 +327,10 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     'relay',
     'be a branch of this server as a leaf of another: sums go up, aggregations come down',
   )
-    .requiredOption('--credentials <file>', 'the leaf above: what "leaf create --out" wrote there')
+    .option(
+      '--credentials <file>',
+      'the leaf above: what "leaf create --out" wrote there (default: CAMBIUM_CREDENTIALS or CAMBIUM_CREDENTIALS_FILE)',
+    )
     .requiredOption('--branch <id>', 'the branch below, whose policy says --upstream')
     .option('--above <url>', 'the server above (default: from the credentials)')
     .option('--proxy <url>', 'on the way up, http:, https: or socks5: (needs the package undici)')

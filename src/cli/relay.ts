@@ -9,11 +9,11 @@ import { LeafAbove } from './relay/above.ts';
 import { BranchBelow } from './relay/below.ts';
 import { RelayFolder } from './relay/folder.ts';
 import { Relay } from './relay/relay.ts';
-import { type RelayEvent, sentenceOf } from './relay/report.ts';
+import { type RelayEvent, sentenceOf, stateOf } from './relay/report.ts';
 import { integerOf } from './settings.ts';
 
 export interface RelayCommand extends OperatorOptions {
-  readonly credentials: string;
+  readonly credentials?: string;
   readonly branch: string;
   readonly above?: string;
   readonly proxy?: string;
@@ -31,9 +31,9 @@ export async function relay(options: RelayCommand): Promise<void> {
   const most = options.rounds === undefined ? Infinity : integerOf('rounds', options.rounds, 1, 1e9);
   const below = new BranchBelow(await openOperator(options), branch);
   const credentials = await readCredentials(options.credentials);
-  const { dir, name } = parse(options.credentials);
+  const { dir, name } = parse(options.credentials ?? 'leaf.json');
   const path = options.folder ?? `${dir === '' ? '' : `${dir}/`}${name}.relay`;
-  const report = new EventReport<RelayEvent>(options.json, sentenceOf, ({ event }) => event === 'waiting');
+  const report = new EventReport<RelayEvent>(options.json, sentenceOf, stateOf);
   const above = new LeafAbove(credentials, {
     // The rest of the patience is ours.
     retry: { attempts: 3 },

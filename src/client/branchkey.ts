@@ -27,11 +27,11 @@ import type { RunDetails } from './dialect.ts';
 import { digestOfBytes, readBlocks, readReprDigest } from './digest.ts';
 import { type Download, type DownloadedBytes, type DownloadedFile, emptyFile } from './download.ts';
 import type { FileAccess } from './file-access.ts';
-import type { TransferOptions } from './options.ts';
+import type { TransferOptions, UpdateOptions } from './options.ts';
 import { Receiver } from './receiver.ts';
 import type { PreparedUpload, UploadReceipt } from './upload.ts';
 
-/** The placeholder that every client of the service sends. */
+/** The placeholder that every client of the service sends, unless it is told otherwise. */
 const METADATA = "{'key1':'value1', 'key2':'value2'}";
 
 export class BranchKeySession {
@@ -96,7 +96,7 @@ export class BranchKeySession {
   async upload(
     leafName: string | null,
     upload: PreparedUpload,
-    { signal, onProgress }: TransferOptions,
+    { signal, onProgress, metadata = METADATA }: TransferOptions & Pick<UpdateOptions, 'metadata'>,
   ): Promise<UploadReceipt> {
     const { source } = upload;
     const sha256 = await upload.digest();
@@ -104,7 +104,7 @@ export class BranchKeySession {
     const fileName = (source.name.split(/[/\\]/).at(-1) ?? 'update').replace(/["\r\n]/g, '_');
     const head = new TextEncoder().encode(
       `--${boundary}\r\nContent-Disposition: form-data; name="data"\r\n\r\n` +
-        `${JSON.stringify({ leaf_name: leafName, metadata: METADATA })}\r\n` +
+        `${JSON.stringify({ leaf_name: leafName, metadata })}\r\n` +
         `--${boundary}\r\nContent-Disposition: form-data; name="file"; filename="${fileName}"\r\n\r\n`,
     );
     const tail = new TextEncoder().encode(`\r\n--${boundary}--\r\n`);

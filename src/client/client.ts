@@ -8,14 +8,7 @@ import type { ClientParts, Connection } from './connection.ts';
 import { type Credentials, readCredentialFields } from './credentials.ts';
 import type { Generation, RunDetails } from './dialect.ts';
 import type { DownloadedBytes, DownloadedFile } from './download.ts';
-import type {
-  CallOptions,
-  ClientOptions,
-  DownloadOptions,
-  TransferOptions,
-  UploadOptions,
-  WaitOptions,
-} from './options.ts';
+import type { CallOptions, ClientOptions, DownloadOptions, UploadOptions, WaitOptions } from './options.ts';
 import { type AggregationQueue, NoticeQueue } from './queue.ts';
 import type { UploadReceipt, UploadSource } from './upload.ts';
 import type { ValidateOptions } from './weights.ts';
@@ -195,7 +188,10 @@ export class Client implements AsyncDisposable {
     aggregationId: string,
     options: DownloadOptions & ({ readonly to: string } | { readonly folder: string }),
   ): Promise<DownloadedFile>;
-  fileDownload(aggregationId: string, options?: TransferOptions): Promise<DownloadedBytes>;
+  fileDownload(
+    aggregationId: string,
+    options?: Omit<DownloadOptions, 'to' | 'folder'>,
+  ): Promise<DownloadedBytes>;
   fileDownload(
     aggregationId: string,
     options: DownloadOptions = {},

@@ -18,7 +18,7 @@ export interface ClientConfiguration {
   readonly circuit: Complete<CircuitOptions>;
   readonly run: Complete<RunGateOptions>;
   readonly notices: { readonly queue: QueuePolicy; readonly pollIntervalMs: number };
-  readonly update: Complete<UpdateOptions>;
+  readonly update: Complete<Omit<UpdateOptions, 'metadata'>> & Pick<UpdateOptions, 'metadata'>;
 }
 
 /** Members of the options; a name that is none of them is a mistake that would otherwise show much later. */
@@ -42,7 +42,7 @@ const MEMBERS = {
   circuit: ['failures', 'pauseMs'],
   run: ['wait', 'checkIntervalMs'],
   notices: ['carrier', 'queue', 'pollIntervalMs', 'reconnect'],
-  update: ['format', 'checkFinite'],
+  update: ['format', 'checkFinite', 'metadata'],
 } as const;
 
 /**
@@ -72,10 +72,17 @@ export function configure(options: ClientOptions, identity: LeafIdentity): Clien
   const { wait = false, checkIntervalMs = 30_000 } = options.run ?? {};
   const { queue = 'all', pollIntervalMs = 30_000 } = options.notices ?? {};
   const { generation } = identity;
-  const { format = requiredFormat(generation) ?? 'npy-object', checkFinite = false } = options.update ?? {};
+  const {
+    format = requiredFormat(generation) ?? 'npy-object',
+    checkFinite = false,
+    metadata,
+  } = options.update ?? {};
   requireAbove(0, { 'circuit.pauseMs': pauseMs, 'run.checkIntervalMs': checkIntervalMs });
   requireAbove(0, { 'circuit.failures': failures, 'notices.pollIntervalMs': pollIntervalMs });
   requireOneOf('notices.queue', queue, ['all', 'newest']);
+  if (metadata !== undefined && typeof metadata !== 'string') {
+    throw new TypeError(`update.metadata must be a text, not ${typeof metadata}`);
+  }
   requireOneOf('update.format', format, UPDATE_FORMATS);
   return freeze({
     connection: { server: readServerUrl(server), generation },
@@ -84,7 +91,7 @@ export function configure(options: ClientOptions, identity: LeafIdentity): Clien
     circuit: { failures, pauseMs },
     run: { wait, checkIntervalMs },
     notices: { queue, pollIntervalMs },
-    update: { format, checkFinite },
+    update: { format, checkFinite, metadata },
   });
 }
 

@@ -109,6 +109,7 @@ export class Connection {
         },
         round: options.round,
         idempotencyKey: options.idempotencyKey ?? randomKey(),
+        metadata: configuration.update.metadata,
       };
       for (;;) {
         await this.gate.pass(signal);
@@ -137,13 +138,17 @@ export class Connection {
     } = this.#parts;
     const { generation, leafId } = state.identity;
     requireId(aggregationId, generation);
+    const { format } = options;
+    if (format !== undefined && generation !== 'cambium') {
+      throw new TypeError(`servers of the ${generation} generation give out one format: leave out "format"`);
+    }
     const { downloadBytes, downloadFile, placeOf } = await import('./download.ts');
     const to = placeOf(aggregationId, options, generation);
     if (to !== undefined && files === undefined) {
       throw new TypeError('paths need file access, which this host has not');
     }
     const transfer = {
-      signal,
+      ...{ signal, format },
       onProgress: (progress: TransferProgress) => {
         options.onProgress?.(progress);
         events.emit('download', { ...progress, aggregationId });

@@ -9,7 +9,7 @@ import { readAggregation } from './answers.ts';
 import { type Generation, requiredFormat } from './dialect.ts';
 import { digestOfBytes, readReprDigest } from './digest.ts';
 import type { FileAccess, PartialSink } from './file-access.ts';
-import type { TransferOptions } from './options.ts';
+import type { DownloadOptions, TransferOptions } from './options.ts';
 import { Receiver, type ReceiverOptions } from './receiver.ts';
 
 /** An aggregation that arrived whole: length and digest are right, and it parses. */
@@ -43,7 +43,7 @@ export interface DownloadedFile extends Download {
  */
 export function placeOf(
   aggregationId: string,
-  { to, folder }: { readonly to?: string | undefined; readonly folder?: string | undefined },
+  { to, folder, format }: Pick<DownloadOptions, 'to' | 'folder' | 'format'>,
   generation: Generation,
 ): string | undefined {
   if (folder === undefined) return to;
@@ -55,7 +55,7 @@ export function placeOf(
     throw new TypeError(`${JSON.stringify(aggregationId)} cannot be the name of a file: give "to"`);
   }
   const slash = /[/\\]$/.test(folder) ? '' : '/';
-  return `${folder}${slash}${name}.${requiredFormat(generation) === 'npz' ? 'npz' : 'npy'}`;
+  return `${folder}${slash}${name}.${format ?? (requiredFormat(generation) === 'npz' ? 'npz' : 'npy')}`;
 }
 
 /** File systems take names of 255 bytes; some are for the ending and for what a partial file is called. */
@@ -66,7 +66,7 @@ export async function downloadBytes(
   http: Http,
   aggregationId: string,
   files: FileAccess | undefined,
-  options: TransferOptions,
+  options: FetchOptions,
 ): Promise<DownloadedBytes> {
   let bytes: Uint8Array = new Uint8Array(0);
   const open = ({ byte_length: byteLength }: AggregationBody): Opened => {
@@ -98,7 +98,7 @@ export async function downloadFile(
   aggregationId: string,
   path: string,
   files: FileAccess,
-  options: TransferOptions,
+  options: FetchOptions,
 ): Promise<DownloadedFile> {
   const open = async ({ sha256 }: AggregationBody): Promise<Opened> => ({
     sink: await files.openPartialSink(path, sha256),
@@ -107,6 +107,9 @@ export async function downloadFile(
   });
   return { ...(await downloadInto(http, aggregationId, open, options)), path };
 }
+
+/** What is fetched, and how. */
+type FetchOptions = TransferOptions & Pick<DownloadOptions, 'format'>;
 
 /** Where a download goes, and how it gets there. */
 interface Opened extends ReceiverOptions {
@@ -121,10 +124,10 @@ async function downloadInto(
   http: Http,
   aggregationId: string,
   open: (aggregation: AggregationBody) => Opened | Promise<Opened>,
-  options: TransferOptions,
+  options: FetchOptions,
   digestAtEnd?: () => Promise<string>,
 ): Promise<Download> {
-  const { signal } = options;
+  const { signal, format } = options;
   let sink: PartialSink | undefined;
   let receiver: Receiver | undefined;
   try {
@@ -135,7 +138,9 @@ async function downloadInto(
         // Asked for again with each attempt: the link in it lives for minutes only.
         const body = readAggregation(
           await readJson(
-            await http.open({ method: 'GET', target: paths.aggregation(aggregationId), signal }),
+            await http.open({
+              ...{ method: 'GET', target: paths.aggregation(aggregationId), query: { format }, signal },
+            }),
           ),
         );
         if (body.byte_length === 0) throw emptyFile(aggregationId);

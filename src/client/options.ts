@@ -58,6 +58,11 @@ export interface UpdateOptions {
    * with the same code when the bytes are there.
    */
   readonly checkFinite?: boolean | undefined;
+  /**
+   * What is said of each update besides its weights, to servers of BranchKey's generations; our own API has no such field. Default: the
+   * placeholder that every client of theirs sends.
+   */
+  readonly metadata?: string | undefined;
 }
 
 /** What a carrier with a login of its own must know of the client's session. */
@@ -124,11 +129,19 @@ export interface UploadOptions extends TransferOptions {
   readonly idempotencyKey?: string | undefined;
 }
 
+/** Weight files that our servers give out. */
+export type DownloadFormat = 'npy' | 'npz' | 'safetensors';
+
 export interface DownloadOptions extends TransferOptions {
   /** The file to write, which is replaced (needs file access). */
   readonly to?: string | undefined;
   /** Or the folder, which must exist, in which a file is written that is called after the aggregation. */
   readonly folder?: string | undefined;
+  /**
+   * What the server is to make of the file, from our own API only: `npy` is the object array. Default: as the aggregation was written,
+   * which is the format of the updates.
+   */
+  readonly format?: DownloadFormat | undefined;
 }
 
 export interface WaitOptions extends CallOptions {

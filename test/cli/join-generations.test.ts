@@ -68,9 +68,12 @@ test('each takes part in rounds, in the format of its program', async () => {
       const branch = await harness.branch(1);
       const [credentials] = branch.leaves as [CredentialsBody];
       const path = join(folder, `${generation}-${format}.json`);
-      writeFileSync(path, JSON.stringify({ ...AS_PRINTED[generation](credentials), broker_url: rabbit.url }));
+      const isOption = generation === 'basic';
+      const told = isOption ? {} : { broker_url: rabbit.url };
+      writeFileSync(path, JSON.stringify({ ...AS_PRINTED[generation](credentials), ...told }));
       const words = [process.execPath, PROGRAM, 'good', '{global}', '{update}', '{metrics}'];
       const options = ['--server', harness.server.url, '--format', format, '--rounds', String(ROUNDS)];
+      if (isOption) options.push('--broker', rabbit.url);
       return {
         generation,
         format,

@@ -233,6 +233,25 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 
+test('a login that has not happened yet has no id', async () => {
+  const [leaf] = (await harness.branch(1)).leaves as [CredentialsBody];
+  const { leaf_name, leaf_password, tree_id, branch_id } = leaf;
+  const away = 'http://127.0.0.1:1';
+  const login = fileOf({ leaf_name, leaf_password, tree_id, branch_id });
+  const joined = start(login, 'good', '--server', away, '--broker', 'amqp://127.0.0.1:1');
+  const { leaf: id, name } = await joined.told('joined');
+  assert.equal([id, name], [null, leaf_name]);
+});
+
+test('a relay finds its credentials in the environment too', async () => {
+  const { server, id } = (await harness.branch(1)).leaves[0]!;
+  const env = { ...process.env, CAMBIUM_CREDENTIALS: JSON.stringify({ server, id }) };
+  const relay = new JoinedLeaf(['--branch', 'b', '--server', server, '--token', 't'], env, 'relay');
+  leaves.push(relay);
+  assert.is(await relay.ended(), 65, relay.stderr);
+  assert.match(relay.stderr, /CAMBIUM_CREDENTIALS: .*session_token/);
+});
+
 test('what cannot work is told at once, with its code', async () => {
   const branch = await harness.branch(1);
   const leaf = branch.leaves[0]!;
@@ -251,6 +270,7 @@ test('what cannot work is told at once, with its code', async () => {
     [fileOf(leaf), ['--server', 'http://127.0.0.1:1', '--once'], 'unavailable-server', 69],
     [fileOf(leaf), ['--server', portal.url, '--once'], 'protocol-not-json', 69],
     [fileOf(leaf), ['--folder', join(blocked, 'x')], 'file-not-found', 74],
+    [fileOf(leaf), ['--broker', 'https://broker'], 'broker-url', 2],
     [fileOf(leaf), ['--format', 'csv'], 'usage', 2],
     [fileOf(leaf), ['--once', '--rounds', '2'], 'usage', 2],
     [fileOf(leaf), ['--timeout', 'soon'], 'usage', 2],
@@ -259,6 +279,17 @@ test('what cannot work is told at once, with its code', async () => {
     const joined = start(path, 'good', ...options);
     assert.is(await joined.ended(), exitCode, `${options.join(' ')}: ${joined.stderr}`);
     assert.is(joined.lines.at(-1)?.code, code, joined.stderr);
+  }
+  const { leaf_id, leaf_name } = leaf;
+  const basic = fileOf({ leaf_id, leaf_name, leaf_session_token });
+  for (const [rounds, exitCode] of [
+    ['2', 69],
+    ['1', 0],
+    ['1', 69],
+  ] as const) {
+    const deaf = start(basic, 'good', '--server', harness.server.url, '--rounds', rounds);
+    assert.is(await deaf.ended(), exitCode, deaf.stderr);
+    if (exitCode !== 0) assert.is(deaf.lines.at(-1)?.code, 'broker-missing');
   }
   const missing = start(leaf, ['/no/such/program'], '--once');
   assert.is(await missing.ended(), 2);

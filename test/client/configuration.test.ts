@@ -22,7 +22,7 @@ test('completes what was left out, by the documented defaults', () => {
     circuit: { failures: 5, pauseMs: 30_000 },
     run: { wait: false, checkIntervalMs: 30_000 },
     notices: { queue: 'all', pollIntervalMs: 30_000 },
-    update: { format: 'npy-object', checkFinite: false },
+    update: { format: 'npy-object', checkFinite: false, metadata: undefined },
   });
 });
 

@@ -6,7 +6,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Credentials } from '../../src/client/credentials.ts';
 import type { Generation } from '../../src/client/dialect.ts';
-import type { ClientOptions } from '../../src/client/options.ts';
+import type { ClientOptions, UpdateOptions } from '../../src/client/options.ts';
 import { encodeUpdate } from '../../src/client/weights.ts';
 import { Client } from '../../src/node/client.ts';
 import { startJobs } from '../../src/node/workers.ts';
@@ -148,6 +148,7 @@ test('half credentials name what is missing, and no secret', async () => {
 async function withBasic(
   handle: (...args: Parameters<Handler>) => boolean | Promise<boolean>,
   work: (client: Client, requests: readonly string[], url: string) => Promise<void>,
+  update?: UpdateOptions,
 ): Promise<void> {
   const server = await serve(async (request, response) => {
     if (await handle(request, response)) return;
@@ -165,6 +166,7 @@ async function withBasic(
     connection: { server: server.url },
     clock: new HastyClock(),
     random: () => 0,
+    update,
   });
   try {
     await work(client, server.requests, server.url);
@@ -211,6 +213,34 @@ test('an upload looks on the wire as that of the original client', async () => {
     },
   );
 });
+
+test('what is said of an update besides is the placeholder of every client, or what was set', async () => {
+  const said: unknown[] = [];
+  for (const metadata of [undefined, '{"site":"north"}']) {
+    await withBasic(
+      async (request, response) => {
+        if (request.url !== '/v1/file/upload') return false;
+        const [, data] = /\r\n\r\n(.*)\r\n/.exec((await bodyOf(request)).toString('latin1')) ?? [];
+        said.push((JSON.parse(data ?? '') as { metadata: unknown }).metadata);
+        answer(response, 201, { data: { file_id: 'f' } });
+        return true;
+      },
+      async (client) => void (await client.fileUpload(UPDATE)),
+      { metadata },
+    );
+  }
+  assert.equal(said, ["{'key1':'value1', 'key2':'value2'}", '{"site":"north"}']);
+});
+
+test('a server of these generations gives out no other format', () =>
+  withBasic(
+    () => false,
+    async (client, requests) => {
+      const error = await client.fileDownload('x', { format: 'npz' }).catch((reason: unknown) => reason);
+      assert.instance(error, TypeError);
+      assert.equal(requests, []);
+    },
+  ));
 
 test('an upload whose answer is lost is not sent twice; one that was refused for a while is', async () => {
   let uploads = 0;

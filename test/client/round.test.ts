@@ -172,6 +172,24 @@ test('refusals of the server come with its codes and leave the round alone', () 
     { maxUploadBytes: 10_000 },
   ));
 
+test('an aggregation comes in the format that is asked for', () =>
+  withServer(1, 1, async ({ join: enter }) => {
+    const client = enter(0);
+    await client.fileUpload(updateOf(1, 2));
+    const id = await client.queue.get();
+    for (const [format, made] of [
+      ['npy', 'npy-object'],
+      ['npz', 'npz'],
+      ['safetensors', 'safetensors'],
+    ] as const) {
+      const { bytes, layout } = await client.fileDownload(id, { format });
+      assert.is(layout.format, made);
+      const { path } = await client.fileDownload(id, { format, folder });
+      assert.is(path, join(folder, `${id}.${format}`));
+      sameBytes(await readFile(path), bytes);
+    }
+  }));
+
 test('a leaf that was away gets the newest aggregation when it comes back', () =>
   withServer(1, 2, async ({ join: enter }) => {
     const north = enter(0);

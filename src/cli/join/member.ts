@@ -18,7 +18,7 @@ import type { Client } from '../../node/client.ts';
 import { fileError } from '../../node/file-errors.ts';
 import type { Jobs } from '../../node/jobs.ts';
 import type { Layout, WeightsFormat } from '../../tensor/layout.ts';
-import { sleep, systemClock } from '../../transport/clock.ts';
+import { type Clock, sleep, systemClock } from '../../transport/clock.ts';
 import type { MetricsMode } from '../../wire/cambium.ts';
 import { passes, pauseMs } from '../patience.ts';
 import type { JoinFolder, Place } from './folder.ts';
@@ -46,7 +46,11 @@ export interface MemberOptions {
   readonly timeoutMs: number | undefined;
   /** Contributions after which it is enough. */
   readonly rounds: number;
+  /** Whether anything can bring word of aggregations. */
+  readonly isTold: boolean;
   readonly signal: AbortSignal;
+  /** For the pauses. Default: the system's. */
+  readonly clock?: Clock | undefined;
 }
 
 /** How long a notice is waited for before the server is asked. */
@@ -84,7 +88,9 @@ export class Member {
 
   /** Takes part until it is enough. Throws what no further try would mend; the reason of the signal. */
   async takePart(): Promise<void> {
-    const { rounds, signal, report } = this.#options;
+    const { rounds, signal, report, isTold, clock = systemClock } = this.#options;
+    // Now, not after the hours that the first update takes.
+    if (!isTold && rounds > 1) throw brokerMissing();
     for (let fruitless = 0; this.#contributions < rounds; ) {
       try {
         await this.#step();
@@ -94,23 +100,27 @@ export class Member {
         if (!passes(error)) throw error;
         const reason = (error as CambiumError).message;
         report.tell({ event: 'waiting', for: 'server', reason });
-        await sleep(systemClock, pauseMs(1000, ++fruitless), signal);
+        await sleep(clock, pauseMs(1000, ++fruitless), signal);
       }
     }
     report.tell({ event: 'done', rounds: this.#contributions });
   }
 
   async #step(): Promise<void> {
-    const { client, folder, report, signal } = this.#options;
-    if (client.runStatus !== 'start') report.tell({ event: 'waiting', for: 'run' });
-    await client.waitForRun({ signal });
+    const { client, folder, isTold, report, signal } = this.#options;
     const details = await client.getRunDetails({ signal });
-    if (details.runStatus !== 'start') return;
+    if (details.runStatus !== 'start') {
+      report.tell({ event: 'waiting', for: 'run' });
+      return client.waitForRun({ signal });
+    }
     await this.#sendMetrics();
     const { pending } = folder.state;
     if (pending !== null) return this.#send(pending);
     const place = await this.#placeOf(details);
-    if (this.#isDone(place)) return this.#listen();
+    if (this.#isDone(place)) {
+      if (!isTold) throw brokerMissing();
+      return this.#listen();
+    }
     this.#isWorthTraining = false;
     await this.#contribute(place);
   }
@@ -123,7 +133,8 @@ export class Member {
     // Servers that tell neither round nor aggregation: notices and memory say where we are.
     const { contributed } = this.#options.folder.state;
     const known = this.#told ?? (contributed?.run === run ? contributed.aggregationId : null);
-    if (known === null && contributed?.run !== run) await this.#listen(FIRST_NOTICE_MS);
+    if (this.#options.isTold && known === null && contributed?.run !== run)
+      await this.#listen(FIRST_NOTICE_MS);
     return { run, round, aggregationId: this.#told ?? known };
   }
 
@@ -153,7 +164,7 @@ export class Member {
   }
 
   async #contribute(place: Place): Promise<void> {
-    const { policy, retries, retryMs, rounds, report, signal } = this.#options;
+    const { policy, retries, retryMs, rounds, report, signal, clock = systemClock } = this.#options;
     const model = await this.#fetchModel(place);
     for (let attempt = 1; ; attempt++) {
       report.tell({ event: 'training', run: place.run, round: place.round, attempt });
@@ -165,7 +176,7 @@ export class Member {
         report.tell({ event: 'failed', code: error.code, message: error.message });
         if (policy === 'stop' || error.code === PROGRAM_MISSING) throw error;
         if (policy === 'retry' && attempt <= retries) {
-          await sleep(systemClock, pauseMs(retryMs, attempt), signal);
+          await sleep(clock, pauseMs(retryMs, attempt), signal);
           continue;
         }
         // Who asked for one round wants to know that it was none.
@@ -212,7 +223,8 @@ export class Member {
       if (entry === undefined) report.pass(line);
       else heard.set(...entry);
     };
-    await runProgram(program, facts, { signal, timeoutMs, onLine });
+    const onError = report.hasStatus ? (bytes: Uint8Array) => report.forward(bytes) : undefined;
+    await runProgram(program, facts, { signal, timeoutMs, onLine, onError });
     const { size } = await stat(folder.update).catch(() => ({ size: 0 }));
     if (size === 0) {
       throw new CambiumError('program-no-update', `the program wrote nothing to ${folder.update}`);
@@ -329,6 +341,14 @@ export class Member {
       await folder.remember({ metrics: rest });
     }
   }
+}
+
+function brokerMissing(): CambiumError {
+  return new CambiumError(
+    'broker-missing',
+    'nothing says where the RabbitMQ is that tells of aggregations, and this server tells of them nowhere else:' +
+      ' give --broker amqps://HOST:5671 (or broker_url in the credentials), or --once for a first update alone',
+  );
 }
 
 async function move(from: string, to: string): Promise<void> {

@@ -35,6 +35,8 @@ export interface ProgramOptions {
   readonly timeoutMs?: number | undefined;
   /** A line of its stdout. */
   readonly onLine: (line: string) => void;
+  /** What it writes on stderr, as it comes. Without, it has ours. */
+  readonly onError?: ((bytes: Uint8Array) => void) | undefined;
 }
 
 /**
@@ -47,12 +49,12 @@ export interface ProgramOptions {
 export async function runProgram(
   words: readonly string[],
   facts: ProgramFacts,
-  { signal, timeoutMs, onLine }: ProgramOptions,
+  { signal, timeoutMs, onLine, onError }: ProgramOptions,
 ): Promise<void> {
   signal.throwIfAborted();
   const [program = '', ...args] = words.map((word) => fill(word, facts));
   const child = spawn(program, args, {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', onError ? 'pipe' : 'inherit'],
     env: { ...process.env, ...environmentOf(facts) },
     // A group of its own: what it starts can be ended with it, and Ctrl-C reaches it through us alone.
     detached: process.platform !== 'win32',
@@ -73,13 +75,16 @@ export async function runProgram(
   };
   stop.signal.addEventListener('abort', onStop, { once: true });
   try {
-    const lines = createInterface(child.stdout).on('line', onLine);
-    const saidAll = once(lines, 'close');
+    const { stdout, stderr } = child;
+    const lines = createInterface(stdout!).on('line', onLine); // a pipe
+    if (onError) stderr?.on('data', onError);
+    const saidAll = Promise.all([once(lines, 'close'), stderr === null || once(stderr, 'close')]);
     const { code, by } = await ended(child, program);
     // What it has left running would hold files and memory that the next round needs.
     kill(child, 'SIGKILL');
     await Promise.race([saidAll, pause(LAST_WORDS_MS, undefined, { ref: false })]);
     lines.close();
+    stderr?.destroy();
     signal.throwIfAborted();
     if (isTooLate) {
       throw new CambiumError(

@@ -5,11 +5,14 @@ import { formatBytes } from '../output.ts';
 type JoinEvent =
   | {
       readonly event: 'joined';
-      readonly leaf: string;
+      /** Null in the login generation until the server is there. */
+      readonly leaf: string | null;
+      readonly name: string | null;
       readonly branch: string | null;
       readonly folder: string;
     }
   | { readonly event: 'waiting'; readonly for: 'run' | 'aggregation' | 'server'; readonly reason?: string }
+  | { readonly event: 'warning'; readonly code: string; readonly message: string }
   | { readonly event: 'model'; readonly aggregation: string; readonly bytes: number; readonly format: string }
   | {
       readonly event: 'training';
@@ -38,15 +41,23 @@ type JoinEvent =
 export type JoinReport = EventReport<JoinEvent>;
 
 export function openJoinReport(json: boolean): JoinReport {
-  return new EventReport(json, sentenceOf, ({ event }) => event === 'waiting' || event === 'training');
+  return new EventReport(json, sentenceOf, stateOf);
+}
+
+/** What goes on from now; the reason may change while it does. */
+function stateOf(event: JoinEvent): string | undefined {
+  if (event.event === 'waiting') return `waiting for the ${event.for}`;
+  return event.event === 'training' ? sentenceOf(event) : undefined;
 }
 
 function sentenceOf(event: JoinEvent): string {
   switch (event.event) {
     case 'joined':
-      return `joined as leaf ${event.leaf} of branch ${event.branch}, files in ${event.folder}`;
+      return `joined as leaf ${event.leaf ?? event.name} of branch ${event.branch}, files in ${event.folder}`;
     case 'waiting':
       return `waiting for the ${event.for}${event.reason === undefined ? '' : `: ${event.reason}`}`;
+    case 'warning':
+      return `warning: ${event.message} [${event.code}]`;
     case 'model':
       return `model ${event.aggregation}: ${formatBytes(event.bytes)}, ${event.format}`;
     case 'training':

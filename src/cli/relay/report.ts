@@ -51,6 +51,11 @@ export type RelayEvent =
     })
   | { readonly event: 'done'; readonly rounds: number };
 
+/** What goes on from now; the reason may change while it does. */
+export function stateOf(event: RelayEvent): string | undefined {
+  return event.event === 'waiting' ? `waiting for the ${event.for}` : undefined;
+}
+
 export function sentenceOf(event: RelayEvent): string {
   switch (event.event) {
     case 'relaying':
