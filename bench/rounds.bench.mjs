@@ -1,9 +1,13 @@
-// What the server adds to an aggregation. Two figures:
+// What the server adds to an aggregation. Two figures, or one of them: node bench/run.mjs rounds, or
+// node bench/rounds.bench.mjs large|small
 //
 // - ten updates of 100 MB: from the last byte of the last one, as it leaves its sender, to the notice at all ten leaves,
 //   beside `cambium aggregate` over the same files, with the same rule, format and number of threads, in the same run;
-// - ten updates of 1 kB: a round as a whole, from the first byte of the first upload to the notice at all ten leaves, and
-//   the same without the seconds that the aggregation itself took.
+// - ten updates of 1 kB: a round as a whole, from the start of the first upload to the notice at the last of ten leaves.
+//   Its overhead is the whole less the seconds that the aggregation itself took, and nothing else: the requests, what the
+//   leaves work and every wait for the disk are in it. What this process, which plays the leaves, used of a processor is
+//   told beside it, and what is left of the overhead without it: the server's share. Where uploads come all at once, both
+//   work at the same time, so that this share is the least that it can be.
 //
 // Uploads come one after the other, or all at once; both are measured. Every round has the same files, each from another
 // leaf than in the round before: so it is a new update, and the aggregation must have the bytes that the command wrote.
@@ -23,8 +27,10 @@ const SMALL_ROUNDS = 100;
 const CLI = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
 const folder = benchFolder();
 
-await measureLarge();
-await measureSmall();
+const part = process.argv[2];
+
+if (part !== 'small') await measureLarge();
+if (part !== 'large') await measureSmall();
 
 async function measureLarge() {
   const place = join(folder, 'large');
@@ -101,7 +107,8 @@ async function measureSmall() {
   }
   printHeader(`Rounds of ${LEAVES} leaves with a model of ${files[0].length} bytes`, [
     `${SMALL_ROUNDS} rounds; every aggregation has the bytes that the command wrote`,
-    'whole: first byte of the first upload to the notice at all leaves; overhead: whole less the aggregation itself',
+    'whole: start of the first upload to the notice at the last leaf; overhead: whole less the aggregation itself',
+    "leaves: processor time of the leaves; server's share: overhead less that",
   ]);
   const overhead = ({ whole, aggregation }) => whole - aggregation;
   const row = (name, list) => {
@@ -112,6 +119,8 @@ async function measureSmall() {
       middle(({ fromLastByte }) => fromLastByte),
       middle(({ fromReceipt }) => fromReceipt),
       middle(({ aggregation }) => aggregation),
+      middle(({ leaves }) => leaves),
+      middle((round) => overhead(round) - round.leaves),
       middle(overhead),
       ms(Math.min(...list.map(overhead))),
     ];
@@ -123,6 +132,8 @@ async function measureSmall() {
       'last byte to notice',
       'receipt to notice',
       'aggregation',
+      'leaves',
+      "server's share",
       'overhead',
       'min overhead',
     ],
@@ -138,6 +149,7 @@ async function measureSmall() {
 /** Seconds of a round. Leaf i brings another file in each round. */
 async function playRound({ leaves }, files, round, isAtOnce) {
   const heard = Promise.all(leaves.map((leaf) => leaf.notice()));
+  const before = process.cpuUsage();
   const begunAt = performance.now();
   const receipts = [];
   for (const [i, leaf] of leaves.entries()) {
@@ -146,7 +158,9 @@ async function playRound({ leaves }, files, round, isAtOnce) {
   }
   const answered = await Promise.all(receipts);
   const heardAt = Math.max(...(await heard));
+  const { user, system } = process.cpuUsage(before);
   return {
+    leaves: (user + system) / 1e6,
     whole: (heardAt - begunAt) / 1000,
     fromLastByte: (heardAt - Math.max(...answered.map(({ lastByteAt }) => lastByteAt))) / 1000,
     fromReceipt: (heardAt - Math.max(...answered.map(({ receiptAt }) => receiptAt))) / 1000,
