@@ -20,10 +20,17 @@ import { recordSum } from './upstream.ts';
 /** What is told of the work on a round. */
 type RoundReport = Awaited<ReturnType<typeof addUp>>;
 
+/**
+ * A round of fewer bytes is over in a moment: when it was begun is told with what came of it, not in a commit of its own
+ * that everybody would wait for.
+ */
+const BRIEF_BYTES = 1 << 20;
+
 /** An update that counts in the round. */
 interface RoundUpdate {
   readonly id: string;
   readonly leaf_id: string;
+  readonly byte_length: number;
   readonly weighting: number;
   readonly staleness: number;
   readonly local_steps: number | null;
@@ -99,12 +106,16 @@ export class Aggregator {
     const state = `${output}.state`;
     const updates = await db
       .selectFrom('updates')
-      .select(['id', 'leaf_id', 'weighting', 'staleness', 'local_steps', 'sum_total'])
+      .select(['id', 'leaf_id', 'byte_length', 'weighting', 'staleness', 'local_steps', 'sum_total'])
       .where('round_id', '=', round.id)
       .where('left_out', 'is', null)
       .orderBy('leaf_id')
       .execute();
-    await db.updateTable('rounds').set({ started_at: now() }).where('id', '=', round.id).execute();
+    const startedAt = now();
+    const bytes = updates.reduce((sum, update) => sum + Number(update.byte_length), 0);
+    if (bytes >= BRIEF_BYTES) {
+      await db.updateTable('rounds').set({ started_at: startedAt }).where('id', '=', round.id).execute();
+    }
     let report: RoundReport;
     let rule: RoundRule;
     try {
@@ -115,13 +126,13 @@ export class Aggregator {
     } catch (error) {
       if (this.#stop.signal.aborted) return;
       log.error({ err: error, round: round.id, aggregation: id }, 'aggregation failed');
-      return this.#finish(this.#fail(round, failureOf(error)));
+      return this.#finish(this.#fail(round, startedAt, failureOf(error)));
     }
     if (this.#stop.signal.aborted) return;
     return this.#finish(
-      this.#complete(round, id, { output, state }, rule, report).catch((error) => {
+      this.#complete(round, startedAt, { output, state }, rule, report).catch((error) => {
         log.error({ err: error, round: round.id, aggregation: id }, 'aggregation could not be stored');
-        return this.#fail(round, failureOf(error));
+        return this.#fail(round, startedAt, failureOf(error));
       }),
     );
   }
@@ -169,12 +180,13 @@ export class Aggregator {
 
   async #complete(
     round: Round,
-    id: string,
+    startedAt: number,
     files: { readonly output: string; readonly state: string },
     rule: RoundRule,
     report: RoundReport,
   ): Promise<void> {
-    if (rule.upstream) return recordSum(this.#domain, round, files.output, report);
+    if (rule.upstream) return recordSum(this.#domain, round, startedAt, files.output, report);
+    const id = round.aggregation_id!; // fixed when the round closed
     const { db, blobs, keepUpdates, now } = this.#domain;
     const { size } = await stat(files.output);
     const stateId = rule.keepsState ? randomUUID() : null;
@@ -189,6 +201,7 @@ export class Aggregator {
       sha256: report.sha256!, // asked for
       stateId,
       strategy: rule.strategy,
+      startedAt,
       seconds: report.seconds,
       bytesRead: report.bytesRead,
       writeSeconds,
@@ -200,11 +213,11 @@ export class Aggregator {
     await announce(this.#domain, round.branch_id, round.id);
   }
 
-  async #fail(round: Round, failure: ErrorBody): Promise<void> {
+  async #fail(round: Round, startedAt: number, failure: ErrorBody): Promise<void> {
     const { db, now } = this.#domain;
     await db
       .updateTable('rounds')
-      .set({ status: 'failed', failure: JSON.stringify(failure), done_at: now() })
+      .set({ status: 'failed', failure: JSON.stringify(failure), started_at: startedAt, done_at: now() })
       .where('id', '=', round.id)
       .where('status', '=', 'aggregating')
       .execute();

@@ -18,6 +18,8 @@ export interface Completion {
   readonly stateId: string | null;
   /** What was used. */
   readonly strategy: StrategyBody;
+  /** When this server took up the work, in milliseconds since the epoch; null where that stands in the round already. */
+  readonly startedAt: number | null;
   /** Of the aggregation by this server. */
   readonly seconds: number | null;
   readonly bytesRead: number | null;
@@ -39,8 +41,8 @@ export async function completeRound(
   now: number,
 ): Promise<string[]> {
   const id = round.aggregation_id!; // it is closed
-  const { leaves, totalWeighting, byteLength, sha256, stateId, strategy, seconds, bytesRead, writeSeconds } =
-    completion;
+  const { leaves, totalWeighting, byteLength, sha256, stateId, strategy } = completion;
+  const { startedAt, seconds, bytesRead, writeSeconds } = completion;
   const run = await tx
     .selectFrom('runs')
     .select('number')
@@ -65,6 +67,7 @@ export async function completeRound(
     .updateTable('rounds')
     .set({
       status: 'done',
+      ...(startedAt === null ? {} : { started_at: startedAt }),
       total_weighting: totalWeighting,
       aggregation_seconds: seconds,
       strategy: JSON.stringify(strategy),

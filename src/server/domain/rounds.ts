@@ -109,6 +109,8 @@ export function roundInProgress(tx: Database, runId: string): Promise<Round | un
     .selectAll()
     .where('run_id', '=', runId)
     .where('status', '=', 'open')
+    .orderBy('number', 'desc') // it is the last one: no need to look at the others
+    .limit(1)
     .executeTakeFirst();
 }
 

@@ -1,7 +1,7 @@
 /**
  * How an update gets into a round.
  *
- *     body on the disk ─► examined ─► blob durable ─► one transaction: state, contract, total, row, maybe the close
+ *     body in the spool ─► examined, and blob durable ─► one transaction: state, contract, total, row, maybe the close
  *
  * Whatever is refused on the way leaves nothing: the spool file and the blob are removed, the round has not seen it. The
  * receipt is given after the commit, so a receipt is never lost, and a crash before it leaves at most a blob without a
@@ -12,7 +12,8 @@ import { totalOfLeaves } from '../../aggregate/partial-file.ts';
 import { FileError } from '../../errors.ts';
 import type { Examination } from '../../node/jobs.ts';
 import type { UploadBody } from '../../wire/cambium.ts';
-import type { Database } from '../store/database.ts';
+import { changesSoFar, type Database } from '../store/database.ts';
+import { inSharedTransaction } from '../store/shared-transaction.ts';
 import type { Spooled } from '../store/spool.ts';
 import { type Contract, checkContract, checkTotal, checkUpdate, contractOf } from './contract.ts';
 import { checkDifference } from './differences.ts';
@@ -57,21 +58,24 @@ export async function acceptUpdate(
   options: UpdateOptions = {},
 ): Promise<Accepted> {
   const look = (tx: Database) => lookFor(tx, leaf, spooled, options);
-  const first = await domain.db.transaction().execute(look);
+  const { first, changes } = await domain.db.transaction().execute(async (tx) => {
+    return { first: await look(tx), changes: await changesSoFar(tx) };
+  });
   if (first.place === undefined) return { body: first.receipt, isClosed: false };
 
   const { policy, round } = first.place;
-  const [examined] = await Promise.all([
-    examineUpdate(domain, leaf, spooled, round, policy.partial_sums),
-    spooled.flushed(),
-  ]);
-  checkUpdate(examined.examination, policy);
   const id = randomUUID();
+  // The disk need not wait for the examination: what is refused is removed again.
+  const kept = spooled.flushed().then(() => domain.blobs.keep(id, spooled.path));
   try {
-    await domain.blobs.put(id, spooled.path);
-    const accepted = await domain.db.transaction().execute(async (tx) => {
+    const [examined] = await Promise.all([
+      examineUpdate(domain, leaf, spooled, round, policy.partial_sums),
+      kept,
+    ]);
+    checkUpdate(examined.examination, policy);
+    const accepted = await inSharedTransaction(domain.db, async (tx) => {
       // Another upload of the leaf may have been faster, or an operator.
-      const found = await look(tx);
+      const found = (await changesSoFar(tx)) === changes ? first : await look(tx);
       if (found.place === undefined) return { body: found.receipt, settled: undefined, removed: [id] };
       return record(tx, domain.now(), found, leaf, spooled, options, { id, ...examined });
     });
@@ -85,6 +89,7 @@ export async function acceptUpdate(
     }
     return { body, isClosed: settled?.isClosed ?? false };
   } catch (error) {
+    await kept.catch(() => {}); // or it would be there after it was removed
     await domain.blobs.remove(id);
     throw error;
   }

@@ -34,6 +34,7 @@ import { lockBranch } from './trees.ts';
 export async function recordSum(
   domain: Domain,
   round: Round,
+  startedAt: number,
   file: string,
   report: Awaited<ReturnType<typeof addUp>>,
 ): Promise<void> {
@@ -58,7 +59,12 @@ export async function recordSum(
       .execute();
     await tx
       .updateTable('rounds')
-      .set({ status: 'summed', aggregation_seconds: report.seconds, bytes_read: report.bytesRead })
+      .set({
+        status: 'summed',
+        started_at: startedAt,
+        aggregation_seconds: report.seconds,
+        bytes_read: report.bytesRead,
+      })
       .where('id', '=', round.id)
       .execute();
   });
@@ -148,6 +154,7 @@ export async function handDown(
         sha256: stored.sha256,
         stateId: null,
         strategy: policy.strategy,
+        startedAt: null,
         seconds: present.aggregation_seconds,
         bytesRead: present.bytes_read,
         writeSeconds: null,

@@ -1,5 +1,5 @@
 import { createReadStream } from 'node:fs';
-import { link, mkdir, readdir, rename, unlink } from 'node:fs/promises';
+import { constants, copyFile, link, mkdir, readdir, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { syncPath } from '../../node/files.ts';
@@ -12,6 +12,11 @@ export interface Blobs {
   workPath(id: string): string;
   /** Takes over a finished file. When it returns the blob outlives a power cut. */
   put(id: string, file: string): Promise<void>;
+  /**
+   * Makes a blob of a finished file, which stays under its own path as well: it may be read there while its bytes are brought
+   * to the disk. When it returns the blob outlives a power cut.
+   */
+  keep(id: string, file: string): Promise<void>;
   /** Puts the bytes of a blob under a path of the work folder too. Whoever replaces the file leaves the blob as it is. */
   borrow(id: string, file: string): Promise<void>;
   /** Removes a blob; one that is not there is no error. */
@@ -36,28 +41,44 @@ export function fileBlobs(folder: string, work: string): Blobs {
     await mkdir(name, { recursive: true, mode: 0o700 });
     await syncPath(folder);
   };
+  /** Gives the blob its name by `place`, and brings it to the disk. */
+  const settle = async (id: string, place: (target: string) => Promise<void>) => {
+    const name = shelf(id);
+    const made = shelves.get(name) ?? makeShelf(name);
+    shelves.set(name, made);
+    await made.catch((error: unknown) => {
+      shelves.delete(name);
+      throw error;
+    });
+    await place(path(id));
+    // Nobody knows the id before this returns: content and name may get to the disk in any order, and together.
+    await Promise.all([syncPath(path(id)), syncPath(name)]);
+  };
   return {
     path,
     workPath: (id) => join(work, `${id}.work`),
-    async put(id, file) {
-      const name = shelf(id);
-      const made = shelves.get(name) ?? makeShelf(name);
-      shelves.set(name, made);
-      await made.catch((error: unknown) => {
-        shelves.delete(name);
-        throw error;
-      });
-      await rename(file, path(id));
-      // Nobody knows the id before this returns: content and name may get to the disk in any order, and together.
-      await Promise.all([syncPath(path(id)), syncPath(name)]);
-    },
-    borrow: (id, file) => link(path(id), file),
+    put: (id, file) => settle(id, (target) => rename(file, target)),
+    keep: (id, file) => settle(id, (target) => linkOrCopy(file, target)),
+    borrow: (id, file) => linkOrCopy(path(id), file),
     remove: (id) => removeFile(path(id)),
     read: (id, range) => createReadStream(path(id), { ...range, highWaterMark: 256 << 10 }),
     async *list() {
       for (const name of await readdir(folder)) yield* await readdir(join(folder, name));
     },
   };
+}
+
+/** What file systems say that know one name of a file only. */
+const NO_LINKS = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']);
+
+/** A second name for a file, or a copy where it can have only one. */
+async function linkOrCopy(from: string, to: string): Promise<void> {
+  try {
+    await link(from, to);
+  } catch (error) {
+    if (!NO_LINKS.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    await copyFile(from, to, constants.COPYFILE_EXCL);
+  }
 }
 
 /** Removes a file; one that is not there is no error. (`rm` looks first whether it is a folder.) */

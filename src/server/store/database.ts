@@ -1,4 +1,4 @@
-import { Kysely, SqliteDialect } from 'kysely';
+import { Kysely, SqliteDialect, sql } from 'kysely';
 import { migrate } from './migrations.ts';
 import type { Schema } from './schema.ts';
 import { keepPrepared, openEngine } from './sqlite.ts';
@@ -25,6 +25,15 @@ export async function openDatabase(path: string): Promise<Database> {
     throw error;
   }
   return db;
+}
+
+/**
+ * A number that grows with every row that is written, by whoever: as long as it is the same, what was read before is what
+ * would be read again.
+ */
+export async function changesSoFar(db: Database): Promise<number> {
+  const { rows } = await sql<{ count: number }>`select total_changes() as count`.execute(db);
+  return rows[0]!.count; // it is a row
 }
 
 /**

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { openDatabase } from '../../../src/server/store/database.ts';
+import { changesSoFar, openDatabase } from '../../../src/server/store/database.ts';
 import { openDataFolder, readOperatorFile, writeOperatorFile } from '../../../src/server/store/folder.ts';
 import { getMeta, SCHEMA_VERSION, setMeta } from '../../../src/server/store/migrations.ts';
 import { failsWith } from '../../helpers/errors.ts';
@@ -34,6 +34,20 @@ test('a newer schema is refused and left alone', async () => {
   await setMeta(db, 'schema', String(SCHEMA_VERSION + 1));
   await db.destroy();
   await failsWith('state-newer', () => openDatabase(path));
+});
+
+test('what is read changes nothing, every row that is written does', async () => {
+  const db = await openDatabase(join(folder(), 'state.db'));
+  const before = await changesSoFar(db);
+  await db.transaction().execute((tx) => getMeta(tx, 'schema'));
+  assert.is(await changesSoFar(db), before);
+  await db.transaction().execute(async (tx) => {
+    await setMeta(tx, 'key', 'value');
+    assert.is(await changesSoFar(tx), before + 1);
+  });
+  await setMeta(db, 'key', 'value');
+  assert.is(await changesSoFar(db), before + 2);
+  await db.destroy();
 });
 
 test('a failed transaction leaves nothing, foreign keys hold', async () => {
