@@ -92,7 +92,7 @@ export class EventReport<E extends { readonly event: string }> {
     if (this.#status === undefined || this.#isMidLine) return;
     const { text, since } = this.#status;
     const seconds = Math.floor((Date.now() - since) / 1000);
-    const width = (this.#stderr.columns ?? 80) - 1;
+    const width = (this.#stderr.columns || 80) - 1;
     this.#stderr.write(`${ERASE}${`${text} · ${seconds} s`.slice(0, width)}`);
   }
 }

@@ -17,7 +17,7 @@ function open(isTTY: boolean) {
   const printed: string[] = [];
   const stderr = {
     isTTY,
-    columns: 80,
+    columns: 0, // as terminals say that do not know
     write: (text: string | Uint8Array) =>
       written.push(typeof text === 'string' ? text : Buffer.from(text).toString()),
   };
