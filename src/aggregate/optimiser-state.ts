@@ -1,6 +1,7 @@
 /**
  * The state of a server optimiser as a file: safetensors with a tensor for each slot of each float tensor of the model
- * (`m.<name>`, `v.<name>`; steps.ts) and the metadata
+ * (`m.<name>`, `v.<name>`; steps.ts; complex128, which safetensors does not have, as float64 of shape [shape, 2]) and the
+ * metadata
  *
  *     cambium      "optimiser-state"
  *     version      "1"
@@ -47,7 +48,7 @@ export interface StoredState {
 
 /** The file of a state but for its elements. Its length does not depend on the digest, which is known last. */
 export function encodeState(owner: StateOwner, round: number, model: string): Encoding {
-  const tensors = stateTensors(owner.step, owner.tensors);
+  const tensors = stateTensors(owner.step, owner.tensors).map(storedSpec);
   return encodeSafetensors(
     { weighting: null, tensors },
     { [KIND]: STATE, version: VERSION, ...describe(owner), round: String(round), model },
@@ -76,7 +77,8 @@ export async function readState(source: ByteSource, owner: StateOwner): Promise<
     }
   }
   const stored = new Map(layout.tensors.map((tensor) => [tensor.name, tensor]));
-  const byteOffsets = stateTensors(owner.step, owner.tensors).map(({ name, dtype, shape }) => {
+  const byteOffsets = stateTensors(owner.step, owner.tensors).map((tensor) => {
+    const { name, dtype, shape } = storedSpec(tensor);
     const found = stored.get(name);
     if (found === undefined) return refuse(`the state has no ${name}`, String(name));
     if (found.dtype !== dtype || String(found.shape) !== String(shape) || found.byteOffset === null) {
@@ -121,6 +123,11 @@ export function stateInputs(
     source,
     tensors: tensors.map((_, t) => stored.find((one) => one.slot === slot.name && one.tensor === t)?.layout),
   }));
+}
+
+/** How a tensor of a state is written: its bytes stay what they are. */
+function storedSpec({ name, dtype, shape }: TensorSpec): TensorSpec {
+  return dtype === 'complex128' ? { name, dtype: 'float64', shape: [...shape, 2] } : { name, dtype, shape };
 }
 
 function describe({ strategy, step, tensors }: StateOwner) {

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { startJobs, tensorOf, writeWeights } from '../../dist/index.js';
-import { memorySink } from '../../src/tensor/bytes.ts';
+import { readTensors, startJobs, tensorOf, writeWeights } from '../../dist/index.js';
+import { memorySink, memorySource } from '../../src/tensor/bytes.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';
 import { Random } from '../helpers/random.ts';
@@ -83,6 +83,40 @@ test('the model of a state may be deflated', async () => {
     await jobs.aggregate({ inputs, output, strategy, model, state, compress: true });
     model = output;
   }
+});
+
+test('complex128 steps as pairs of float64, over a state that holds it so', async () => {
+  const values = [0, 1, 2, 3].map(() => Float64Array.from({ length: 6 }, () => random.uniform() - 0.5));
+  const finals = await Promise.all(
+    (['complex128', 'float64'] as const).map(async (dtype) => {
+      const paths: string[] = [];
+      for (const [i, array] of values.entries()) {
+        const pairs = tensorOf(array, [3, 2]);
+        const tensor = dtype === 'float64' ? pairs : { ...pairs, dtype, shape: [3] };
+        const half = tensorOf(new Float32Array([i]));
+        let sink = memorySink(0);
+        await writeWeights(
+          (byteLength: number) => {
+            sink = memorySink(byteLength);
+            return sink;
+          },
+          { weighting: 1 + i, tensors: [half, tensor] },
+        );
+        paths.push(join(folder, `${dtype}-${i}.npy`));
+        writeFileSync(paths[i]!, sink.bytes);
+      }
+      const inputs = paths.slice(1).map((path) => ({ path }));
+      const state = join(folder, `${dtype}-state.safetensors`);
+      let model = paths[0]!;
+      for (const output of [1, 2].map((round) => join(folder, `${dtype}-next-${round}.npy`))) {
+        await jobs.aggregate({ inputs, output, strategy, model, state });
+        model = output;
+      }
+      const { tensors } = await readTensors(memorySource(readFileSync(model)));
+      return tensors.map(({ data }) => data);
+    }),
+  );
+  for (const t of [0, 1]) sameBytes(finals[0]![t]!, finals[1]![t]!, `tensor ${t}`);
 });
 
 test('a state of another model, a rule without its files', async () => {
