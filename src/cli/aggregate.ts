@@ -4,7 +4,8 @@ import type { StrategyRequest } from '../node/jobs.ts';
 import { UsageError } from './exit.ts';
 import { formatOption } from './formats.ts';
 import { nonFiniteOption, printMerge, threadsOption } from './merge.ts';
-import { formatBytes, openProgress, printJson, printLine, printNote } from './output.ts';
+import { counted, formatBytes, openProgress, printJson, printLine, printNote } from './output.ts';
+import { strategyOf } from './policy.ts';
 
 interface AggregateOptions {
   readonly output: string;
@@ -72,8 +73,8 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
     return;
   }
   printLine(
-    `${report.output}: ${report.strategy} of ${report.leaves} updates, total weighting ${report.totalWeighting}, ` +
-      `${report.tensors} tensors, ${report.parameters} parameters`,
+    `${report.output}: ${report.strategy} of ${counted(report.leaves, 'update')}, total weighting ${report.totalWeighting}, ` +
+      `${counted(report.tensors, 'tensor')}, ${counted(report.parameters, 'parameter')}`,
   );
   printLine(
     `read ${formatBytes(report.bytesRead)} in ${report.seconds.toFixed(3)} s ` +
@@ -89,22 +90,13 @@ function checkPartial(options: AggregateOptions, { name }: StrategyRequest): voi
   }
 }
 
-/** `NAME` or `NAME:key=number,…`. */
+/** The rule, with what it wants to know of each leaf. Throws UsageError, AggregationError. */
 function strategyOption(
   text: string,
   ids: readonly string[],
   perLeafText: string | undefined,
 ): StrategyRequest {
-  const [name = '', ...rest] = text.split(':');
-  const parameters: Record<string, number> = {};
-  for (const part of rest.join(':').split(',')) {
-    if (part === '') continue;
-    const [, key, value] = /^([a-zA-Z]\w*)=(\S+)$/.exec(part) ?? [];
-    if (key === undefined || Number.isNaN(Number(value))) {
-      throw new UsageError(`--strategy ${text}: give parameters as name:key=number,key=number`);
-    }
-    parameters[key] = Number(value);
-  }
+  const { name, parameters } = strategyOf(text);
   const numbers = perLeafText === undefined ? undefined : numbersOf(perLeafText, ids.length, '--per-leaf');
   const perLeaf = numbers === undefined ? undefined : new Map(ids.map((id, i) => [id, numbers[i]!]));
   openStrategy(name, parameters, perLeaf); // refuses what makes no sense before anything is read
@@ -124,6 +116,8 @@ function numbersOf(text: string, count: number, option = '--weights'): number[] 
 function namesOf(text: string, count: number, option = '--ids'): string[] {
   const parts = text.split(',').map((part) => part.trim());
   if (parts.length !== count)
-    throw new UsageError(`${option} has ${parts.length} entries for ${count} files`);
+    throw new UsageError(
+      `${option} has ${parts.length === 1 ? '1 entry' : `${parts.length} entries`} for ${counted(count, 'file')}`,
+    );
   return parts;
 }

@@ -14,6 +14,11 @@ export function printJson(value: unknown): void {
   process.stdout.write(`${toJson(value)}\n`);
 }
 
+/** `1 update`, `2 updates`. */
+export function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
 /** Prints a line for people. */
 export function printLine(line = ''): void {
   process.stdout.write(`${line}\n`);

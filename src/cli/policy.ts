@@ -75,7 +75,8 @@ function durationOf(option: string, text: string): number {
   return ms;
 }
 
-function strategyOf(text: string): StrategyBody {
+/** `NAME` or `NAME:key=number,…`. Throws UsageError. */
+export function strategyOf(text: string): StrategyBody {
   const [name = '', ...rest] = text.split(':');
   const parameters: Record<string, number> = {};
   for (const part of rest.join(':').split(',')) {
@@ -84,6 +85,7 @@ function strategyOf(text: string): StrategyBody {
     if (key === undefined || Number.isNaN(Number(value))) {
       throw new UsageError(`--strategy ${text}: give parameters as name:key=number,key=number`);
     }
+    if (Object.hasOwn(parameters, key)) throw new UsageError(`--strategy ${text}: ${key} is given twice`);
     parameters[key] = Number(value);
   }
   return { name, parameters };

@@ -176,6 +176,8 @@ test('errors have the codes and exit codes of the documentation', async () => {
   await failsWith(2, 'usage', 'aggregate', tiny[0]!, tiny[0]!, '-o', 'x.npy');
   await failsWith(2, 'usage', 'aggregate', ...tiny, '-o', 'x.npy', '--weights', '1,2');
   await failsWith(2, 'strategy-unknown', 'aggregate', ...tiny, '-o', 'x.npy', '--strategy', 'mode');
+  const twice = 'trimmed-mean:trim=0.1,trim=0.2';
+  await failsWith(2, 'usage', 'aggregate', ...tiny, '-o', 'x.npy', '--strategy', twice);
   await failsWith(2, 'usage', 'nonsense');
   await failsWith(65, 'average-nan-weight', 'aggregate', ...tiny, '-o', 'x.npy', '--weights', '1,nan,1');
   await failsWith(65, 'average-negative-weight', 'aggregate', ...tiny, '-o', 'x.npy', '--weights', '1,-1,1');

@@ -95,7 +95,7 @@ export function openStrategy(
     );
   }
   for (const key of Object.keys(parameters)) {
-    if (key in definition.parameters) continue;
+    if (Object.hasOwn(definition.parameters, key)) continue;
     const known = Object.keys(definition.parameters);
     throw new AggregationError(
       'strategy-parameter',

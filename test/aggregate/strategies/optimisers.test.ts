@@ -57,6 +57,9 @@ test('by name, with the same defaults', async () => {
     assert.equal(opened.step, made.step, name);
   }
   await failsWith('strategy-parameter', () => openStrategy('fedadam'));
+  await failsWith('strategy-parameter', () =>
+    openStrategy('mean', { toLocaleString: 1 } as object as Record<string, number>),
+  );
   await failsWith('strategy-parameter', () => openStrategy('fedadam', { learningRate: 1, momentum: 1 }));
 });
 
