@@ -334,7 +334,7 @@ function settleLeaves({ updates, sums, without }: SummationInputs): readonly Sum
     for (const { leaf, weighting } of listed) {
       const known = leaves.get(leaf);
       if (known === undefined || known.weighting !== weighting) {
-        const what = known === undefined ? 'which is not in' : 'whose weighting is another one there';
+        const what = known === undefined ? 'which is not in the sum' : 'whose weighting is another one there';
         throw new AggregationError('partial-leaf-unknown', `${source.name} has ${leaf}, ${what}`, { leaf });
       }
       leaves.delete(leaf);

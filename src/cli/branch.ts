@@ -1,6 +1,6 @@
 import { type BranchBody, paths } from '../wire/cambium.ts';
 import { list, type OperatorOptions, openOperator } from './operator.ts';
-import { printJson, printLine, printTable } from './output.ts';
+import { counted, printJson, printLine, printTable } from './output.ts';
 import { type PolicyOptions, policyOf } from './policy.ts';
 
 interface CreateOptions extends OperatorOptions, PolicyOptions {
@@ -27,7 +27,9 @@ export async function createBranch(name: string, options: CreateOptions): Promis
   })) as BranchBody;
   if (options.json) printJson(branch);
   else
-    printLine(`branch ${branch.name}: ${branch.id}, a round closes at ${branch.aggregation_target} updates`);
+    printLine(
+      `branch ${branch.name}: ${branch.id}, a round closes at ${counted(branch.aggregation_target, 'update')}`,
+    );
 }
 
 /** `cambium branch set BRANCH`: changes its policy or its parent. */

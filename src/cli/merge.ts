@@ -2,7 +2,7 @@ import type { MergeRequest } from '../node/jobs.ts';
 import { mergeFiles } from '../node/merge-files.ts';
 import { UsageError } from './exit.ts';
 import { formatOption } from './formats.ts';
-import { formatBytes, openProgress, printJson, printLine, printNote } from './output.ts';
+import { counted, formatBytes, openProgress, printJson, printLine, printNote } from './output.ts';
 
 interface MergeOptions {
   readonly output: string;
@@ -79,11 +79,11 @@ export async function printMerge(
   }
   const what = request.to === 'sum' ? 'exact sum' : 'mean';
   printLine(
-    `${report.output}: ${what} of ${report.leaves} leaves, total weighting ${report.totalWeighting}, ` +
-      `${report.tensors} tensors, ${report.parameters} parameters`,
+    `${report.output}: ${what} of ${report.leaves === 1 ? '1 leaf' : `${report.leaves} leaves`}, total weighting ${report.totalWeighting}, ` +
+      `${counted(report.tensors, 'tensor')}, ${counted(report.parameters, 'parameter')}`,
   );
   const size = bytesPerParameter === null ? '' : ` (${bytesPerParameter.toFixed(3)} a parameter)`;
-  const residues = report.residues === null ? '' : `, ${report.residues} residues`;
+  const residues = report.residues === null ? '' : `, ${counted(report.residues, 'residue')}`;
   printLine(`${formatBytes(report.byteLength)}${size}${residues}`);
   printLine(
     `read ${formatBytes(report.bytesRead)} in ${report.seconds.toFixed(3)} s, sha256 ${report.sha256}`,

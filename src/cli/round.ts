@@ -4,7 +4,7 @@ import type { Http, HttpRequest } from '../transport/http.ts';
 import { type AggregationBody, paths, type RoundBody, type SumLinkBody } from '../wire/cambium.ts';
 import { UsageError } from './exit.ts';
 import { fileBody, list, type OperatorOptions, openOperator } from './operator.ts';
-import { printJson, printLine, printTable } from './output.ts';
+import { counted, printJson, printLine, printTable } from './output.ts';
 import { integerOf } from './settings.ts';
 
 /** `cambium round list BRANCH` */
@@ -129,7 +129,7 @@ export function roundLine(round: RoundBody): string {
 export function roundStanding(round: RoundBody): string {
   const parts = [
     `run ${round.run_number} round ${round.round}: ${round.status}`,
-    `${round.updates.length} updates`,
+    counted(round.updates.length, 'update'),
   ];
   if (round.total_weighting !== null) parts.push(`weighting ${round.total_weighting}`);
   if (round.strategy !== null && round.strategy.name !== 'mean') parts.push(round.strategy.name);

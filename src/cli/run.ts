@@ -2,7 +2,7 @@ import { eventNotices } from '../transport/events.ts';
 import { paths, type RoundBody, type RunBody, type RunRecord, type RunStatus } from '../wire/cambium.ts';
 import { UsageError } from './exit.ts';
 import { fileBody, list, type OperatorOptions, openOperator } from './operator.ts';
-import { printJson, printLine, printTable } from './output.ts';
+import { counted, printJson, printLine, printTable } from './output.ts';
 import { roundLine } from './round.ts';
 import { type Drawn, redrawRound } from './round-table.ts';
 
@@ -70,7 +70,7 @@ function printRun(run: RunBody, { json }: OperatorOptions): void {
   else
     printLine(
       `run ${run.run_number} of branch ${run.branch_id}: ${run.run_status}, round ${run.round}, ` +
-        `${run.updates} of ${run.aggregation_target} updates, newest aggregation ${run.aggregation_id ?? 'none'}`,
+        `${run.updates} of ${counted(run.aggregation_target, 'update')}, newest aggregation ${run.aggregation_id ?? 'none'}`,
     );
 }
 

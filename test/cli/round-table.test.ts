@@ -81,7 +81,7 @@ test('a round that is done shows how long each step took, and whom it did not wa
     aggregation_id: 'x',
   };
   assert.equal(roundTable(done), [
-    'run 1 round 2: done, 1 updates, weighting 120, 1 missing, 500.0 ms, 2.00 GB/s',
+    'run 1 round 2: done, 1 update, weighting 120, 1 missing, 500.0 ms, 2.00 GB/s',
     '  aggregation x',
     '  open for 2.0 s, waited 100 ms, aggregated in 500 ms, on the disk after 42 ms',
     '  leaf             after   weighting  norm   size     received  examined',

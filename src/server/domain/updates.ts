@@ -194,7 +194,7 @@ async function record(
     throw new Refusal(
       'conflict',
       'update-late',
-      `the update is based on a model that is ${staleness} rounds old: fetch the newest and train on that`,
+      `the update is based on a model that is ${staleness === 1 ? '1 round' : `${staleness} rounds`} old: fetch the newest and train on that`,
       { round: round.number, staleness },
     );
   }
