@@ -99,7 +99,9 @@ async function bundlePage(names) {
       {
         name: 'page',
         resolveId: (id) => (id === entry ? id : null),
-        load: (id) => (id === entry ? `export { ${names} } from './browser.js';` : null),
+        // A page exports nothing: it would get a file of its own for that.
+        load: (id) =>
+          id === entry ? `import { ${names} } from './browser.js'; globalThis.page = [${names}];` : null,
       },
     ],
   });

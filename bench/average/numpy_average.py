@@ -1,7 +1,8 @@
 """The mean of arrays in memory, in float32.
 
 flower: Flower's formula: multiply all, add all, divide
-best: one whole-array loop that makes no array but one for the products
+best: one whole-array loop that makes no array but one for the sums and one for the products; those of the round before
+    where the job says so
 """
 import sys
 from functools import reduce
@@ -22,12 +23,13 @@ def flower():
 
 
 def best():
-    return [best_of(arrays) for arrays in zip(*updates)]
+    if not rooms or not job.get("reuses"):
+        rooms[:] = [(np.empty_like(array), np.empty_like(array)) for array in updates[0]]
+    return [best_of(arrays, *room) for arrays, room in zip(zip(*updates), rooms)]
 
 
-def best_of(arrays):
-    sums = np.multiply(arrays[0], np.float32(weightings[0]))
-    products = np.empty_like(sums)
+def best_of(arrays, sums, products):
+    np.multiply(arrays[0], np.float32(weightings[0]), out=sums)
     for array, weighting in zip(arrays[1:], weightings[1:]):
         np.multiply(array, np.float32(weighting), out=products)
         sums += products
@@ -37,6 +39,7 @@ def best_of(arrays):
 
 run = {"flower": flower, "best": best}[sys.argv[1]]
 mean = None
+rooms = []
 
 
 def work():

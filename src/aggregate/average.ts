@@ -9,6 +9,11 @@ export interface AverageOptions extends Omit<AggregationOptions, 'scratch'> {
   /** Ids of the updates for messages and for the canonical order; `update 0`, `update 1`, … unless given. */
   readonly leaves?: readonly string[] | undefined;
   readonly signal?: AbortSignal | undefined;
+  /**
+   * Takes the elements of the result, an array for each tensor; new ones where there is none. Those of an earlier result spare a
+   * loop the time that fresh memory costs. They lie in no buffer of an update; after an error their contents are undefined.
+   */
+  readonly into?: readonly Uint8Array[] | undefined;
 }
 
 /**
@@ -18,7 +23,8 @@ export interface AverageOptions extends Omit<AggregationOptions, 'scratch'> {
  * where no update has a weighting, each counts 1.
  *
  * @returns the mean with the sum of the weightings
- * @throws RangeError when a tensor's bytes do not fit its shape; the errors of `Aggregation.open` and `Aggregation.run`
+ * @throws RangeError when a tensor's bytes do not fit its shape, or `into` not the result; the errors of `Aggregation.open`
+ *   and `Aggregation.run`
  */
 export async function average(
   updates: readonly ModelUpdate[],
@@ -30,20 +36,24 @@ export async function average(
     const { source, tensors } = updateSource(update, leaf);
     return { leaf, source, layout: { tensors }, weighting: update.weighting };
   });
+  const { into } = options;
+  const lent = new Set(updates.flatMap(({ tensors }) => tensors.map(({ data }) => data.buffer)));
+  if (into?.some(({ buffer }) => lent.has(buffer)))
+    throw new RangeError('into shares a buffer with an update');
   const aggregation = await Aggregation.open(inputs, options);
   try {
-    const tensors = aggregation.tensors.map(emptyTensor);
-    await aggregation.run(tensorsSink(tensors), bareEncoding(aggregation.tensors), {
+    const encoding = bareEncoding(aggregation.tensors);
+    const tensors = aggregation.tensors.map((spec, i) => {
+      return { ...spec, data: into?.[i] ?? new Uint8Array(encoding.payloads[i]!.byteLength) };
+    });
+    for (const tensor of tensors) checkTensor(tensor);
+    await aggregation.run(tensorsSink(tensors), encoding, {
       signal: options.signal,
     });
     return { weighting: aggregation.totalWeighting, tensors };
   } finally {
     await aggregation.close();
   }
-}
-
-function emptyTensor({ name, dtype, shape }: TensorSpec): Tensor {
-  return { name, dtype, shape, data: new Uint8Array(elementCount(shape) * itemSize(dtype)) };
 }
 
 /** An update as a source: its tensors one behind the other, without a copy. */

@@ -34,6 +34,20 @@ test('one update comes back bit for bit', async () => {
   sameBytes(result.tensors[0]!.data, x);
 });
 
+test('a result goes into the arrays that the caller gives', async () => {
+  const x = Float32Array.of(1, 2);
+  const updates = [update(1, x), update(1, Float32Array.of(3, 4))];
+  const room = Float32Array.of(9, 9);
+  const result = await average(updates, { into: [new Uint8Array(room.buffer)] });
+  sameBytes(room, Float32Array.of(2, 3));
+  assert.is(result.tensors[0]!.data.buffer, room.buffer);
+  for (const into of [[new Uint8Array(4)], [new Uint8Array(x.buffer)]]) {
+    const error = await average(updates, { into }).catch((caught: unknown) => caught);
+    assert.ok(error instanceof RangeError);
+  }
+  sameBytes(x, Float32Array.of(1, 2));
+});
+
 test('weighting 0 counts for nothing, not even NaN', async () => {
   const result = await average([update(0, Float32Array.of(Number.NaN)), update(5, Float32Array.of(2))]);
   sameBytes(result.tensors[0]!.data, Float32Array.of(2));
