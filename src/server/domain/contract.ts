@@ -86,7 +86,7 @@ export function checkTensors(
 
 /**
  * Compares an update with its run's contract: by name when both have names, else by position. A difference has its tensors
- * in their order in any case: it is added to a model that is stored without names.
+ * in their order in any case: the model that it is added to may have no names.
  *
  * @throws Refusal `layout-count`, `layout-name`, `layout-order`, `layout-dtype`, `layout-shape`
  */
