@@ -31,6 +31,14 @@ const ownChunk = (id) => {
 };
 
 /**
+ * In Node the engine is one file. Each start of a thread opens all files that it imports at once, and a process may have few
+ * descriptors beside its inputs.
+ */
+const nodeChunk = (id) =>
+  ownChunk(id) ??
+  (/\/src\/(?:errors\.ts|(?:aggregate|core|formats|tensor)\/)/.test(id) ? 'engine' : undefined);
+
+/**
  * Chunks of the browser door, each with all that its entries load at once and no chunk before it has. What is loaded when it is
  * needed keeps chunks of its own. So a bundler drops what a page does not use, and what it keeps stays together.
  */
@@ -109,7 +117,7 @@ export default [
       dir: 'dist',
       format: 'esm',
       chunkFileNames: 'chunks/[name]-[hash].js',
-      manualChunks: ownChunk,
+      manualChunks: nodeChunk,
       banner: bannerOf,
     },
     external: isExternal,
