@@ -46,6 +46,7 @@ class Site {
   tree = '';
   #port = '0';
   #process!: JoinedLeaf;
+  #restarting = Promise.resolve();
 
   static async start(): Promise<Site> {
     const site = new Site();
@@ -61,12 +62,18 @@ class Site {
       assert.is(this.#process.child.exitCode, null, this.#process.stderr);
       await new Promise(setImmediate);
     }
-    this.#port = new URL(String(this.#process.lines[0]!.url)).port;
+    const { url } = this.#process.lines[0]!;
+    assert.type(url, 'string', this.#process.stderr);
+    this.#port = new URL(String(url)).port;
   }
 
-  async killAndRestart(): Promise<void> {
-    await this.end();
-    await this.#serve();
+  /** One after the other: several relays ask for it, and a data directory has one server. */
+  killAndRestart(): Promise<void> {
+    this.#restarting = this.#restarting.then(async () => {
+      await this.end();
+      await this.#serve();
+    });
+    return this.#restarting;
   }
 
   async end(): Promise<void> {

@@ -100,9 +100,9 @@ const CASES: readonly Case[] = [
   ...['memory', 'a file'].map(
     (into): Case => ({
       name: `a 404 page at the download URL, into ${into}`,
-      code: 'protocol-not-json',
+      code: 'protocol-download',
       kind: ProtocolError,
-      says: /\/files\/[-0-9]+: answered 404 with text\/html/,
+      says: /\/files\/[-0-9]+: the download link gave no file: answered 404 with text\/html/,
       work: ({ client, server, page, folder }) => {
         server.aggregations.set(A, Buffer.from('x'));
         page('/files/', 404, '<Error>NoSuchKey</Error>');
@@ -113,9 +113,9 @@ const CASES: readonly Case[] = [
   ),
   {
     name: 'an aggregation that is an empty file',
-    code: 'npy-truncated',
+    code: 'format-empty',
     kind: FormatError,
-    says: /aggregation [-0-9]+: the file ends within/,
+    says: /aggregation [-0-9]+: the server's file is empty/,
     work: ({ client, server, folder }) => {
       server.aggregations.set(A, Buffer.alloc(0));
       return client.fileDownload(A, { folder });
