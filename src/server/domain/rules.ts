@@ -1,7 +1,7 @@
 /**
  * Which rule averages a round, and from which global model it steps, or which one the average of differences is added to: the
- * aggregation of the round before, by number, or the initial model of the run. The model and the state of the optimiser that belongs to it stay the base of the round
- * however often its aggregation is tried.
+ * aggregation of the round before, by number, or the initial model of the run. The model and the state of the optimiser
+ * that belongs to it stay the base of the round however often its aggregation is tried.
  */
 import { CambiumError } from '../../errors.ts';
 import type { StrategyBody } from '../../wire/cambium.ts';
