@@ -198,7 +198,11 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
       .option('--partial-sums', 'leaves may send exact partial sums, as servers below do')
       .option('--no-partial-sums', 'they may not')
       .option('--upstream', 'rounds go up to another server ("relay"), whose aggregation comes down')
-      .option('--no-upstream', 'rounds end here');
+      .option('--no-upstream', 'rounds end here')
+      .option(
+        '--upstream-timeout <time>',
+        'for how long a round waits for the server above before it fails (default: 1d; none: for ever)',
+      );
   policy(remote(branch, 'create <name>', 'create a branch'))
     .requiredOption('--tree <id>', 'its tree')
     .requiredOption('--target <number>', 'updates that close a round')

@@ -16,9 +16,10 @@ export interface PolicyOptions {
   readonly keep?: string;
   readonly partialSums?: boolean;
   readonly upstream?: boolean;
+  readonly upstreamTimeout?: string;
 }
 
-/** The members that were named; `none` takes a minimum, a deadline, a grace, a sample or a limit back. */
+/** The members that were named; `none` takes a minimum, a deadline, a grace, a sample or a limit back, or waits for ever. */
 export function policyOf(options: PolicyOptions): Partial<PolicyBody> {
   const { late, nonFinite, partialSums, replace, seed, upstream } = options;
   if (late !== undefined && late !== 'next' && late !== 'refuse') {
@@ -46,6 +47,7 @@ export function policyOf(options: PolicyOptions): Partial<PolicyBody> {
     keep_aggregations: orNone(options.keep, (text) => countOf('--keep', text)),
     partial_sums: partialSums,
     upstream,
+    upstream_timeout_ms: orNone(options.upstreamTimeout, (text) => durationOf('--upstream-timeout', text)),
   };
   return Object.fromEntries(Object.entries(entries).filter(([, value]) => value !== undefined));
 }

@@ -73,7 +73,8 @@ function stepsOf(round: RoundBody): string[] {
   if (closed_at !== null && started_at !== null) steps.push(`waited ${seconds(started_at - closed_at)}`);
   if (aggregation_seconds !== null) steps.push(`aggregated in ${seconds(1000 * aggregation_seconds)}`);
   if (write_seconds !== null) steps.push(`on the disk after ${seconds(1000 * write_seconds)}`);
-  if (closes_at !== null) steps.push(`closes at ${new Date(closes_at).toISOString()}`);
+  const end = round.status === 'summed' ? 'waits until' : 'closes at';
+  if (closes_at !== null) steps.push(`${end} ${new Date(closes_at).toISOString()}`);
   return steps.length > 0 ? [steps.join(', ')] : [];
 }
 

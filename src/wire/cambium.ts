@@ -65,6 +65,8 @@ export interface PolicyBody {
    * is the mean then.
    */
   readonly upstream: boolean;
+  /** Milliseconds for which a round waits for the aggregation from above, from its sum on; null waits for ever. */
+  readonly upstream_timeout_ms: number | null;
 }
 
 /** Body of `PATCH /branches/{id}`: what is not named stays as it is. */
@@ -228,6 +230,7 @@ export interface RoundBody {
   readonly missing: readonly { readonly leaf_id: string; readonly leaf_name: string }[];
   /** Ids of leaves that an operator has excluded. */
   readonly excluded: readonly string[];
+  /** When the clock ends what it waits for: of an open round its updates, of a summed one the server above. */
   readonly closes_at: number | null;
   /** When its aggregation began; it may have waited for the one before. */
   readonly started_at: number | null;

@@ -6,6 +6,7 @@ import type { UploadReceipt } from '../../client/upload.ts';
 import { CambiumError } from '../../errors.ts';
 import { Client, type NodeClientOptions } from '../../node/client.ts';
 import { networkFetch } from '../../node/network.ts';
+import { eventNotices } from '../../transport/events.ts';
 import { Http } from '../../transport/http.ts';
 import { type OwnUpdateBody, paths } from '../../wire/cambium.ts';
 
@@ -27,7 +28,7 @@ export class LeafAbove {
         `sums go up to a Cambium server; these credentials are for ${identity.generation}`,
       );
     }
-    this.client = new Client(credentials, { ...options, notices: { queue: 'newest' } });
+    this.client = new Client(credentials, options);
     const { server } = this.client.configuration.connection;
     this.#http = new Http({ retry, fetch, server, authorization: authorizationOf(identity) });
   }
@@ -61,11 +62,12 @@ export class LeafAbove {
     return this.client.fileDownload(aggregationId, { to, signal });
   }
 
-  /** Calls back at every aggregation that is told, until something goes wrong. */
+  /**
+   * Calls back at every notice, until the stream ends: of aggregations, and of runs, which tells too that a round was given
+   * up and another one is open.
+   */
   async watch(onNews: () => void, signal: AbortSignal): Promise<void> {
-    for (;;) {
-      await this.client.queue.get({ signal });
-      onNews();
-    }
+    const notices = eventNotices(this.#http, paths.notices(this.client.leafId));
+    for await (const _ of notices.open({ signal })) onNews();
   }
 }

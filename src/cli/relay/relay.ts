@@ -8,11 +8,12 @@
  * below and the round above, and before it is sent the leaf's own updates are asked for such a key. A digest would not do:
  * two rounds may have the same sum. Only when the round above was discarded is a sum sent again, into another one.
  *
- * Notices of either side say no more than that it is worth asking.
+ * Notices of either side say no more than that it is worth asking: of the round below that it changed, of the one above that it
+ * is averaged, or given up for another one.
  */
 import type { RunDetails } from '../../client/dialect.ts';
 import { type CambiumError, RefusedError } from '../../errors.ts';
-import { sleep, systemClock } from '../../transport/clock.ts';
+import { type Clock, sleep, systemClock } from '../../transport/clock.ts';
 import type { OwnUpdateBody, RoundBody, RunBody } from '../../wire/cambium.ts';
 import { passes, pauseMs } from '../patience.ts';
 import type { LeafAbove } from './above.ts';
@@ -31,6 +32,8 @@ export interface RelayOptions {
   /** Rounds after which it is enough. */
   readonly rounds: number;
   readonly signal: AbortSignal;
+  /** Of the pauses; the host's unless given. */
+  readonly clock?: Clock | undefined;
 }
 
 /** How long a notice is waited for before the servers are asked. */
@@ -62,7 +65,7 @@ export class Relay {
 
   /** Relays until it is enough. Throws what no further try would mend; the reason of the signal. */
   async run(): Promise<void> {
-    const { above, below, rounds, signal } = this.#options;
+    const { above, below, rounds, signal, clock = systemClock } = this.#options;
     const listening = new AbortController();
     const ring = () => this.#bell.ring();
     const listeners = [
@@ -72,13 +75,13 @@ export class Relay {
     try {
       for (let fruitless = 0; this.#handed < rounds; ) {
         try {
-          if (!(await this.#step())) await this.#bell.wait(LOOK_MS, signal);
+          if (!(await this.#step())) await this.#bell.wait(clock, LOOK_MS, signal);
           fruitless = 0;
         } catch (error) {
           signal.throwIfAborted();
           if (!passes(error)) throw error;
           this.#wait('server', (error as CambiumError).message);
-          await sleep(systemClock, pauseMs(1000, ++fruitless), signal);
+          await sleep(clock, pauseMs(1000, ++fruitless), signal);
         }
       }
       this.#tell({ event: 'done', rounds: this.#handed });
@@ -90,10 +93,11 @@ export class Relay {
 
   /** Listens again whenever that ends; what is wrong with a server is found out by the steps. */
   async #listen(listen: (signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {
+    const { clock = systemClock } = this.#options;
     for (let attempt = 1; !signal.aborted; attempt++) {
       await listen(signal).catch(() => {});
       this.#bell.ring();
-      await sleep(systemClock, pauseMs(1000, attempt), signal).catch(() => {});
+      await sleep(clock, pauseMs(1000, attempt), signal).catch(() => {});
     }
   }
 

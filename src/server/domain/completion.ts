@@ -1,6 +1,6 @@
 /**
- * What makes a round done, in one transaction: the row of its aggregation, the notice to all leaves, and the end of what
- * nobody needs any more.
+ * What makes a round done, in one transaction: the row of its aggregation, the notice to all leaves if it is the newest of
+ * its run, and the end of what nobody needs any more.
  */
 import type { StrategyBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
@@ -74,27 +74,44 @@ export async function completeRound(
       bytes_read: bytesRead,
       write_seconds: writeSeconds,
       done_at: now,
+      closes_at: null, // of one that waited for the server above
     })
     .where('id', '=', round.id)
     .execute();
-  await writeNotice(
-    tx,
-    round.branch_id,
-    round.run_id,
-    {
-      message_type: 'aggregation_status',
-      body: { aggregation_id: id },
-      aggregation_id: id,
-      run: run.number,
-      round: round.number,
-    },
-    now,
-  );
+  // Leaves take what they hear of last for the model to go on from: an older round that was retried is for the record.
+  const isNewest = !(await hasLaterDone(tx, round));
+  if (isNewest) {
+    await writeNotice(
+      tx,
+      round.branch_id,
+      round.run_id,
+      {
+        message_type: 'aggregation_status',
+        body: { aggregation_id: id },
+        aggregation_id: id,
+        run: run.number,
+        round: round.number,
+      },
+      now,
+    );
+  }
   return [
-    ...(await forgetStates(tx, round, id)),
+    ...(isNewest ? await forgetStates(tx, round, id) : []),
     ...(await prune(tx, round, keepUpdates, now)),
     ...(await pruneHistory(tx, round, now)),
   ];
+}
+
+async function hasLaterDone(tx: Database, { run_id, number }: Round): Promise<boolean> {
+  const later = await tx
+    .selectFrom('rounds')
+    .select('id')
+    .where('run_id', '=', run_id)
+    .where('status', '=', 'done')
+    .where('number', '>', number)
+    .limit(1)
+    .executeTakeFirst();
+  return later !== undefined;
 }
 
 /** States of earlier models of the run, and of runs before: the next round goes on from this one. */

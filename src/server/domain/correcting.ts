@@ -10,13 +10,16 @@ import { getRound } from './round-view.ts';
 import {
   closeRound,
   discardRound,
+  forgetSum,
   leaveOut,
   openNext,
   policyOfRound,
   type Round,
   settleRound,
+  tellOfOpen,
   tooFew,
 } from './rounds.ts';
+import { checkNotSuperseded } from './rules.ts';
 import { membersOf, type Standing, standingOf } from './standing.ts';
 import { exactWeighting } from './sums.ts';
 import { branchesBelow, lockBranch } from './trees.ts';
@@ -92,7 +95,10 @@ export async function excludeLeaf(domain: Domain, roundId: string, leafId: strin
       'excluded',
       now,
     );
-    if (round.status !== 'open') return { branchId: round.branch_id, isClosed: false, removed: out };
+    if (round.status !== 'open') {
+      const removed = [...out, ...(await forgetSum(tx, roundId))]; // the leaf is in it
+      return { branchId: round.branch_id, isClosed: false, removed };
+    }
     const settled = await settleRound(tx, round, await standingOf(tx, round), now);
     return { branchId: round.branch_id, ...settled, removed: [...out, ...settled.removed] };
   });
@@ -107,11 +113,12 @@ export async function excludeLeaf(domain: Domain, roundId: string, leafId: strin
  *
  * @returns the round, whose branch's aggregations are to be taken up
  * @throws Refusal `round-unknown`, `round-not-failed`, `round-minimum` (of the branch's present policy),
- *   `strategy-too-few-inputs`, `weighting-total`
+ *   `strategy-too-few-inputs`, `weighting-total`, `round-superseded`
  */
 export async function retryRound(domain: Domain, id: string): Promise<RoundBody> {
   const branchId = await domain.db.transaction().execute(async (tx) => {
     const round = await roundIn(tx, id, ['failed']);
+    await checkNotSuperseded(tx, round);
     await checkEnough(tx, round);
     checkTotal((await membersOf(tx, id)).map(exactWeighting));
     await tx
@@ -137,6 +144,7 @@ export async function giveUpRound(domain: Domain, id: string): Promise<RoundBody
     const now = domain.now();
     const removed = await discardRound(tx, id, now);
     if (round.status === 'open') await openNext(tx, round, now);
+    else await tellOfOpen(tx, round, now);
     return { branchId: round.branch_id, removed };
   });
   for (const blob of removed) await domain.blobs.remove(blob);

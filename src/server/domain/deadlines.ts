@@ -1,5 +1,5 @@
 /**
- * Rounds that end by the clock. The ends stand in the database; one timer waits for the next of them, so a restart loses
+ * Rounds that end by the clock: open ones, and those that wait for a server above. The ends stand in the database; one timer waits for the next of them, so a restart loses
  * none, and one that fell into the time when no server ran is made up for at the start.
  */
 import { randomUUID } from 'node:crypto';
@@ -8,8 +8,10 @@ import type { Timers } from '../timers.ts';
 import type { Domain } from './domain.ts';
 import { announce } from './notices.ts';
 import { leastOf } from './policy.ts';
-import { closeRound, openNext, policyOfRound, type Settlement, tooFew } from './rounds.ts';
+import type { Refusal } from './refusal.ts';
+import { closeRound, openNext, policyOfRound, type Round, type Settlement, tooFew } from './rounds.ts';
 import { standingOf } from './standing.ts';
+import { silentAbove } from './upstream.ts';
 
 /** Timers of the host end at 2^31 ms; and a clock that is set while we wait is noticed after an hour at the latest. */
 const LONGEST_WAIT_MS = 3600_000;
@@ -70,27 +72,33 @@ export class Deadlines {
 interface Expiry extends Omit<Settlement, 'hasNewEnd'> {
   readonly branchId: string;
   readonly roundId: string;
+  /** Why it failed. */
+  readonly failure?: Refusal;
 }
 
 /**
  * Ends the rounds whose time is over: with enough they close, with too few they fail, and the next round is open; a round
- * that nobody has come to gets its time anew.
+ * that nobody has come to gets its time anew. One that has waited long enough for a server above fails.
  */
 async function expireRounds(domain: Domain): Promise<void> {
   const now = domain.now();
-  const due = await openRounds(domain.db).where('rounds.closes_at', '<=', now).execute();
+  const due = await timedRounds(domain.db).where('rounds.closes_at', '<=', now).execute();
   for (const { id } of due) {
     const expiry = await domain.db.transaction().execute((tx) => expire(tx, id, now));
     if (expiry === undefined) continue;
     for (const blob of expiry.removed) await domain.blobs.remove(blob);
     await announce(domain, expiry.branchId, expiry.roundId);
+    if (expiry.failure !== undefined) {
+      const { code, message } = expiry.failure;
+      domain.log.error({ round: id, code }, `a round failed: ${message}`);
+    }
     if (expiry.isClosed) domain.signals.emit('closed', expiry.branchId);
   }
 }
 
 /** When the next round's time is over; undefined when no round has an end. */
 async function nextExpiry(db: Database): Promise<number | undefined> {
-  const row = await openRounds(db)
+  const row = await timedRounds(db)
     .where('rounds.closes_at', 'is not', null)
     .orderBy('rounds.closes_at')
     .limit(1)
@@ -98,21 +106,30 @@ async function nextExpiry(db: Database): Promise<number | undefined> {
   return row?.closes_at ?? undefined;
 }
 
-/** Time stands still in a pause. */
-function openRounds(db: Database) {
+/** Time stands still in a pause, but for rounds that have closed: those are finished in any case. */
+function timedRounds(db: Database) {
   return db
     .selectFrom('rounds')
     .innerJoin('runs', 'runs.id', 'rounds.run_id')
     .select(['rounds.id', 'rounds.closes_at'])
-    .where('rounds.status', '=', 'open')
-    .where('runs.status', '=', 'start');
+    .where(({ or, and, eb }) =>
+      or([
+        and([eb('rounds.status', '=', 'open'), eb('runs.status', '=', 'start')]),
+        eb('rounds.status', '=', 'summed'),
+      ]),
+    );
 }
 
 async function expire(tx: Database, id: string, now: number): Promise<Expiry | undefined> {
   const round = await tx.selectFrom('rounds').selectAll().where('id', '=', id).executeTakeFirstOrThrow();
-  if (round.status !== 'open' || round.closes_at === null || round.closes_at > now) return undefined;
+  if (round.closes_at === null || round.closes_at > now) return undefined; // somebody was faster
   const told = { branchId: round.branch_id, roundId: id };
   const policy = await policyOfRound(tx, round);
+  if (round.status === 'summed') {
+    const failure = silentAbove(policy);
+    await failRound(tx, round, failure, now);
+    return { ...told, isClosed: false, removed: [], failure };
+  }
   const standing = await standingOf(tx, round);
   const { contributions, members } = standing;
   if (contributions.byMinimum >= leastOf(policy)) {
@@ -124,23 +141,28 @@ async function expire(tx: Database, id: string, now: number): Promise<Expiry | u
     return { ...told, isClosed: false, removed: [] };
   }
   const failure = tooFew(contributions.byMinimum, leastOf(policy));
+  await failRound(tx, round, failure, now);
+  await openNext(tx, round, now);
+  return { ...told, isClosed: false, removed: [], failure };
+}
+
+/** Keeps a round and its updates for an operator to decide. */
+async function failRound(
+  tx: Database,
+  { id, aggregation_id, closed_at }: Round,
+  { message, code, details }: Refusal,
+  now: number,
+): Promise<void> {
   await tx
     .updateTable('rounds')
     .set({
       status: 'failed',
-      aggregation_id: randomUUID(),
-      failure: JSON.stringify({
-        error: failure.message,
-        message: failure.message,
-        code: failure.code,
-        details: failure.details,
-      }),
-      closed_at: now,
+      aggregation_id: aggregation_id ?? randomUUID(),
+      failure: JSON.stringify({ error: message, message, code, details }),
+      closed_at: closed_at ?? now,
       done_at: now,
       closes_at: null,
     })
     .where('id', '=', id)
     .execute();
-  await openNext(tx, round, now);
-  return { ...told, isClosed: false, removed: [] };
 }

@@ -17,6 +17,12 @@ const MAX_TARGET = 10_000;
 /** A round that nobody closes for longer than this is forgotten, not late; the clock of the host ends not far beyond. */
 const MAX_WAIT_MS = 366 * 24 * 3600_000;
 
+/**
+ * For how long the server above is waited for unless a policy says otherwise. Its own round may wait for the slowest of
+ * many sites; but a round that waits for ever is one that nobody hears of.
+ */
+const UPSTREAM_TIMEOUT_MS = 24 * 3600_000;
+
 /** What a branch does unless it is told otherwise. */
 export const DEFAULT_POLICY: Omit<PolicyBody, 'aggregation_target'> = {
   minimum: null,
@@ -30,6 +36,7 @@ export const DEFAULT_POLICY: Omit<PolicyBody, 'aggregation_target'> = {
   keep_aggregations: null,
   partial_sums: false,
   upstream: false,
+  upstream_timeout_ms: UPSTREAM_TIMEOUT_MS,
 };
 
 /** The policy of a branch or of a round, as its row has it. */
@@ -51,6 +58,7 @@ export function leastOf({ minimum }: Pick<PolicyBody, 'minimum'>): number {
  */
 export function checkPolicy(policy: PolicyBody, leaves?: number): void {
   const { aggregation_target: target, minimum, deadline_ms, grace_ms, sample, keep_aggregations } = policy;
+  const { upstream_timeout_ms } = policy;
   if (!isCount(target) || target > MAX_TARGET) {
     throw refuse('target-invalid', `the aggregation target is a whole number from 1 to ${MAX_TARGET}`);
   }
@@ -68,9 +76,7 @@ export function checkPolicy(policy: PolicyBody, leaves?: number): void {
     ['grace', grace_ms],
   ] as const) {
     if (value === null) continue;
-    if (!isCount(value) || value > MAX_WAIT_MS) {
-      throw refuse(`policy-${name}`, `the ${name} is a number of milliseconds from 1 to ${MAX_WAIT_MS}`);
-    }
+    checkWait(name, value);
     if (minimum === null) {
       throw refuse(
         `policy-${name}-minimum`,
@@ -78,6 +84,7 @@ export function checkPolicy(policy: PolicyBody, leaves?: number): void {
       );
     }
   }
+  if (upstream_timeout_ms !== null) checkWait('upstream-timeout', upstream_timeout_ms);
   if (sample !== null) {
     if (!isCount(sample.leaves)) throw refuse('policy-sample', 'a sample has at least one leaf');
     if (target > sample.leaves) {
@@ -98,6 +105,14 @@ export function checkPolicy(policy: PolicyBody, leaves?: number): void {
       { leaves },
     );
   }
+}
+
+function checkWait(name: string, ms: number): void {
+  if (isCount(ms) && ms <= MAX_WAIT_MS) return;
+  throw refuse(
+    `policy-${name}`,
+    `the ${name.replace('-', ' ')} is a number of milliseconds from 1 to ${MAX_WAIT_MS}`,
+  );
 }
 
 function checkStrategy(policy: PolicyBody): void {

@@ -197,6 +197,13 @@ export async function leaveOut(
 /** Opens the round after one that gave no aggregation, and tells the leaves, who would wait for one. */
 export async function openNext(tx: Database, round: Round, now: number): Promise<void> {
   await openRound(tx, round.branch_id, round.run_id, round.number + 1, now);
+  await tellOfOpen(tx, round, now);
+}
+
+/** Tells the leaves of a round which one is open now, if its run goes on: no aggregation will come of theirs. */
+export async function tellOfOpen(tx: Database, round: Round, now: number): Promise<void> {
+  const open = await roundInProgress(tx, round.run_id);
+  if (open === undefined) return;
   const run = await tx
     .selectFrom('runs')
     .selectAll()
@@ -205,7 +212,7 @@ export async function openNext(tx: Database, round: Round, now: number): Promise
   await writeRunNotice(
     tx,
     round.branch_id,
-    { id: run.id, number: run.number, status: run.status, round: round.number + 1 },
+    { id: run.id, number: run.number, status: run.status, round: open.number },
     now,
   );
 }
@@ -224,6 +231,13 @@ export async function discardRound(tx: Database, roundId: string, now: number): 
     .where('id', '=', roundId)
     .execute();
   return giveUpUpdates(tx, [roundId], now);
+}
+
+/** Takes back the sum of a round that is to get another one; returns the blobs to remove once the transaction is committed. */
+export async function forgetSum(tx: Database, roundId: string): Promise<string[]> {
+  const sums = await tx.selectFrom('sums').select('id').where('round_id', '=', roundId).execute();
+  await tx.deleteFrom('sums').where('round_id', '=', roundId).execute();
+  return sums.map(({ id }) => id);
 }
 
 /** Marks the updates of rounds and their sums as removed; returns the blobs to remove once the transaction is committed. */

@@ -7,6 +7,7 @@ import { CambiumError } from '../../errors.ts';
 import type { StrategyBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import { keepsState, strategyOf } from './policy.ts';
+import { Refusal } from './refusal.ts';
 import { policyOfRound, type Round } from './rounds.ts';
 import { membersOf } from './standing.ts';
 
@@ -26,13 +27,13 @@ export interface RoundRule {
 /** The rule that stands in while there is no global model. */
 const MEAN: StrategyBody = { name: 'mean', parameters: {} };
 
-/** @throws CambiumError `round-superseded`, `round-model-removed` when the base of a retried round is gone */
+/** @throws CambiumError `round-model-removed` when the base of a retried round is gone */
 export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
   const { strategy, non_finite: nonFinite, upstream } = await policyOfRound(db, round);
   const rule = strategyOf(strategy);
   const plain = { nonFinite, modelId: undefined, stateId: undefined, keepsState: false, upstream };
   if (rule.needsModel !== true && !(await holdsDifferences(db, round))) return { ...plain, strategy };
-  const done = await db
+  const base = await db
     .selectFrom('rounds')
     .innerJoin('aggregations', 'aggregations.round_id', 'rounds.id')
     .select([
@@ -44,16 +45,11 @@ export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
     ])
     .where('rounds.run_id', '=', round.run_id)
     .where('rounds.status', '=', 'done')
+    .where('rounds.number', '<', round.number)
     .orderBy('rounds.number', 'desc')
-    .execute();
-  const base = done.find(({ number }) => number < round.number);
+    .limit(1)
+    .executeTakeFirst();
   if (base === undefined) return { ...plain, strategy: MEAN };
-  if (keepsState(rule) && done[0]!.number > round.number) {
-    throw new CambiumError(
-      'round-superseded',
-      `"${strategy.name}" has gone on from round ${base.number} without round ${round.number}: discard it`,
-    );
-  }
   if (base.removed_at !== null) {
     throw new CambiumError(
       'round-model-removed',
@@ -69,6 +65,41 @@ export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
     keepsState: keepsState(rule),
     upstream,
   };
+}
+
+/**
+ * Checks that a failed round may still become what it would have been: that nobody has gone on from the model that it would have
+ * changed. An older round of whole models has a mean at any time, for the record (domain/completion.ts). But what steps from a
+ * model, or is added to one, would step from a model that later rounds have left behind; a sum would go into a round above
+ * that it does not belong to; and differences that a later round holds would be added to a model that they are not from.
+ * (Whole models that a later round holds count as late ones do, and FedBuff means its differences so.)
+ *
+ * @throws Refusal `round-superseded`
+ */
+export async function checkNotSuperseded(tx: Database, round: Round): Promise<void> {
+  const { strategy, upstream } = await policyOfRound(tx, round);
+  const isBound = upstream || strategyOf(strategy).needsModel === true || (await holdsDifferences(tx, round));
+  const later = await tx
+    .selectFrom('rounds')
+    .selectAll()
+    .where('run_id', '=', round.run_id)
+    .where('number', '>', round.number)
+    .where('status', '!=', 'discarded')
+    .orderBy('number')
+    .execute();
+  for (const next of later) {
+    const hasGoneOn = next.status === 'done' || next.status === 'aggregating';
+    if (hasGoneOn && !isBound) return; // what comes later is based on that one
+    const mayBeLate = (await policyOfRound(tx, next)).strategy.name === 'buffered';
+    if (!hasGoneOn && (mayBeLate || !(await holdsDifferences(tx, next)))) continue;
+    const why = hasGoneOn ? 'has gone on without it' : 'holds differences to the model before it';
+    throw new Refusal(
+      'conflict',
+      'round-superseded',
+      `round ${round.number} comes too late, round ${next.number} ${why}: discard it`,
+      { round: round.number, later: next.number },
+    );
+  }
 }
 
 /** Whether the updates of a round are differences to the global model: all of them are, or none (domain/differences.ts). */

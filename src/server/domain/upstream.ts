@@ -2,8 +2,9 @@
  * Rounds that go up to another server: a branch whose policy says `upstream` is a leaf of a branch above.
  *
  *     open ─► aggregating ─► summed ─────────────────────────────► done
- *                              └─ sum fetched, uploaded above,       ▲
- *                                 averaged there, brought down ──────┘
+ *                 ▲            │└─ sum fetched, uploaded above,      ▲
+ *                 │            │   averaged there, brought down ─────┘
+ *                 └── retry ── failed (nothing came in time)
  *
  * The round ends with the exact partial sum of its updates. Somebody with an operator's token (`cambium relay`) takes it
  * to the server above as a leaf does an update, and brings the aggregation from there; only then are the leaves told. This
@@ -15,7 +16,7 @@
 import { randomUUID } from 'node:crypto';
 import { rm, stat } from 'node:fs/promises';
 import { FormatError } from '../../errors.ts';
-import type { RoundBody, SumBody } from '../../wire/cambium.ts';
+import type { PolicyBody, RoundBody, SumBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import type { Spooled } from '../store/spool.ts';
 import { completeRound } from './completion.ts';
@@ -26,7 +27,7 @@ import { examineFile } from './examining.ts';
 import { announce } from './notices.ts';
 import { Refusal, unknown } from './refusal.ts';
 import { getRound } from './round-view.ts';
-import { policyOfRound, type Round } from './rounds.ts';
+import { forgetSum, policyOfRound, type Round } from './rounds.ts';
 import type { addUp } from './sums.ts';
 import { lockBranch } from './trees.ts';
 
@@ -42,7 +43,9 @@ export async function recordSum(
   const { size } = await stat(file);
   const id = randomUUID();
   await blobs.put(id, file);
-  await db.transaction().execute(async (tx) => {
+  const { upstream_timeout_ms: patience } = await policyOfRound(db, round);
+  const removed = await db.transaction().execute(async (tx) => {
+    const earlier = await forgetSum(tx, round.id);
     await tx
       .insertInto('sums')
       .values({
@@ -61,14 +64,27 @@ export async function recordSum(
       .updateTable('rounds')
       .set({
         status: 'summed',
+        closes_at: patience === null ? null : now() + patience,
         started_at: startedAt,
         aggregation_seconds: report.seconds,
         bytes_read: report.bytesRead,
       })
       .where('id', '=', round.id)
       .execute();
+    return earlier;
   });
+  for (const blob of removed) await blobs.remove(blob);
   await announce(domain, round.branch_id, round.id);
+}
+
+/** Why a round fails whose time for the server above is over; its sum is kept, so that it can wait again. */
+export function silentAbove({ upstream_timeout_ms: patience }: PolicyBody): Refusal {
+  return new Refusal(
+    'conflict',
+    'upstream-timeout',
+    `no aggregation has come from the server above within ${(patience ?? 0) / 1000} s`,
+    { upstream_timeout_ms: patience },
+  );
 }
 
 /**

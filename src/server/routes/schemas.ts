@@ -48,6 +48,7 @@ const policy = {
   keep_aggregations: nullable(integer),
   partial_sums: { type: 'boolean' },
   upstream: { type: 'boolean' },
+  upstream_timeout_ms: nullable(integer),
 };
 
 /** A body of these members only: a policy that is misspelt must not look as if it held. */

@@ -11,7 +11,7 @@ import * as assert from 'uvu/assert';
 import { LeafAbove } from '../../../src/cli/relay/above.ts';
 import { BranchBelow } from '../../../src/cli/relay/below.ts';
 import { RelayFolder } from '../../../src/cli/relay/folder.ts';
-import { Relay } from '../../../src/cli/relay/relay.ts';
+import { Relay, type RelayOptions } from '../../../src/cli/relay/relay.ts';
 import type { RelayEvent } from '../../../src/cli/relay/report.ts';
 import { encodeUpdate } from '../../../src/client/weights.ts';
 import { readTensors } from '../../../src/formats/read.ts';
@@ -20,6 +20,7 @@ import { startJobs } from '../../../src/node/workers.ts';
 import { realTimers } from '../../../src/server/timers.ts';
 import { memorySource } from '../../../src/tensor/bytes.ts';
 import { tensorOf } from '../../../src/tensor/tensor.ts';
+import type { Clock } from '../../../src/transport/clock.ts';
 import { Http } from '../../../src/transport/http.ts';
 import {
   type AggregationBody,
@@ -29,6 +30,7 @@ import {
   type RoundBody,
   type RunBody,
 } from '../../../src/wire/cambium.ts';
+import { ManualClock } from '../../helpers/clock.ts';
 import { failsWith } from '../../helpers/errors.ts';
 import { EventStream, Harness } from '../../server/harness.ts';
 
@@ -128,9 +130,9 @@ class Running {
   constructor(
     top: Branch,
     low: Branch,
-    options: { dieAt?: number; after?: boolean; follow?: boolean; rounds?: number } = {},
+    options: { dieAt?: number; after?: boolean; follow?: boolean; rounds?: number; clock?: Clock } = {},
   ) {
-    const { dieAt = Infinity, after = false, follow = false, rounds: most = Infinity } = options;
+    const { dieAt = Infinity, after = false, follow = false, rounds: most = Infinity, clock } = options;
     const { signal } = this.end;
     const mortal: typeof globalThis.fetch = async (input, init) => {
       // Streams of notices are begun whenever; they change nothing.
@@ -149,12 +151,17 @@ class Running {
       die();
       throw signal.reason;
     };
-    this.ended = this.#run(top, low, mortal, follow, most).catch((error: unknown) => {
+    this.ended = this.#run(top, low, mortal, { follow, rounds: most, clock }).catch((error: unknown) => {
       if (!signal.aborted) throw error;
     });
   }
 
-  async #run(top: Branch, low: Branch, mortal: typeof fetch, follow: boolean, most: number): Promise<void> {
+  async #run(
+    top: Branch,
+    low: Branch,
+    mortal: typeof fetch,
+    options: Pick<RelayOptions, 'follow' | 'rounds' | 'clock'>,
+  ): Promise<void> {
     const server = below.server.url;
     const authorization = `Bearer ${below.operator.token}`;
     const leaf = new LeafAbove(top.leaves[0]!, { fetch: mortal });
@@ -164,8 +171,7 @@ class Running {
         below: new BranchBelow(new Http({ server, authorization, fetch: mortal }), low.id),
         folder: await RelayFolder.open(folder),
         tell: (event) => void this.events.push(event),
-        follow,
-        rounds: most,
+        ...options,
         signal: this.end.signal,
       }).run();
     } finally {
@@ -259,6 +265,20 @@ test('a round above that is discarded: the sum goes into the next one', async ()
   assert.is(second.updates[0]?.sha256, first.updates[0]?.sha256);
   await send(above, top.leaves[1]!, await update(1, 1, 1));
   await until(below, low, 1, isDone);
+  await relay.stop();
+});
+
+test('a failed round above that is discarded: the notice alone brings the sum into the next one', async () => {
+  // A round above that is one leaf short fails by the clock; the relay's own clock stands, so it never looks by itself.
+  const { top, low } = await levels({ minimum: 2, deadline_ms: 20 });
+  const relay = new Running(top, low, { clock: new ManualClock() });
+  await contribute(low);
+  const first = await until(above, top, 1, ({ updates }) => updates.length === 1);
+  above.now += 20;
+  await until(above, top, 1, ({ status }) => status === 'failed');
+  await above.operate('POST', paths.roundDiscard(first.id));
+  const second = await until(above, top, 2, ({ updates }) => updates.length === 1);
+  assert.is(second.updates[0]?.sha256, first.updates[0]?.sha256);
   await relay.stop();
 });
 

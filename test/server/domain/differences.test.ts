@@ -1,13 +1,14 @@
 /** Updates that are differences to the global model: where they are taken, what is refused, and what they are added to. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { InternalError } from '../../../src/errors.ts';
 import { averageOf } from '../../../src/server/domain/averages.ts';
-import { excludeLeaf } from '../../../src/server/domain/correcting.ts';
+import { excludeLeaf, giveUpRound, retryRound } from '../../../src/server/domain/correcting.ts';
 import { startWithModel } from '../../../src/server/domain/initial-model.ts';
 import type { Leaf } from '../../../src/server/domain/leaves.ts';
 import type { Refusal } from '../../../src/server/domain/refusal.ts';
 import { markFetched } from '../../../src/server/domain/results.ts';
-import { changeRun } from '../../../src/server/domain/runs.ts';
+import { changeRun, getRun } from '../../../src/server/domain/runs.ts';
 import type { NewBranch } from '../../../src/server/domain/trees.ts';
 import { handDown } from '../../../src/server/domain/upstream.ts';
 import { failsWith } from '../../helpers/errors.ts';
@@ -147,6 +148,67 @@ for (const [name, parameters, late, code] of [
     assert.is((await rig.upload(leaves[0], toyDifference(2, other))).round, 2);
   });
 }
+
+/** A round 1 that fails, with updates of the first two leaves, and a round 2 with the first leaf's. */
+async function failedThen(sent: Buffer, next: Buffer, policy: Partial<Policy> = {}) {
+  const { id, leaves } = await running(policy);
+  rig.toys.failure = new InternalError('internal-worker', 'a worker thread ended with code 9');
+  for (const leaf of leaves.slice(0, 2)) await rig.upload(leaf, sent);
+  const failed = await rig.settled(id, 1);
+  assert.is(failed.status, 'failed');
+  await rig.upload(leaves[0], next);
+  return { id, leaves, failed };
+}
+
+const FEDADAM = { strategy: { name: 'fedadam', parameters: { learningRate: 0.1 } } };
+const FEDBUFF = { strategy: { name: 'buffered', parameters: {} } };
+
+/** What the failed round holds, what is in the next one when it is retried, and whether that has been done by then. */
+const retries: readonly (readonly [string, Buffer, Buffer, Partial<Policy>, boolean, boolean])[] = [
+  ['models, then a model', toyFile(1), toyFile(2), {}, false, true],
+  ['models, then done', toyFile(1), toyFile(2), {}, true, true],
+  ['models, then a difference', toyFile(1), toyDifference(2), {}, false, false],
+  ['models, then differences done', toyFile(1), toyDifference(2), {}, true, true],
+  ['differences, then a model', toyDifference(1), toyFile(2), {}, false, true],
+  ['differences, then done', toyDifference(1), toyFile(2), {}, true, false],
+  ['differences, then a difference', toyDifference(1), toyDifference(2), {}, false, false],
+  ['models of fedadam, then a model', toyFile(1), toyFile(2), FEDADAM, false, true],
+  ['models of fedadam, then done', toyFile(1), toyFile(2), FEDADAM, true, false],
+  ['differences of buffered, then one', toyDifference(1), toyDifference(2), FEDBUFF, false, true],
+  ['differences of buffered, then done', toyDifference(1), toyDifference(2), FEDBUFF, true, false],
+];
+for (const [name, sent, next, policy, isDone, may] of retries) {
+  test(`a retry of ${name}: ${may ? 'aggregated' : 'round-superseded'}`, async () => {
+    const { id, leaves, failed } = await failedThen(sent, next, policy);
+    if (isDone) {
+      await rig.upload(leaves[1], next);
+      await rig.settled(id, 2);
+    }
+    const told = (await rig.told(id)).length;
+    if (!may) {
+      const refusal = (await failsWith('round-superseded', () =>
+        retryRound(rig.domain, failed.id),
+      )) as Refusal;
+      assert.equal(refusal.details, { round: 1, later: 2 });
+      assert.equal(await rig.round(id, 1), failed);
+      await giveUpRound(rig.domain, failed.id); // what is left to do
+      return;
+    }
+    await retryRound(rig.domain, failed.id);
+    assert.is((await rig.settled(id, 1)).status, 'done');
+    // What comes after a newer model is for the record: leaves would take it for the newest.
+    assert.equal((await rig.told(id)).slice(told), isDone ? [] : ['aggregation 1']);
+    const newest = isDone ? 2 : 1;
+    assert.is((await getRun(rig.domain, id)).aggregation_id, (await rig.round(id, newest)).aggregation_id);
+  });
+}
+
+test('a difference that was given up supersedes nothing', async () => {
+  const { id, failed } = await failedThen(toyDifference(1), toyDifference(2));
+  await giveUpRound(rig.domain, (await rig.round(id, 2)).id);
+  await retryRound(rig.domain, failed.id);
+  assert.is((await rig.settled(id, 1)).status, 'done');
+});
 
 test('a round of differences has the newest model, one of models under the mean none', async () => {
   const { id, leaves } = await running({ aggregation_target: 1 });

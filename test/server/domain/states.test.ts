@@ -8,6 +8,8 @@ import { InternalError } from '../../../src/errors.ts';
 import { closeNow, excludeLeaf, giveUpRound, retryRound } from '../../../src/server/domain/correcting.ts';
 import { type Leaf, revokeLeaf } from '../../../src/server/domain/leaves.ts';
 import { changeRun, getRun } from '../../../src/server/domain/runs.ts';
+import type { NewBranch } from '../../../src/server/domain/trees.ts';
+import { handDown } from '../../../src/server/domain/upstream.ts';
 import { toyFile } from '../harness.ts';
 import { codeOf, Rig } from './rig.ts';
 
@@ -23,6 +25,11 @@ interface Stage {
   release(): void;
 }
 
+/** What the policy of the branch says besides, for a state that others do not come to. */
+const POLICIES: Partial<Record<State, Partial<NewBranch>>> = {
+  summed: { upstream: true, upstream_timeout_ms: DEADLINE },
+};
+
 /** How a round 1 gets into each state. The second member of `STATES` has one update, of leaf 0. */
 const STATES = {
   empty: async () => {},
@@ -36,6 +43,12 @@ const STATES = {
   aggregating: async ({ rig, leaves }) => {
     await rig.upload(leaves[0]!, toyFile(1));
     await rig.upload(leaves[1]!, toyFile(2));
+  },
+  summed: async ({ rig, branch, leaves, release }) => {
+    release();
+    await rig.upload(leaves[0]!, toyFile(1));
+    await rig.upload(leaves[1]!, toyFile(2));
+    await rig.settled(branch, 1);
   },
   done: async ({ rig, branch, leaves, release }) => {
     release();
@@ -105,6 +118,10 @@ const EVENTS = {
     release();
     return uploaded(await rig.upload(leaves[2]!, toyFile(4)));
   },
+  'hand down': async (stage) => {
+    const spooled = await stage.rig.spool(toyFile(9));
+    return (await handDown(stage.rig.domain, await roundId(stage), spooled)).status;
+  },
   kill: async ({ rig, branch }) => {
     await rig.restart();
     return (await getRun(rig.domain, branch)).run_status;
@@ -123,6 +140,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'in 1 | 1.1 done 2, 1.2 open 0 | aggregation 1',
     paused: 'run-paused | 1.1 open 1 | nothing',
     aggregating: 'in 2 | 1.1 done 2, 1.2 open 1 | aggregation 1',
+    summed: 'in 2 | 1.1 summed 2, 1.2 open 1 | nothing',
     done: 'in 2 | 1.1 done 2, 1.2 open 1 | nothing',
     failed: 'in 2 | 1.1 failed 2, 1.2 open 1 | nothing',
     stopped: 'run-stopped | 1.1 discarded 1 | nothing',
@@ -132,6 +150,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'known 1 | 1.1 open 1 | nothing',
     paused: 'run-paused | 1.1 open 1 | nothing',
     aggregating: 'known 1 | 1.1 done 2, 1.2 open 0 | aggregation 1',
+    summed: 'known 1 | 1.1 summed 2, 1.2 open 0 | nothing',
     done: 'known 1 | 1.1 done 2, 1.2 open 0 | nothing',
     failed: 'known 1 | 1.1 failed 2, 1.2 open 0 | nothing',
     stopped: 'run-stopped | 1.1 discarded 1 | nothing',
@@ -141,6 +160,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'in 1 | 1.1 done 2, 1.2 open 0 | aggregation 1',
     paused: 'run-paused | 1.1 open 1 | nothing',
     aggregating: 'round-closed | 1.1 done 2, 1.2 open 0 | aggregation 1',
+    summed: 'round-closed | 1.1 summed 2, 1.2 open 0 | nothing',
     done: 'round-closed | 1.1 done 2, 1.2 open 0 | nothing',
     failed: 'round-closed | 1.1 failed 2, 1.2 open 0 | nothing',
     stopped: 'run-stopped | 1.1 discarded 1 | nothing',
@@ -150,6 +170,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'in 1 | 1.1 open 1 | nothing',
     paused: 'run-paused | 1.1 open 1 | nothing',
     aggregating: 'in 2 | 1.1 done 2, 1.2 open 1 | aggregation 1',
+    summed: 'in 2 | 1.1 summed 2, 1.2 open 1 | nothing',
     done: 'in 2 | 1.1 done 2, 1.2 open 1 | nothing',
     failed: 'in 2 | 1.1 failed 2, 1.2 open 1 | nothing',
     stopped: 'run-stopped | 1.1 discarded 1 | nothing',
@@ -159,6 +180,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'pause | 1.1 open 1 | pause 1',
     paused: 'pause | 1.1 open 1 | nothing',
     aggregating: 'pause | 1.1 done 2, 1.2 open 0 | pause 2, aggregation 1',
+    summed: 'pause | 1.1 summed 2, 1.2 open 0 | pause 2',
     done: 'pause | 1.1 done 2, 1.2 open 0 | pause 2',
     failed: 'pause | 1.1 failed 2, 1.2 open 0 | pause 2',
     stopped: 'run-stopped | 1.1 discarded 1 | nothing',
@@ -168,6 +190,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'start 1 | 1.1 open 1 | nothing',
     paused: 'start 1 | 1.1 open 1 | start 1',
     aggregating: 'start 1 | 1.1 done 2, 1.2 open 0 | aggregation 1',
+    summed: 'start 1 | 1.1 summed 2, 1.2 open 0 | nothing',
     done: 'start 1 | 1.1 done 2, 1.2 open 0 | nothing',
     failed: 'start 1 | 1.1 failed 2, 1.2 open 0 | nothing',
     stopped: 'start 2 | 1.1 discarded 1, 2.1 open 0 | start 1',
@@ -177,6 +200,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'stop | 1.1 discarded 1 | stop 0',
     paused: 'stop | 1.1 discarded 1 | stop 0',
     aggregating: 'stop | 1.1 done 2, 1.2 discarded 0 | stop 0, aggregation 1',
+    summed: 'stop | 1.1 summed 2, 1.2 discarded 0 | stop 0',
     done: 'stop | 1.1 done 2, 1.2 discarded 0 | stop 0',
     failed: 'stop | 1.1 failed 2, 1.2 discarded 0 | stop 0',
     stopped: 'stop | 1.1 discarded 1 | nothing',
@@ -186,6 +210,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: '1 timer, round 2 | 1.1 done 1, 1.2 open 0 | aggregation 1',
     paused: '0 timer, round 1 | 1.1 open 1 | nothing',
     aggregating: '1 timer, round 2 | 1.1 done 2, 1.2 open 0 | aggregation 1',
+    summed: '1 timer, round 2 | 1.1 failed 2, 1.2 open 0 | nothing',
     done: '1 timer, round 2 | 1.1 done 2, 1.2 open 0 | nothing',
     failed: '1 timer, round 2 | 1.1 failed 2, 1.2 open 0 | nothing',
     stopped: '0 timer, round 0 | 1.1 discarded 1 | nothing',
@@ -195,6 +220,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'in 2 | 1.1 done 2, 1.2 open 1 | aggregation 1',
     paused: 'run-paused | 1.1 open 1 | nothing',
     aggregating: 'in 2 | 1.1 done 2, 1.2 open 1 | aggregation 1',
+    summed: 'in 2 | 1.1 summed 2, 1.2 open 1 | nothing',
     done: 'in 2 | 1.1 done 2, 1.2 open 1 | nothing',
     failed: 'in 2 | 1.1 failed 2, 1.2 open 1 | nothing',
     stopped: 'run-stopped | 1.1 discarded 1 | nothing',
@@ -204,6 +230,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'token-revoked | 1.1 open 1 | nothing',
     paused: 'token-revoked | 1.1 open 1 | nothing',
     aggregating: 'token-revoked | 1.1 done 2, 1.2 open 0 | aggregation 1',
+    summed: 'token-revoked | 1.1 summed 2, 1.2 open 0 | nothing',
     done: 'token-revoked | 1.1 done 2, 1.2 open 0 | nothing',
     failed: 'token-revoked | 1.1 failed 2, 1.2 open 0 | nothing',
     stopped: 'token-revoked | 1.1 discarded 1 | nothing',
@@ -213,6 +240,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'aggregating | 1.1 done 1, 1.2 open 0 | aggregation 1',
     paused: 'aggregating | 1.1 done 1, 1.2 open 0 | aggregation 1',
     aggregating: 'round-not-open | 1.1 done 2, 1.2 open 0 | aggregation 1',
+    summed: 'round-not-open | 1.1 summed 2, 1.2 open 0 | nothing',
     done: 'round-not-open | 1.1 done 2, 1.2 open 0 | nothing',
     failed: 'round-not-open | 1.1 failed 2, 1.2 open 0 | nothing',
     stopped: 'round-not-open | 1.1 discarded 1 | nothing',
@@ -222,8 +250,9 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'discarded | 1.1 discarded 1, 1.2 open 0 | start 2',
     paused: 'discarded | 1.1 discarded 1, 1.2 open 0 | pause 2',
     aggregating: 'round-finished | 1.1 done 2, 1.2 open 0 | aggregation 1',
+    summed: 'discarded | 1.1 discarded 2, 1.2 open 0 | start 2',
     done: 'round-finished | 1.1 done 2, 1.2 open 0 | nothing',
-    failed: 'discarded | 1.1 discarded 2, 1.2 open 0 | nothing',
+    failed: 'discarded | 1.1 discarded 2, 1.2 open 0 | start 2',
     stopped: 'round-finished | 1.1 discarded 1 | nothing',
   },
   retry: {
@@ -231,6 +260,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'round-not-failed | 1.1 open 1 | nothing',
     paused: 'round-not-failed | 1.1 open 1 | nothing',
     aggregating: 'round-not-failed | 1.1 done 2, 1.2 open 0 | aggregation 1',
+    summed: 'round-not-failed | 1.1 summed 2, 1.2 open 0 | nothing',
     done: 'round-not-failed | 1.1 done 2, 1.2 open 0 | nothing',
     failed: 'aggregating | 1.1 done 2, 1.2 open 0 | aggregation 1',
     stopped: 'round-not-failed | 1.1 discarded 1 | nothing',
@@ -240,6 +270,7 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'open without 1, 0 left | 1.1 open 0 | nothing',
     paused: 'open without 1, 0 left | 1.1 open 0 | nothing',
     aggregating: 'round-finished | 1.1 done 2, 1.2 open 0 | aggregation 1',
+    summed: 'round-finished | 1.1 summed 2, 1.2 open 0 | nothing',
     done: 'round-finished | 1.1 done 2, 1.2 open 0 | nothing',
     failed: 'failed without 1, 1 left | 1.1 failed 1, 1.2 open 0 | nothing',
     stopped: 'round-finished | 1.1 discarded 1 | nothing',
@@ -249,15 +280,27 @@ const EXPECTED: Readonly<Record<Event, Readonly<Record<State, string>>>> = {
     begun: 'in 1 | 1.1 failed 2, 1.2 open 0 | nothing',
     paused: 'run-paused | 1.1 open 1 | nothing',
     aggregating: 'in 2 | 1.1 failed 2, 1.2 open 1 | nothing',
+    summed: 'in 2 | 1.1 summed 2, 1.2 open 1 | nothing',
     done: 'in 2 | 1.1 done 2, 1.2 open 1 | nothing',
     failed: 'in 2 | 1.1 failed 2, 1.2 open 1 | nothing',
     stopped: 'run-stopped | 1.1 discarded 1 | nothing',
+  },
+  'hand down': {
+    empty: 'round-not-summed | 1.1 open 0 | nothing',
+    begun: 'round-not-summed | 1.1 open 1 | nothing',
+    paused: 'round-not-summed | 1.1 open 1 | nothing',
+    aggregating: 'round-not-summed | 1.1 done 2, 1.2 open 0 | aggregation 1',
+    summed: 'done | 1.1 done 2, 1.2 open 0 | aggregation 1',
+    done: 'round-not-summed | 1.1 done 2, 1.2 open 0 | nothing',
+    failed: 'round-not-summed | 1.1 failed 2, 1.2 open 0 | nothing',
+    stopped: 'round-not-summed | 1.1 discarded 1 | nothing',
   },
   kill: {
     empty: 'start | 1.1 open 0 | nothing',
     begun: 'start | 1.1 open 1 | nothing',
     paused: 'pause | 1.1 open 1 | nothing',
     aggregating: 'start | 1.1 done 2, 1.2 open 0 | aggregation 1',
+    summed: 'start | 1.1 summed 2, 1.2 open 0 | nothing',
     done: 'start | 1.1 done 2, 1.2 open 0 | nothing',
     failed: 'start | 1.1 failed 2, 1.2 open 0 | nothing',
     stopped: 'stop | 1.1 discarded 1 | nothing',
@@ -280,6 +323,7 @@ for (const event of Object.keys(EVENTS) as Event[]) {
           minimum: 1,
           deadline_ms: DEADLINE,
           replace: true,
+          ...POLICIES[state],
         });
         const leaves = await rig.leaves(branch, 3);
         await changeRun(rig.domain, branch, 'start');

@@ -158,6 +158,70 @@ test('a summed round is neither retried nor changed; a failed one comes to its s
   await failsWith('round-finished', () => excludeLeaf(rig.domain, round.id, branch.leaves[0].id));
 });
 
+test('nothing comes from above in time: the round fails, and a retry lets it wait again, with the same sum', async () => {
+  const branch = await running({ upstream_timeout_ms: 60_000 });
+  const { id, leaves } = branch;
+  const round = await summed(branch);
+  assert.is(round.closes_at, rig.clock.now() + 60_000);
+  // A pause below is no pause above, nor is a stop.
+  await changeRun(rig.domain, id, 'pause');
+  await rig.quiet();
+  const failed = await rig.expired(id, 1, 60_000);
+  assert.equal(
+    [failed.status, failed.closes_at, failed.failure?.code, failed.failure?.details],
+    ['failed', null, 'upstream-timeout', { upstream_timeout_ms: 60_000 }],
+  );
+  assert.match(failed.failure!.message, /^no aggregation has come from the server above within 60 s$/);
+  assert.equal([failed.sum, failed.updates.length], [round.sum, 2]);
+  await failsWith('round-not-summed', () => hand(round.id, ABOVE));
+  // The sum can still be carried by hand.
+  assert.equal(await getSum(rig.domain.db, round.id), round.sum);
+  await retryRound(rig.domain, round.id);
+  const again = await rig.settled(id, 1);
+  assert.equal([again.status, again.closes_at], ['summed', rig.clock.now() + 60_000]);
+  assert.is(again.sum?.sha256, round.sum?.sha256);
+  assert.throws(() => readFileSync(rig.domain.blobs.path(round.sum!.file_id)), /ENOENT/);
+  const done = await hand(round.id, ABOVE);
+  assert.equal([done.status, done.closes_at, done.failure], ['done', null, null]);
+  await changeRun(rig.domain, id, 'start');
+  for (const leaf of leaves) await markFetched(rig.domain, done.aggregation_id!, leaf.id);
+  // The time of the next round is its own, and one whose run has stopped has it too.
+  const second = await summed(branch, 2);
+  await changeRun(rig.domain, id, 'stop');
+  await rig.restart();
+  await rig.quiet();
+  assert.is((await rig.expired(id, 2, 60_000)).status, 'failed');
+  await giveUpRound(rig.domain, second.id);
+  await failsWith('updates-removed', () => getSum(rig.domain.db, second.id));
+});
+
+test('a leaf that is excluded from a round that failed is not in its sum any more', async () => {
+  const branch = await running({ upstream_timeout_ms: 1000 });
+  const round = await summed(branch);
+  await rig.quiet();
+  await rig.expired(branch.id, 1, 1000);
+  await excludeLeaf(rig.domain, round.id, branch.leaves[0].id);
+  await failsWith('sum-unknown', () => getSum(rig.domain.db, round.id));
+  await retryRound(rig.domain, round.id);
+  const { sum } = await rig.settled(branch.id, 1);
+  assert.equal([sum?.leaves, sum?.total_weighting], [1, 3]);
+});
+
+test('a round waits for ever where the policy says so', async () => {
+  const branch = await running({ upstream_timeout_ms: null });
+  assert.is((await summed(branch)).closes_at, null);
+});
+
+test('once a later round is done, an earlier one that failed goes up no more', async () => {
+  const branch = await running({ upstream_timeout_ms: 1000 });
+  const first = await summed(branch);
+  await rig.quiet();
+  await rig.expired(branch.id, 1, 1000);
+  const second = await summed(branch, 2);
+  await hand(second.id, ABOVE);
+  await failsWith('round-superseded', () => retryRound(rig.domain, first.id));
+});
+
 test('stop and start: a closed round is finished in any case', async () => {
   const branch = await running();
   const round = await summed(branch);

@@ -78,7 +78,7 @@ export const rounds: readonly Operation[] = [
     who: 'operator',
     status: 200,
     answer: 'Round',
-    codes: ['round-not-failed', 'round-minimum', 'strategy-too-few-inputs'],
+    codes: ['round-not-failed', 'round-superseded', 'round-minimum', 'strategy-too-few-inputs'],
   },
   {
     method: 'post',

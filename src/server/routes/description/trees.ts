@@ -39,6 +39,7 @@ export const trees: readonly Operation[] = [
       'policy-grace-minimum',
       'policy-sample',
       'policy-sample-target',
+      'policy-upstream-timeout',
       'policy-strategy-inputs',
       'policy-strategy-sums',
       'policy-of-root',
