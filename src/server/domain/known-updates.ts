@@ -4,6 +4,7 @@
  */
 import type { UploadBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
+import { prepared } from '../store/prepared.ts';
 import type { Spooled } from '../store/spool.ts';
 import type { Leaf } from './leaves.ts';
 import { checkAsked, type Place, receivingRun } from './receiving.ts';
@@ -26,7 +27,7 @@ export async function checkReceiving(db: Database, leaf: Leaf): Promise<void> {
   const place = await receivingRun(db, leaf);
   // It may be a retry of what the round before has: only its digest will tell.
   const last = place.round.number - 1;
-  if ((await updatesOfRounds(db, place, leaf, [last])).length === 0) await checkAsked(db, place, leaf);
+  if ((await updatesOfRounds(db, place, leaf, last, last)).length === 0) await checkAsked(db, place, leaf);
 }
 
 /**
@@ -39,11 +40,13 @@ export async function findByKey(
   idempotencyKey: string | undefined,
 ): Promise<UploadBody | undefined> {
   if (idempotencyKey === undefined) return undefined;
-  const row = await updatesOf(db, leaf)
-    .where('updates.idempotency_key', '=', idempotencyKey)
-    .executeTakeFirst();
+  const [row] = await updateByKey(db, { leafId: leaf.id, idempotencyKey });
   return row && duplicateOf(row);
 }
+
+const updateByKey = prepared((db, key: { readonly leafId: string; readonly idempotencyKey: string }) =>
+  updatesOf(db, key.leafId).where('updates.idempotency_key', '=', key.idempotencyKey),
+);
 
 /**
  * The update that bytes with this digest already are, asked before they come: a sender that lost its receipt, or the
@@ -77,7 +80,7 @@ export async function findKnown(
 ): Promise<Known> {
   const { round, policy } = place;
   const last = round.number - 1;
-  const updates = await updatesOfRounds(tx, place, leaf, [meant ?? round.number, last]);
+  const updates = await updatesOfRounds(tx, place, leaf, meant ?? round.number, last);
   const present = updates.find((update) => update.round === (meant ?? round.number));
   if (present?.sha256 === sha256 && present.left_out !== 'excluded') {
     return { receipt: duplicateOf(present), present: undefined };
@@ -133,16 +136,26 @@ async function hasFetched(tx: Database, leaf: Leaf, aggregationId: string | null
   return fetched !== undefined;
 }
 
-/** The leaf's updates of some rounds of the run. */
-function updatesOfRounds(tx: Database, { run }: Place, leaf: Leaf, rounds: readonly number[]) {
-  return updatesOf(tx, leaf)
-    .where('rounds.run_id', '=', run.id)
-    .where('rounds.status', '!=', 'discarded')
-    .where('rounds.number', 'in', rounds)
-    .execute();
+/** The leaf's updates of two rounds of the run. */
+function updatesOfRounds(tx: Database, { run }: Place, leaf: Leaf, one: number, other: number) {
+  return updatesOfTwo(tx, { leafId: leaf.id, runId: run.id, one, other });
 }
 
-function updatesOf(db: Database, leaf: Leaf) {
+interface TwoRounds {
+  readonly leafId: string;
+  readonly runId: string;
+  readonly one: number;
+  readonly other: number;
+}
+
+const updatesOfTwo = prepared((db, { leafId, runId, one, other }: TwoRounds) =>
+  updatesOf(db, leafId)
+    .where('rounds.run_id', '=', runId)
+    .where('rounds.status', '!=', 'discarded')
+    .where('rounds.number', 'in', [one, other]),
+);
+
+function updatesOf(db: Database, leafId: string) {
   return db
     .selectFrom('updates')
     .innerJoin('rounds', 'rounds.id', 'updates.round_id')
@@ -156,7 +169,7 @@ function updatesOf(db: Database, leaf: Leaf) {
       'updates.sha256',
       'updates.left_out',
     ])
-    .where('updates.leaf_id', '=', leaf.id);
+    .where('updates.leaf_id', '=', leafId);
 }
 
 function duplicateOf(row: Omit<UploadBody, 'duplicate'>): UploadBody {

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { LeafBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
+import { prepared } from '../store/prepared.ts';
 import { hashToken, isToken, newToken } from '../tokens.ts';
 import type { Domain } from './domain.ts';
 import { checkName } from './names.ts';
@@ -125,9 +126,13 @@ async function settleWithout(tx: Database, leaf: LeafRow, now: number) {
 
 /** Whether the leaf's token has been taken back. */
 export async function isRevoked(db: Database, id: string): Promise<boolean> {
-  const leaf = await db.selectFrom('leaves').select('revoked_at').where('id', '=', id).executeTakeFirst();
+  const [leaf] = await revocation(db, { id });
   return leaf === undefined || leaf.revoked_at !== null;
 }
+
+const revocation = prepared((db, { id }: { readonly id: string }) =>
+  db.selectFrom('leaves').select('revoked_at').where('id', '=', id),
+);
 
 /** @throws Refusal `leaf-unknown`, `token-invalid`, `token-revoked` */
 export async function authenticateLeaf(db: Database, id: string, token: string): Promise<Leaf> {
@@ -245,9 +250,12 @@ function leafOfRow({ id, name, branch_id, tree_id, user_id }: LeafRow): Leaf {
   return { id, name, branch_id, tree_id, user_id };
 }
 
-function findLeaf(db: Database, id: string) {
-  return leafRows(db).where('leaves.id', '=', id).executeTakeFirst();
+async function findLeaf(db: Database, id: string) {
+  const [row] = await leafById(db, { id });
+  return row;
 }
+
+const leafById = prepared((db, { id }: { readonly id: string }) => leafRows(db).where('leaves.id', '=', id));
 
 function leafRows(db: Database) {
   return db

@@ -4,6 +4,7 @@
  */
 import type { Notice, RunStatus } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
+import { prepared } from '../store/prepared.ts';
 import type { Domain } from './domain.ts';
 import { branchesBelow, lockBranch } from './trees.ts';
 
@@ -76,16 +77,19 @@ export async function noticesAfter(
   branchId: string,
   number: number,
 ): Promise<NumberedNotice[]> {
-  const rows = await db
-    .selectFrom('notices')
-    .select(['number', 'data'])
-    .where('branch_id', '=', branchId)
-    .where('number', '>', number)
-    .orderBy('number')
-    .limit(NOTICE_PAGE)
-    .execute();
-  return rows.map(read);
+  return (await nextNotices(db, { branchId, number })).map(read);
 }
+
+const nextNotices = prepared(
+  (db, { branchId, number }: { readonly branchId: string; readonly number: number }) =>
+    db
+      .selectFrom('notices')
+      .select(['number', 'data'])
+      .where('branch_id', '=', branchId)
+      .where('number', '>', number)
+      .orderBy('number')
+      .limit(NOTICE_PAGE),
+);
 
 /**
  * What a leaf must know that asks for the first time: the present status of the run, and the newest aggregation of that

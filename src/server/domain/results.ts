@@ -78,15 +78,22 @@ export async function getResultFor(db: Database, id: string, leaf: Leaf): Promis
 
 /** Notes that a leaf has the aggregation. */
 export async function markFetched(domain: Domain, aggregationId: string, leafId: string): Promise<void> {
-  const aggregation = await domain.db
+  const round = await domain.db
     .selectFrom('aggregations')
-    .select('id')
-    .where('id', '=', aggregationId)
+    .innerJoin('rounds', 'rounds.id', 'aggregations.round_id')
+    .select(['rounds.run_id', 'rounds.number'])
+    .where('aggregations.id', '=', aggregationId)
     .executeTakeFirst();
-  if (aggregation === undefined) return; // the mean of a branch, which nobody waits for
+  if (round === undefined) return; // the mean of a branch, which nobody waits for
   await domain.db
     .insertInto('fetches')
-    .values({ aggregation_id: aggregationId, leaf_id: leafId, fetched_at: domain.now() })
+    .values({
+      aggregation_id: aggregationId,
+      leaf_id: leafId,
+      fetched_at: domain.now(),
+      run_id: round.run_id,
+      round: round.number,
+    })
     .onConflict((conflict) => conflict.columns(['aggregation_id', 'leaf_id']).doNothing())
     .execute();
 }

@@ -7,6 +7,7 @@ import { randomUUID } from 'node:crypto';
 import type { Selectable } from 'kysely';
 import type { PolicyBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
+import { prepared } from '../store/prepared.ts';
 import type { RoundsTable } from '../store/schema.ts';
 import { writeRunNotice } from './notices.ts';
 import { drawLeaves, leastOf, policyOf } from './policy.ts';
@@ -103,16 +104,14 @@ export async function policyOfRound(tx: Database, round: Round): Promise<PolicyB
 }
 
 /** The open round of a run. */
-export function roundInProgress(tx: Database, runId: string): Promise<Round | undefined> {
-  return tx
-    .selectFrom('rounds')
-    .selectAll()
-    .where('run_id', '=', runId)
-    .where('status', '=', 'open')
-    .orderBy('number', 'desc') // it is the last one: no need to look at the others
-    .limit(1)
-    .executeTakeFirst();
+export async function roundInProgress(tx: Database, runId: string): Promise<Round | undefined> {
+  const [round] = await openRoundOf(tx, { runId });
+  return round;
 }
+
+const openRoundOf = prepared((db, { runId }: { readonly runId: string }) =>
+  db.selectFrom('rounds').selectAll().where('run_id', '=', runId).where('status', '=', 'open').limit(1),
+);
 
 /** What has become of an open round when something in it has changed. */
 export interface Settlement {

@@ -6,6 +6,7 @@
 import { CambiumError } from '../../errors.ts';
 import type { StrategyBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
+import { prepared } from '../store/prepared.ts';
 import { keepsState, strategyOf } from './policy.ts';
 import { Refusal } from './refusal.ts';
 import { policyOfRound, type Round } from './rounds.ts';
@@ -109,7 +110,12 @@ async function holdsDifferences(db: Database, round: Round): Promise<boolean> {
 
 /** The newest global model of the run that a round may step from, as far as it is there yet; undefined for none. */
 export async function modelBefore(db: Database, round: Round): Promise<string | undefined> {
-  const row = await db
+  const [row] = await newestBefore(db, { run_id: round.run_id, number: round.number });
+  return row?.removed_at === null ? row.id : undefined;
+}
+
+const newestBefore = prepared((db, round: Pick<Round, 'run_id' | 'number'>) =>
+  db
     .selectFrom('rounds')
     .innerJoin('aggregations', 'aggregations.round_id', 'rounds.id')
     .select(['aggregations.id', 'aggregations.removed_at'])
@@ -117,10 +123,8 @@ export async function modelBefore(db: Database, round: Round): Promise<string | 
     .where('rounds.status', '=', 'done')
     .where('rounds.number', '<', round.number)
     .orderBy('rounds.number', 'desc')
-    .limit(1)
-    .executeTakeFirst();
-  return row?.removed_at === null ? row.id : undefined;
-}
+    .limit(1),
+);
 
 /** A state is of use to the very rule that left it. */
 function sameRule(a: StrategyBody, b: StrategyBody): boolean {

@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto';
 import type { Selectable } from 'kysely';
 import type { RunBody, RunRecord, RunStatus } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
+import { prepared } from '../store/prepared.ts';
 import type { BranchesTable, RunsTable } from '../store/schema.ts';
 import type { Contract } from './contract.ts';
 import type { Domain } from './domain.ts';
@@ -23,8 +24,13 @@ export async function currentRun(
   branch: Pick<Selectable<BranchesTable>, 'run_id'>,
 ): Promise<Run | undefined> {
   if (branch.run_id === null) return undefined;
-  return tx.selectFrom('runs').selectAll().where('id', '=', branch.run_id).executeTakeFirst();
+  const [run] = await runById(tx, { id: branch.run_id });
+  return run;
 }
+
+const runById = prepared((db, { id }: { readonly id: string }) =>
+  db.selectFrom('runs').selectAll().where('id', '=', id),
+);
 
 /**
  * Starts, pauses or stops the run of a branch. Asking for the status that it has changes nothing.

@@ -6,9 +6,10 @@
  * it needs were excluded or revoked while the round was open, so that nobody waits for them.
  */
 import type { Database } from '../store/database.ts';
+import { prepared } from '../store/prepared.ts';
 import { policyOf } from './policy.ts';
 import type { Round } from './rounds.ts';
-import { type Branch, branchesBelow } from './trees.ts';
+import { type Branch, branchesBelow, withBelow } from './trees.ts';
 
 /** An update of a round that has not been given up. */
 export interface Member {
@@ -45,7 +46,7 @@ export interface Standing {
 export async function standingOf(tx: Database, round: Round): Promise<Standing> {
   const branches = await branchesBelow(tx, round.branch_id);
   const members = await membersOf(tx, round.id);
-  const lost = await lostLeaves(tx, round, branches);
+  const lost = await lostLeaves(tx, round);
   // Only where somebody is lost it matters who there is.
   const leaves = lost.size === 0 ? [] : await expectedLeaves(tx, round);
   const came = new Set(members.map((member) => member.leaf_id));
@@ -75,7 +76,11 @@ export async function standingOf(tx: Database, round: Round): Promise<Standing> 
 
 /** Updates of a round that count or may count. */
 export function membersOf(tx: Database, roundId: string): Promise<Member[]> {
-  return tx
+  return membersOfRound(tx, { roundId });
+}
+
+const membersOfRound = prepared((db, { roundId }: { readonly roundId: string }) =>
+  db
     .selectFrom('updates')
     .innerJoin('leaves', 'leaves.id', 'updates.leaf_id')
     .select([
@@ -88,9 +93,8 @@ export function membersOf(tx: Database, roundId: string): Promise<Member[]> {
     ])
     .where('updates.round_id', '=', roundId)
     .where('updates.left_out', 'is', null)
-    .orderBy('updates.leaf_id')
-    .execute();
-}
+    .orderBy('updates.leaf_id'),
+);
 
 /** Who is asked in a round: the leaves that were drawn, or all of the branch and below. */
 export async function expectedLeaves(tx: Database, round: Round): Promise<Expected[]> {
@@ -121,33 +125,26 @@ export async function excludedLeaves(tx: Database, roundId: string): Promise<Rea
 
 /** Whether an operator has left a leaf out of a round. */
 export async function isExcluded(tx: Database, roundId: string, leafId: string): Promise<boolean> {
-  const row = await tx
-    .selectFrom('exclusions')
-    .select('leaf_id')
-    .where('round_id', '=', roundId)
-    .where('leaf_id', '=', leafId)
-    .executeTakeFirst();
-  return row !== undefined;
+  return (await exclusion(tx, { roundId, leafId })).length > 0;
 }
 
-async function lostLeaves(
-  tx: Database,
-  round: Round,
-  branches: readonly Branch[],
-): Promise<ReadonlySet<string>> {
-  const rows = await tx
-    .selectFrom('leaves')
-    .select('id')
-    .where(
-      'branch_id',
-      'in',
-      branches.map((branch) => branch.id),
-    )
-    .where('revoked_at', '>=', round.opened_at)
-    .unionAll(tx.selectFrom('exclusions').select('leaf_id as id').where('round_id', '=', round.id))
-    .execute();
-  return new Set(rows.map((row) => row.id));
+const exclusion = prepared((db, { roundId, leafId }: { readonly roundId: string; readonly leafId: string }) =>
+  db.selectFrom('exclusions').select('leaf_id').where('round_id', '=', roundId).where('leaf_id', '=', leafId),
+);
+
+async function lostLeaves(tx: Database, round: Round): Promise<ReadonlySet<string>> {
+  const { id, branch_id, opened_at } = round;
+  return new Set((await lostSince(tx, { id, branch_id, opened_at })).map((row) => row.id));
 }
+
+const lostSince = prepared((db, round: Pick<Round, 'id' | 'branch_id' | 'opened_at'>) =>
+  withBelow(db, round.branch_id)
+    .selectFrom('below')
+    .innerJoin('leaves', 'leaves.branch_id', 'below.id')
+    .select('leaves.id as id')
+    .where('leaves.revoked_at', '>=', round.opened_at)
+    .unionAll(db.selectFrom('exclusions').select('leaf_id as id').where('round_id', '=', round.id)),
+);
 
 /** Counts from the leaves up; `needOf` says what makes a branch complete. */
 function count(

@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto';
 import type { Selectable } from 'kysely';
 import type { BranchBody, BranchChange, PolicyBody, TreeBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
+import { prepared } from '../store/prepared.ts';
 import type { BranchesTable } from '../store/schema.ts';
 import type { Domain } from './domain.ts';
 import { checkName } from './names.ts';
@@ -147,10 +148,14 @@ export async function deleteBranch(domain: Domain, id: string): Promise<string[]
  * @throws Refusal `branch-unknown`
  */
 export async function lockBranch(tx: Database, id: string): Promise<Branch> {
-  const row = await tx.selectFrom('branches').selectAll().where('id', '=', id).executeTakeFirst();
+  const [row] = await branchById(tx, { id });
   if (row === undefined || row.deleted_at !== null) throw unknown('branch', id);
   return row;
 }
+
+const branchById = prepared((db, { id }: { readonly id: string }) =>
+  db.selectFrom('branches').selectAll().where('id', '=', id),
+);
 
 /** The branch at the top, whose runs and rounds are those of all branches below it. */
 export async function rootOf(tx: Database, branch: Branch): Promise<Branch> {
@@ -172,29 +177,36 @@ export async function lineOf(tx: Database, id: string): Promise<string[]> {
 
 /** A branch and all that stand below it, from the top. Throws Refusal `branch-unknown`. */
 export async function branchesBelow(tx: Database, id: string): Promise<Branch[]> {
-  const found = await tx
-    .withRecursive('below(id, depth)', (db) =>
-      db
-        .selectFrom('branches')
-        .select(({ val }) => ['id', val<number>(0).as('depth')])
-        .where('id', '=', id)
-        .where('deleted_at', 'is', null)
-        .unionAll(
-          db
-            .selectFrom('branches')
-            .innerJoin('below', 'below.id', 'branches.parent_id')
-            .select(({ eb }) => ['branches.id as id', eb('below.depth', '+', 1).as('depth')])
-            .where('branches.deleted_at', 'is', null),
-        ),
-    )
+  const found = await branchesInOrder(tx, { id });
+  if (found.length === 0) throw unknown('branch', id);
+  return found;
+}
+
+const branchesInOrder = prepared((db, { id }: { readonly id: string }) =>
+  withBelow(db, id)
     .selectFrom('below')
     .innerJoin('branches', 'branches.id', 'below.id')
     .selectAll('branches')
     .orderBy('below.depth')
-    .orderBy('branches.id')
-    .execute();
-  if (found.length === 0) throw unknown('branch', id);
-  return found;
+    .orderBy('branches.id'),
+);
+
+/** A query on `below`: ids of a branch and of all below it, with how deep they stand. */
+export function withBelow(db: Database, id: string) {
+  return db.withRecursive('below(id, depth)', (db) =>
+    db
+      .selectFrom('branches')
+      .select(({ val }) => ['id', val<number>(0).as('depth')])
+      .where('id', '=', id)
+      .where('deleted_at', 'is', null)
+      .unionAll(
+        db
+          .selectFrom('branches')
+          .innerJoin('below', 'below.id', 'branches.parent_id')
+          .select(({ eb }) => ['branches.id as id', eb('below.depth', '+', 1).as('depth')])
+          .where('branches.deleted_at', 'is', null),
+      ),
+  );
 }
 
 /** The root of a new parent. */

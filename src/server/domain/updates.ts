@@ -8,11 +8,14 @@
  * row, which the next start removes.
  */
 import { randomUUID } from 'node:crypto';
+import type { Insertable } from 'kysely';
 import { totalOfLeaves } from '../../aggregate/partial-file.ts';
 import { FileError } from '../../errors.ts';
 import type { Examination } from '../../node/jobs.ts';
 import type { UploadBody } from '../../wire/cambium.ts';
 import { changesSoFar, type Database } from '../store/database.ts';
+import { prepared } from '../store/prepared.ts';
+import type { UpdatesTable } from '../store/schema.ts';
 import { inSharedTransaction } from '../store/shared-transaction.ts';
 import type { Spooled } from '../store/spool.ts';
 import { type Contract, checkContract, checkTotal, checkUpdate, contractOf } from './contract.ts';
@@ -150,23 +153,37 @@ async function examineUpdate(
 
 /** Rounds of the run that have ended since the model that the leaf fetched last; those that are being averaged too. */
 async function stalenessOf(tx: Database, { run, round }: Place, leaf: Leaf): Promise<number> {
-  const { count } = await tx
+  const [fetched] = await newestFetched(tx, { leafId: leaf.id, runId: run.id });
+  const after = fetched?.newest ?? 0;
+  // Whoever has the newest model, which is everybody as a rule, need not count.
+  if (after === round.number - 1) return 0;
+  const [ended] = await endedBetween(tx, { runId: run.id, after, before: round.number });
+  return Number(ended!.count); // a count is a row
+}
+
+const newestFetched = prepared((db, { leafId, runId }: { readonly leafId: string; readonly runId: string }) =>
+  db
+    .selectFrom('fetches')
+    .select(({ fn }) => fn.max('round').as('newest'))
+    .where('leaf_id', '=', leafId)
+    .where('run_id', '=', runId),
+);
+
+interface Between {
+  readonly runId: string;
+  readonly after: number;
+  readonly before: number;
+}
+
+const endedBetween = prepared((db, { runId, after, before }: Between) =>
+  db
     .selectFrom('rounds')
     .select(({ fn }) => fn.countAll<number | string>().as('count'))
-    .where('run_id', '=', run.id)
+    .where('run_id', '=', runId)
     .where('status', 'in', ['aggregating', 'summed', 'done'])
-    .where('number', '<', round.number)
-    .where('number', '>', ({ selectFrom }) =>
-      selectFrom('fetches')
-        .innerJoin('aggregations', 'aggregations.id', 'fetches.aggregation_id')
-        .innerJoin('rounds as fetched', 'fetched.id', 'aggregations.round_id')
-        .select(({ fn, val }) => fn.coalesce(fn.max('fetched.number'), val(0)).as('newest'))
-        .where('fetches.leaf_id', '=', leaf.id)
-        .where('fetched.run_id', '=', run.id),
-    )
-    .executeTakeFirstOrThrow();
-  return Number(count);
-}
+    .where('number', '>', after)
+    .where('number', '<', before),
+);
 
 /** Writes the row, fixes the contract if this is the run's first update, and closes the round at its target. */
 async function record(
@@ -210,30 +227,27 @@ async function record(
   const sumTotal = sum === undefined ? null : String(totalOfLeaves(sum));
   if (policy.partial_sums) await checkLeavesOnce(tx, round.id, leaf.id, sum);
   if (present !== undefined) await replace(tx, present, now);
-  await tx
-    .insertInto('updates')
-    .values({
-      id,
-      round_id: round.id,
-      leaf_id: leaf.id,
-      weighting,
-      byte_length: layout.byteLength,
-      sha256: spooled.sha256,
-      idempotency_key: idempotencyKey ?? null,
-      received_at: now,
-      removed_at: null,
-      staleness,
-      local_steps: localSteps ?? null,
-      left_out: null,
-      sum_leaves: sum?.length ?? null,
-      sum_total: sumTotal,
-      is_difference: layout.isDifference === true ? 1 : 0,
-      norm: examination.norm,
-      norm_base: normBase,
-      receive_ms: spooled.receiveMs === null ? null : Math.round(spooled.receiveMs),
-      examine_ms: Math.round(update.ms),
-    })
-    .execute();
+  await insertUpdate(tx, {
+    id,
+    round_id: round.id,
+    leaf_id: leaf.id,
+    weighting,
+    byte_length: layout.byteLength,
+    sha256: spooled.sha256,
+    idempotency_key: idempotencyKey ?? null,
+    received_at: now,
+    removed_at: null,
+    staleness,
+    local_steps: localSteps ?? null,
+    left_out: null,
+    sum_leaves: sum?.length ?? null,
+    sum_total: sumTotal,
+    is_difference: layout.isDifference === true ? 1 : 0,
+    norm: examination.norm,
+    norm_base: normBase,
+    receive_ms: spooled.receiveMs === null ? null : Math.round(spooled.receiveMs),
+    examine_ms: Math.round(update.ms),
+  });
   if (sum !== undefined) await recordSumLeaves(tx, round.id, id, sum);
   const standing = await standingOf(tx, round);
   checkTotal(standing.members.map(exactWeighting));
@@ -249,6 +263,8 @@ async function record(
   const replaced = present === undefined ? [] : [present];
   return { body, settled: { ...settlement, round }, removed: [...replaced, ...settlement.removed] };
 }
+
+const insertUpdate = prepared((db, row: Insertable<UpdatesTable>) => db.insertInto('updates').values(row));
 
 /** Takes an update out of its round for another one; the digest is kept, so that it does not come back. */
 async function replace(tx: Database, id: string, now: number): Promise<void> {

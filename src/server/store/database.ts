@@ -1,4 +1,4 @@
-import { Kysely, SqliteDialect, sql } from 'kysely';
+import { CompiledQuery, Kysely, SqliteDialect } from 'kysely';
 import { migrate } from './migrations.ts';
 import type { Schema } from './schema.ts';
 import { keepPrepared, openEngine } from './sqlite.ts';
@@ -32,9 +32,11 @@ export async function openDatabase(path: string): Promise<Database> {
  * would be read again.
  */
 export async function changesSoFar(db: Database): Promise<number> {
-  const { rows } = await sql<{ count: number }>`select total_changes() as count`.execute(db);
+  const { rows } = await db.executeQuery(CHANGES);
   return rows[0]!.count; // it is a row
 }
+
+const CHANGES: CompiledQuery<{ count: number }> = CompiledQuery.raw('select total_changes() as count');
 
 /**
  * Takes a lock that the system gives back when this process dies, whatever way it dies: an open transaction on an empty

@@ -114,6 +114,17 @@ const MIGRATIONS: readonly (readonly string[])[] = [
     `alter table rounds add column write_seconds double precision`,
   ],
   [`alter table updates add column is_difference smallint not null default 0`],
+  [
+    `alter table fetches add column run_id text`,
+    `alter table fetches add column round integer`,
+    `update fetches set
+      run_id = (select rounds.run_id from aggregations join rounds on rounds.id = aggregations.round_id
+        where aggregations.id = fetches.aggregation_id),
+      round = (select rounds.number from aggregations join rounds on rounds.id = aggregations.round_id
+        where aggregations.id = fetches.aggregation_id)`,
+    `create index fetches_by_leaf on fetches (leaf_id, run_id, round)`,
+    `create index rounds_by_run on rounds (run_id, status, number)`,
+  ],
 ];
 
 /** The schema that this program writes. */
@@ -122,9 +133,10 @@ export const SCHEMA_VERSION = MIGRATIONS.length;
 /**
  * Brings the tables to the present version.
  *
+ * @param target for tests: an older version, which a database of an older program has
  * @throws CambiumError `state-newer` when a newer program has been at work here
  */
-export async function migrate(db: Kysely<Schema>): Promise<void> {
+export async function migrate(db: Kysely<Schema>, target = SCHEMA_VERSION): Promise<void> {
   await sql`create table if not exists meta (key text primary key, value text not null)`.execute(db);
   const row = await db.selectFrom('meta').select('value').where('key', '=', 'schema').executeTakeFirst();
   const version = Number(row?.value ?? 0);
@@ -134,7 +146,7 @@ export async function migrate(db: Kysely<Schema>): Promise<void> {
       `the data directory has schema ${version}, this program knows up to ${SCHEMA_VERSION}: use a newer Cambium`,
     );
   }
-  for (const [i, statements] of MIGRATIONS.entries()) {
+  for (const [i, statements] of MIGRATIONS.slice(0, target).entries()) {
     if (i < version) continue;
     await db.transaction().execute(async (tx) => {
       for (const statement of statements) await sql.raw(statement).execute(tx);

@@ -96,7 +96,7 @@ export interface RoundsTable {
   write_seconds: number | null;
 }
 
-interface UpdatesTable {
+export interface UpdatesTable {
   /** Also the name of the blob. */
   id: string;
   round_id: string;
@@ -202,6 +202,9 @@ interface FetchesTable {
   aggregation_id: string;
   leaf_id: string;
   fetched_at: number;
+  /** Of the aggregation, beside the leaf: what a leaf has is looked for on every upload. */
+  run_id: string | null;
+  round: number | null;
 }
 
 /** The outbox. */

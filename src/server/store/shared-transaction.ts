@@ -1,4 +1,4 @@
-import { sql } from 'kysely';
+import { CompiledQuery } from 'kysely';
 import type { Database } from './database.ts';
 
 interface Piece {
@@ -52,14 +52,18 @@ async function serve(db: Database, line: Piece[]): Promise<void> {
 async function runAll(tx: Database, pieces: readonly Piece[]): Promise<Outcome[]> {
   const outcomes: Outcome[] = [];
   for (const { work } of pieces) {
-    await sql`savepoint piece`.execute(tx);
+    await tx.executeQuery(SAVE);
     try {
       outcomes.push({ value: await work(tx) });
     } catch (error) {
-      await sql`rollback to savepoint piece`.execute(tx);
+      await tx.executeQuery(UNDO);
       outcomes.push({ error });
     }
-    await sql`release savepoint piece`.execute(tx);
+    await tx.executeQuery(RELEASE);
   }
   return outcomes;
 }
+
+const SAVE = CompiledQuery.raw('savepoint piece');
+const UNDO = CompiledQuery.raw('rollback to savepoint piece');
+const RELEASE = CompiledQuery.raw('release savepoint piece');

@@ -2,11 +2,14 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Kysely, SqliteDialect, sql } from 'kysely';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { changesSoFar, openDatabase } from '../../../src/server/store/database.ts';
 import { openDataFolder, readOperatorFile, writeOperatorFile } from '../../../src/server/store/folder.ts';
-import { getMeta, SCHEMA_VERSION, setMeta } from '../../../src/server/store/migrations.ts';
+import { getMeta, migrate, SCHEMA_VERSION, setMeta } from '../../../src/server/store/migrations.ts';
+import type { Schema } from '../../../src/server/store/schema.ts';
+import { openEngine } from '../../../src/server/store/sqlite.ts';
 import { failsWith } from '../../helpers/errors.ts';
 
 const folders: string[] = [];
@@ -34,6 +37,27 @@ test('a newer schema is refused and left alone', async () => {
   await setMeta(db, 'schema', String(SCHEMA_VERSION + 1));
   await db.destroy();
   await failsWith('state-newer', () => openDatabase(path));
+});
+
+test('of what leaves fetched from an older program the round is found', async () => {
+  const path = join(folder(), 'state.db');
+  const old = new Kysely<Schema>({ dialect: new SqliteDialect({ database: await openEngine(path) }) });
+  await migrate(old, 7);
+  for (const statement of [
+    'pragma foreign_keys = off',
+    `insert into rounds (id, run_id, branch_id, number, status, opened_at) values ('r', 'run', 'b', 3, 'done', 1)`,
+    `insert into aggregations (id, round_id, branch_id, leaves, total_weighting, byte_length, sha256, created_at)
+      values ('a', 'r', 'b', 1, 1, 1, '', 1)`,
+    `insert into fetches (aggregation_id, leaf_id, fetched_at) values ('a', 'l', 2)`,
+  ]) {
+    await sql.raw(statement).execute(old);
+  }
+  await old.destroy();
+  const db = await openDatabase(path);
+  assert.equal(await db.selectFrom('fetches').selectAll().execute(), [
+    { aggregation_id: 'a', leaf_id: 'l', fetched_at: 2, run_id: 'run', round: 3 },
+  ]);
+  await db.destroy();
 });
 
 test('what is read changes nothing, every row that is written does', async () => {
