@@ -38,6 +38,11 @@ export interface AggregationOptions {
    * the dtype, and the sum rounded once more. Integers and bool are the new values, not differences. Default false.
    */
   readonly differences?: boolean | undefined;
+  /**
+   * The tensors of the output in their order, for inputs that name theirs in several orders: each input is paired with these by
+   * name if it has names (and these do), else by position. Unless given the global model, or the first input, decides.
+   */
+  readonly tensors?: readonly TensorSpec[] | undefined;
   /** For rules that keep a state: that of the round before, by slot; absent before the first round. */
   readonly state?: readonly StateInput[] | undefined;
   /** What NaN and infinity in inputs do: refuse (default), or follow the rule into the result. */
@@ -112,6 +117,7 @@ export class Aggregation {
       strategy = mean,
       model,
       differences,
+      tensors,
       state,
       nonFinite = 'reject',
       blockBytes,
@@ -121,6 +127,7 @@ export class Aggregation {
       strategy,
       model,
       differences,
+      tensors,
       state,
       nonFinite,
       blockBytes,

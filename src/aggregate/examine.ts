@@ -1,4 +1,5 @@
 /** One look at every element of an update: what is NaN or infinite, and how far the update lies from the global model. */
+
 import { CHUNK } from '../../assembly/abi.ts';
 import { type Core, openStrategies } from '../core/core.ts';
 import { squaredDifferencesInto, squaredNormsInto, supportsDistances } from '../core/distances.ts';
@@ -6,6 +7,7 @@ import { findNonFinite, swapBytes } from '../core/elements.ts';
 import type { StrategyExports } from '../core/exports.ts';
 import { AggregationError, type NonFiniteElement } from '../errors.ts';
 import type { Decoder } from '../formats/decode.ts';
+import type { TensorSpec } from '../formats/encoding.ts';
 import type { ByteSource, ScratchFactory } from '../tensor/bytes.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import type { Layout, TensorLayout } from '../tensor/layout.ts';
@@ -29,6 +31,8 @@ export interface ExamineOptions {
   readonly leaf: string;
   /** The global model. One with other tensors has no part in it. */
   readonly model?: Elements | undefined;
+  /** What the tensors of both are paired with; with each other unless given. */
+  readonly tensors?: readonly TensorSpec[] | undefined;
   /** Room to put Fortran order into C order. */
   readonly scratch: ScratchFactory;
   /** Looked at between two blocks. */
@@ -62,7 +66,7 @@ export async function examineElements(
   const core = await openStrategies(ARENA_BYTES + (decoding?.arenaBytes(BLOCK) ?? 0));
   try {
     const look = new Look(core, options, decoding && new decoding(core, BLOCK));
-    const model = options.model && inOrderOf(layout, options.model);
+    const model = options.model && inOrderOf(layout, options.model, options.tensors);
     for (const [position, tensor] of layout.tensors.entries()) {
       await look.tensor(source, tensor, position, model && [model.source, model.tensors[position]!]);
       if (look.found.length >= REPORTED) break;
@@ -88,13 +92,16 @@ const ARENA_BYTES = 2 * BLOCK + SUMS_BYTES + 64;
 function inOrderOf(
   layout: Elements['layout'],
   model: Elements,
+  expected: readonly TensorSpec[] | undefined,
 ): { readonly source: ByteSource; readonly tensors: readonly TensorLayout[] } | undefined {
   try {
-    const { sources } = matchTensors([
+    const inputs = [
       { leaf: 'the update', layout },
       { leaf: 'the model', layout: model.layout },
-    ]);
-    const tensors = sources[1]!.map((position) => model.layout.tensors[position]!);
+    ];
+    const [ours, its] = matchTensors(inputs, expected).sources as [readonly number[], readonly number[]];
+    const tensors: TensorLayout[] = [];
+    for (const [i, position] of ours.entries()) tensors[position] = model.layout.tensors[its[i]!]!;
     const isPlain = tensors.every((tensor) => !needsReorder(tensor) && tensor.byteOrder === 'little');
     return isPlain ? { source: model.source, tensors } : undefined;
   } catch (error) {

@@ -11,18 +11,25 @@ export interface Match {
 
 /**
  * Pairs the tensors of several inputs: by name when every input has names for all of its tensors, else by position.
- * The first input decides order and names.
+ * The first input decides order and names, or `expected` does, whoever takes part; then each input is paired with that by itself:
+ * by name when both have names, else by position.
  *
  * @throws AggregationError `average-count`, `average-name`, `average-dtype`, `average-shape`, naming leaf and tensor
  */
 export function matchTensors(
   inputs: readonly { readonly leaf: string; readonly layout: Pick<Layout, 'tensors'> }[],
+  expected?: readonly TensorSpec[],
 ): Match {
   const [first] = inputs;
   if (first === undefined) throw new RangeError('nothing to match');
-  const tensors = first.layout.tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+  const other = expected === undefined ? first.leaf : 'the model';
+  const tensors = (expected ?? first.layout.tensors).map(({ name, dtype, shape }) => ({
+    name,
+    dtype,
+    shape,
+  }));
   const distinct = new Set(inputs.map(({ layout }) => layout.tensors));
-  const byName = [...distinct].every(hasDistinctNames);
+  const isNamed = expected === undefined ? [...distinct].every(hasDistinctNames) : hasDistinctNames(expected);
   // Inputs that share a list of tensors share the answer.
   const matched = new Map<Layout['tensors'], readonly number[]>();
   return {
@@ -33,10 +40,11 @@ export function matchTensors(
       if (layout.tensors.length !== tensors.length) {
         throw new AggregationError(
           'average-count',
-          `${leaf} has ${layout.tensors.length} tensors, ${first.leaf} has ${tensors.length}`,
+          `${leaf} has ${layout.tensors.length} tensors, ${other} has ${tensors.length}`,
           { leaf },
         );
       }
+      const byName = isNamed && (expected === undefined || hasDistinctNames(layout.tensors));
       const positions = byName ? new Map(layout.tensors.map((tensor, i) => [tensor.name, i])) : undefined;
       const found = tensors.map((expected, i) => {
         const position = positions === undefined ? i : positions.get(expected.name);
@@ -46,7 +54,7 @@ export function matchTensors(
             tensor: expected.name ?? i,
           });
         }
-        checkSame(expected, layout.tensors[position]!, { leaf, other: first.leaf, position: i });
+        checkSame(expected, layout.tensors[position]!, { leaf, other, position: i });
         return position;
       });
       matched.set(layout.tensors, found);
@@ -86,7 +94,8 @@ function checkSame(
   }
 }
 
-function hasDistinctNames(tensors: Layout['tensors']): boolean {
+/** Whether tensors can be told by their names. */
+export function hasDistinctNames(tensors: readonly Pick<TensorSpec, 'name'>[]): boolean {
   const names = new Set(tensors.map((tensor) => tensor.name));
   return !names.has(null) && names.size === tensors.length;
 }

@@ -97,6 +97,7 @@ export interface PlanOptions {
   readonly strategy: Strategy;
   readonly model?: Omit<AggregationInput, 'weighting'> | undefined;
   readonly differences?: boolean | undefined;
+  readonly tensors?: readonly TensorSpec[] | undefined;
   readonly state?: readonly StateInput[] | undefined;
   readonly nonFinite: 'reject' | 'propagate';
   readonly blockBytes: number | undefined;
@@ -136,7 +137,10 @@ export async function planAggregation(
   }
   // The global model comes first: order and names of its tensors stay from round to round, whoever takes part.
   const matched = needsModel ? [model!, ...counting] : counting; // checked above
-  const { tensors, sources: positions } = matchTensors(matched);
+  const match = matchTensors(matched, options.tensors);
+  const positions = match.sources;
+  // The model keeps its names, which its state goes by.
+  const tensors = needsModel ? withNames(match.tensors, model!, positions[0]!) : match.tensors; // checked above
   for (const [i, tensor] of tensors.entries()) {
     if (strategy.supports(DTYPES[tensor.dtype].code)) continue;
     throw new AggregationError(
@@ -175,6 +179,14 @@ export async function planAggregation(
     for (const source of scratch) await source.close();
     throw error;
   }
+}
+
+function withNames(
+  tensors: readonly TensorSpec[],
+  { layout }: Pick<AggregationInput, 'layout'>,
+  positions: readonly number[],
+): readonly TensorSpec[] {
+  return tensors.map((tensor, i) => ({ ...tensor, name: layout.tensors[positions[i]!]!.name }));
 }
 
 function checkCount({ name, minimumInputs = 1 }: Strategy, count: number): void {

@@ -42,6 +42,8 @@ export interface SummationInputs {
 }
 
 export interface SummationOptions {
+  /** The tensors of the result in their order, as of `AggregationOptions`. */
+  readonly tensors?: readonly TensorSpec[] | undefined;
   readonly nonFinite: 'reject' | 'propagate';
   /** Room for tensors in Fortran order. */
   readonly scratch: ScratchFactory;
@@ -103,7 +105,7 @@ export class Summation {
       ...sums.map((sum) => ({ ...asInput(sum), sum, sign: 1 as const })),
     ].sort((a, b) => compareUtf8(a.first, b.first));
     const all = [...ordered, ...without.map((sum) => ({ ...asInput(sum), sum, sign: -1 as const }))];
-    const match = matchTensors(all);
+    const match = matchTensors(all, options.tensors);
     for (const [i, tensor] of match.tensors.entries()) {
       if (tensor.dtype !== 'void16') continue;
       throw new AggregationError(

@@ -78,6 +78,7 @@ export async function aggregateJob(
       strategy,
       model,
       differences,
+      tensors: request.tensors,
       state: state?.inputs,
       nonFinite: request.nonFinite,
       scratch: fileScratch(dirname(request.output)),

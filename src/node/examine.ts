@@ -33,7 +33,7 @@ export async function examine(message: ExamineMessage, signal: Stop): Promise<Ex
 
 async function examineWeights(
   weights: Weights,
-  { path, name, model, maxUnpackedBytes }: ExamineMessage,
+  { path, name, model, tensors, maxUnpackedBytes }: ExamineMessage,
   signal: Stop,
 ): Promise<Examination> {
   // Of a difference the elements themselves are how far it lies from the model.
@@ -47,6 +47,7 @@ async function examineWeights(
         leaf: name,
         // What has two bytes and no type in a .npy is bfloat16 here: no rule knows another element of that kind.
         model: global && (await openWeights(global, { void16: 'bfloat16' })),
+        tensors,
         scratch: fileScratch(dirname(path)),
         signal,
       });

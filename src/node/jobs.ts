@@ -2,6 +2,7 @@ import type { ConversionForm } from '../aggregate/conversion.ts';
 import type { SumLeaf } from '../aggregate/partial-file.ts';
 import type { EncodingForm } from '../aggregate/update-encoder.ts';
 import type { NonFiniteElement } from '../errors.ts';
+import type { TensorSpec } from '../formats/encoding.ts';
 import type { Layout, WeightsFormat } from '../tensor/layout.ts';
 import type { OutputForm } from './output-format.ts';
 
@@ -41,6 +42,11 @@ export interface AggregateRequest extends OutputForm {
    */
   readonly differences?: boolean | undefined;
   /**
+   * The tensors of the output in their order, for inputs that name theirs in several orders; see `AggregationOptions`. Unless given
+   * the model, or the input with the first leaf, decides.
+   */
+  readonly tensors?: readonly TensorSpec[] | undefined;
+  /**
    * Path of the state of a server optimiser, which belongs to `model`; made by the first round, and replaced together with
    * the output by every round. Only rules that keep a state look at it.
    */
@@ -79,6 +85,8 @@ export interface AggregateReport {
 export interface MergeRequest extends OutputForm {
   /** Weight files and partial sums, told apart by their content. Leaf and weighting are for weight files. */
   readonly inputs: readonly AggregateInput[];
+  /** As of `AggregateRequest`. */
+  readonly tensors?: readonly TensorSpec[] | undefined;
   /** Paths of partial sums whose leaves are taken out again. */
   readonly without?: readonly string[] | undefined;
   /** Appears complete or not at all. */
@@ -197,7 +205,7 @@ export interface Jobs {
   /**
    * Finds the layout of a weight file and, with `checkFinite`, reads every element once; compressed ones are unpacked for
    * that, as long as they take no more than `maxUnpackedBytes`. The norm comes of the same reading; `model` is the path of a
-   * weight file with the same tensors that it refers to. With `sums` it looks at exact partial sums too, and with both at
+   * weight file with the same tensors that it refers to; where `tensors` are given, both are paired with these. With `sums` it looks at exact partial sums too, and with both at
    * everything in them, but for their norm; without they are refused (`weights-partial-sum`). Throws FormatError, FileError;
    * for sums AggregationError.
    */
@@ -207,6 +215,7 @@ export interface Jobs {
       checkFinite?: boolean;
       name?: string;
       model?: string | undefined;
+      tensors?: readonly TensorSpec[] | undefined;
       maxUnpackedBytes?: number;
       sums?: boolean;
     },

@@ -64,7 +64,7 @@ export async function mergeJob(
     pool.reserve();
     const summation = await Summation.open(
       { updates, sums, without },
-      { nonFinite: request.nonFinite ?? 'reject', scratch: fileScratch(folder) },
+      { nonFinite: request.nonFinite ?? 'reject', tensors: request.tensors, scratch: fileScratch(folder) },
     );
     try {
       const inputBytes = opened.reduce((sum, { byteLength }) => sum + byteLength, 0);

@@ -1,4 +1,5 @@
 import type { PackedError } from '../aggregate/packed-errors.ts';
+import type { TensorSpec } from '../formats/encoding.ts';
 import type {
   AggregateReport,
   AggregateRequest,
@@ -18,6 +19,8 @@ export interface ExamineMessage {
   readonly checkFinite: boolean;
   /** Path of the global model that the norm refers to. */
   readonly model: string | undefined;
+  /** What its tensors and the model's are paired with. */
+  readonly tensors?: readonly TensorSpec[] | undefined;
   readonly maxUnpackedBytes: number | undefined;
   /** Exact partial sums are looked at too. */
   readonly sums: boolean;

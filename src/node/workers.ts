@@ -100,10 +100,18 @@ export function startJobs(options: WorkersOptions = {}): Jobs {
   return {
     examine: (
       path,
-      { checkFinite = false, name = path, model, maxUnpackedBytes, sums = false, ...jobOptions } = {},
+      {
+        checkFinite = false,
+        name = path,
+        model,
+        tensors,
+        maxUnpackedBytes,
+        sums = false,
+        ...jobOptions
+      } = {},
     ) =>
       submit(
-        { type: 'examine', path, name, checkFinite, model, maxUnpackedBytes, sums },
+        { type: 'examine', path, name, checkFinite, model, tensors, maxUnpackedBytes, sums },
         jobOptions,
       ) as Promise<Examination>,
     aggregate: (request, jobOptions = {}) =>

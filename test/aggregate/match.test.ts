@@ -33,6 +33,39 @@ test('by name where all have names', () => {
   assert.equal(sources[1], [1, 0]);
 });
 
+test('with what is expected each input is paired by itself, in that order', () => {
+  const expected = [tensor('w', [2]), tensor('b', [2])];
+  const inputs = [
+    input('a', tensor('b', [2]), tensor('w', [2])),
+    input('b', tensor(null, [2]), tensor(null, [2])),
+    input('c', tensor('w', [2]), tensor('b', [2])),
+    input('d', tensor('w', [2]), tensor('w', [2])),
+  ];
+  const { sources, tensors } = matchTensors(inputs, expected);
+  assert.equal(sources, [
+    [1, 0],
+    [0, 1],
+    [0, 1],
+    [0, 1],
+  ]);
+  assert.equal(
+    tensors.map(({ name }) => name),
+    ['w', 'b'],
+  );
+  const nameless = [tensor(null, [2]), tensor(null, [2])];
+  assert.equal(matchTensors(inputs, nameless).sources[0], [0, 1]);
+});
+
+test('what is expected refuses even a lone input', async () => {
+  for (const [code, tensors] of [
+    ['average-count', []],
+    ['average-name', [tensor('v', [2])]],
+    ['average-shape', [tensor('w', [3])]],
+  ] as const) {
+    await failsWith(code, () => matchTensors([input('a', ...tensors)], [tensor('w', [2])]));
+  }
+});
+
 for (const [code, a, b] of [
   ['average-count', input('a', tensor(null, [2])), input('b')],
   ['average-dtype', input('a', tensor(null, [2])), input('b', tensor(null, [2], 'float64'))],

@@ -139,7 +139,7 @@ export class Aggregator {
 
   /** Writes the file: the exact sum for a server above, the mean of what holds sums, or what the rule gives. */
   #carryOut(
-    { strategy, modelId, keepsState, nonFinite, upstream }: RoundRule,
+    { strategy, modelId, keepsState, nonFinite, tensors, upstream }: RoundRule,
     updates: readonly RoundUpdate[],
     { output, state }: { readonly output: string; readonly state: string },
   ): Promise<RoundReport> {
@@ -147,7 +147,7 @@ export class Aggregator {
     const { signal } = this.#stop;
     if (upstream || hasSums(updates)) {
       const to = upstream ? 'sum' : 'mean';
-      return addUp(this.#domain, { members: updates, output, to, nonFinite }, { signal });
+      return addUp(this.#domain, { members: updates, output, to, nonFinite, tensors }, { signal });
     }
     return jobs.aggregate(
       {
@@ -161,6 +161,7 @@ export class Aggregator {
         strategy: { ...strategy, perLeaf: perLeafOf(strategy, updates) },
         model: modelId && blobs.path(modelId),
         state: keepsState ? state : undefined,
+        tensors,
         nonFinite,
         digest: true,
       },

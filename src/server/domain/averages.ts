@@ -5,6 +5,7 @@ import { AggregationError } from '../../errors.ts';
 import type { Domain } from './domain.ts';
 import { Refusal, unknown } from './refusal.ts';
 import { getResult, type Result } from './results.ts';
+import { contractOfRound } from './rounds.ts';
 import { modelBefore } from './rules.ts';
 import { membersOf } from './standing.ts';
 import { addUp } from './sums.ts';
@@ -48,7 +49,8 @@ export async function averageOf(domain: Domain, roundId: string, branchId: strin
   const output = blobs.workPath(id);
   const base = await modelBefore(db, round);
   const model = base && blobs.path(base);
-  const addition = { members, output, to: 'mean', nonFinite: 'propagate', model } as const;
+  const tensors = await contractOfRound(db, round);
+  const addition = { members, output, to: 'mean', nonFinite: 'propagate', tensors, model } as const;
   const report = await addUp(domain, addition).catch((error: unknown) => {
     if (!(error instanceof AggregationError)) throw error;
     throw new Refusal('unprocessable', error.code, error.message, undefined, { cause: error });

@@ -2,9 +2,11 @@
  * What an update must be so that its round can be averaged. Everything that one update could make fail is found here,
  * before the round knows of it.
  *
- * The first accepted update of a run fixes the contract: names, shapes and element types of the tensors. It is kept with
- * the run, because the update itself is removed while the run goes on.
+ * The first accepted update of a run fixes the contract: names, shapes and element types of the tensors, and their order. It is
+ * kept with the run, because the update itself is removed while the run goes on, and what the rounds make has this order
+ * whoever takes part: updates are paired with the contract, not with each other.
  */
+import { hasDistinctNames } from '../../aggregate/match.ts';
 import { MAX_TOTAL_WEIGHTING, MAX_WEIGHTING, MIN_WEIGHTING } from '../../aggregate/weightings.ts';
 import type { Examination } from '../../node/jobs.ts';
 import { DTYPES } from '../../tensor/dtypes.ts';
@@ -25,6 +27,16 @@ export type Contract = readonly Pick<TensorLayout, 'name' | 'dtype' | 'shape'>[]
 /** The contract that a layout fixes. */
 export function contractOf(layout: Layout): Contract {
   return layout.tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+}
+
+/**
+ * The contract when an update has come that it fits: names that it has not are those of the first update that has some. From
+ * then on updates that have names are told by these, whatever their order.
+ */
+export function withNamesOf(layout: Layout, contract: Contract): Contract {
+  const isNameless = contract.every(({ name }) => name === null);
+  if (!isNameless || !hasDistinctNames(layout.tensors)) return contract;
+  return contract.map((tensor, i) => ({ ...tensor, name: layout.tensors[i]!.name }));
 }
 
 /**
@@ -102,7 +114,7 @@ export function checkContract(contract: Contract, layout: Layout): void {
       },
     );
   }
-  const isNamed = [...contract, ...tensors].every((tensor) => tensor.name !== null);
+  const isNamed = hasDistinctNames(contract) && hasDistinctNames(tensors);
   const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
   for (const [i, expected] of contract.entries()) {
     const actual = isNamed ? byName.get(expected.name) : tensors[i];

@@ -1,5 +1,6 @@
 import { AggregationError, FormatError } from '../../errors.ts';
 import type { Examination } from '../../node/jobs.ts';
+import type { Contract } from './contract.ts';
 import type { Domain } from './domain.ts';
 import { Refusal } from './refusal.ts';
 
@@ -8,19 +9,29 @@ import { Refusal } from './refusal.ts';
  *
  * @param sums whether an exact partial sum will do
  * @param model path of the global model that its norm refers to
+ * @param tensors what the tensors of both are paired with
  * @throws Refusal with the codes of FormatError, and of AggregationError for what no sum can be
  */
 export async function examineFile(
   domain: Domain,
   path: string,
   name: string,
-  { sums = false, model }: { readonly sums?: boolean; readonly model?: string | undefined } = {},
+  {
+    sums = false,
+    model,
+    tensors,
+  }: {
+    readonly sums?: boolean;
+    readonly model?: string | undefined;
+    readonly tensors?: Contract | undefined;
+  } = {},
 ): Promise<Examination> {
   try {
     return await domain.jobs.examine(path, {
       checkFinite: true,
       name,
       model,
+      tensors,
       maxUnpackedBytes: domain.maxUpdateBytes,
       sums,
     });

@@ -9,6 +9,7 @@ import type { PolicyBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import { prepared } from '../store/prepared.ts';
 import type { RoundsTable } from '../store/schema.ts';
+import type { Contract } from './contract.ts';
 import { writeRunNotice } from './notices.ts';
 import { drawLeaves, leastOf, policyOf } from './policy.ts';
 import { Refusal } from './refusal.ts';
@@ -101,6 +102,16 @@ export async function policyOfRound(tx: Database, round: Round): Promise<PolicyB
     .where('id', '=', round.branch_id)
     .executeTakeFirstOrThrow();
   return policyOf(round, branch.aggregation_target);
+}
+
+/** The contract of the run of a round that has an update. */
+export async function contractOfRound(tx: Database, round: Round): Promise<Contract> {
+  const run = await tx
+    .selectFrom('runs')
+    .select('contract')
+    .where('id', '=', round.run_id)
+    .executeTakeFirstOrThrow();
+  return JSON.parse(run.contract!) as Contract; // fixed by an update of the round at the latest
 }
 
 /** The open round of a run. */

@@ -7,9 +7,10 @@ import { CambiumError } from '../../errors.ts';
 import type { StrategyBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import { prepared } from '../store/prepared.ts';
+import type { Contract } from './contract.ts';
 import { keepsState, strategyOf } from './policy.ts';
 import { Refusal } from './refusal.ts';
-import { policyOfRound, type Round } from './rounds.ts';
+import { contractOfRound, policyOfRound, type Round } from './rounds.ts';
 import { membersOf } from './standing.ts';
 
 export interface RoundRule {
@@ -21,6 +22,8 @@ export interface RoundRule {
   readonly stateId: string | undefined;
   /** Whether the rule leaves a state for the next round. */
   readonly keepsState: boolean;
+  /** The tensors of what comes of the round, in their order. */
+  readonly tensors: Contract;
   /** Whether the round ends with an exact sum for a server above. */
   readonly upstream: boolean;
 }
@@ -32,7 +35,11 @@ const MEAN: StrategyBody = { name: 'mean', parameters: {} };
 export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
   const { strategy, non_finite: nonFinite, upstream } = await policyOfRound(db, round);
   const rule = strategyOf(strategy);
-  const plain = { nonFinite, modelId: undefined, stateId: undefined, keepsState: false, upstream };
+  const tensors = await contractOfRound(db, round);
+  const plain = {
+    ...{ nonFinite, tensors, upstream },
+    ...{ modelId: undefined, stateId: undefined, keepsState: false },
+  };
   if (rule.needsModel !== true && !(await holdsDifferences(db, round))) return { ...plain, strategy };
   const base = await db
     .selectFrom('rounds')
@@ -64,6 +71,7 @@ export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
     modelId: base.id,
     stateId: isSame && base.state_id !== null ? base.state_id : undefined,
     keepsState: keepsState(rule),
+    tensors,
     upstream,
   };
 }

@@ -78,7 +78,7 @@ export async function changeRun(domain: Domain, branchId: string, status: RunSta
 
 /**
  * Undoes what the first update of a run has fixed, because it was the wrong one: its round is given up, the next one is
- * open, and the next update fixes the contract anew. Once a round has closed the model is fixed for good.
+ * open, and the next update fixes the contract anew. What a run has started with, or a round has closed with, is fixed for good.
  *
  * @throws Refusal `branch-unknown`, `run-stopped`, `model-fixed`
  */
@@ -95,13 +95,14 @@ export async function resetModel(domain: Domain, branchId: string): Promise<RunB
       .select('number')
       .where('run_id', '=', run.id)
       .where('status', 'not in', ['open', 'discarded'])
+      .orderBy('number')
       .limit(1)
       .executeTakeFirst();
     if (closed !== undefined) {
       throw new Refusal(
         'conflict',
         'model-fixed',
-        `round ${closed.number} has closed with this model: stop the run and start another one`,
+        `${closed.number === 0 ? 'the run has started with this model' : `round ${closed.number} has closed with it`}: stop the run and start another one`,
       );
     }
     const now = domain.now();

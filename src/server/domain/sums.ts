@@ -11,6 +11,7 @@ import type { SumLeaf } from '../../aggregate/partial-file.ts';
 import type { AggregateReport, JobOptions } from '../../node/jobs.ts';
 import { printable } from '../../tensor/text.ts';
 import type { Database } from '../store/database.ts';
+import type { Contract } from './contract.ts';
 import type { Domain } from './domain.ts';
 import { Refusal } from './refusal.ts';
 import type { Member } from './standing.ts';
@@ -88,6 +89,8 @@ export interface Addition {
   readonly output: string;
   readonly to: 'sum' | 'mean';
   readonly nonFinite: 'reject' | 'propagate';
+  /** The tensors of the result, in their order. */
+  readonly tensors: Contract;
   /** Path of the global model that differences are added to. */
   readonly model?: string | undefined;
 }
@@ -95,7 +98,7 @@ export interface Addition {
 /** The exact mean, as `[weighting, [arrays]]`, or the exact sum of updates and sums. Throws as `Jobs.merge`. */
 export function addUp(
   { jobs, blobs }: Pick<Domain, 'jobs' | 'blobs'>,
-  { members, output, to, nonFinite, model }: Addition,
+  { members, output, to, nonFinite, tensors, model }: Addition,
   options: JobOptions = {},
 ): Promise<Pick<AggregateReport, 'leaves' | 'totalWeighting' | 'sha256' | 'seconds' | 'bytesRead'>> {
   const inputs = members.map(({ id, leaf_id: leaf, weighting, sum_total }) => ({
@@ -105,7 +108,7 @@ export function addUp(
     weighting: sum_total === null ? weighting : undefined,
   }));
   const format = 'npy-object';
-  const common = { inputs, output, nonFinite, digest: true };
+  const common = { inputs, output, nonFinite, tensors, digest: true };
   // For updates alone the way without sums is the faster one; its bits are the same.
   if (to === 'mean' && !hasSums(members)) return jobs.aggregate({ ...common, format, model }, options);
   return jobs.merge({ ...common, to, format: to === 'mean' ? format : undefined }, options);

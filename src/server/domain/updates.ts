@@ -18,7 +18,14 @@ import { prepared } from '../store/prepared.ts';
 import type { UpdatesTable } from '../store/schema.ts';
 import { inSharedTransaction } from '../store/shared-transaction.ts';
 import type { Spooled } from '../store/spool.ts';
-import { type Contract, checkContract, checkTotal, checkUpdate, contractOf } from './contract.ts';
+import {
+  type Contract,
+  checkContract,
+  checkTotal,
+  checkUpdate,
+  contractOf,
+  withNamesOf,
+} from './contract.ts';
 import { checkDifference } from './differences.ts';
 import type { Domain } from './domain.ts';
 import { examineFile } from './examining.ts';
@@ -26,7 +33,7 @@ import { findByKey, findKnown, type Known, sameBytesAs } from './known-updates.t
 import { isRevoked, type Leaf, revoked } from './leaves.ts';
 import { type Place, receivingRun } from './receiving.ts';
 import { Refusal } from './refusal.ts';
-import { type Round, settleRound } from './rounds.ts';
+import { settleRound } from './rounds.ts';
 import { modelBefore } from './rules.ts';
 import { standingOf } from './standing.ts';
 import { checkLeavesOnce, exactWeighting, recordSumLeaves } from './sums.ts';
@@ -66,15 +73,12 @@ export async function acceptUpdate(
   });
   if (first.place === undefined) return { body: first.receipt, isClosed: false };
 
-  const { policy, round } = first.place;
+  const { policy } = first.place;
   const id = randomUUID();
   // The disk need not wait for the examination: what is refused is removed again.
   const kept = spooled.flushed().then(() => domain.blobs.keep(id, spooled.path));
   try {
-    const [examined] = await Promise.all([
-      examineUpdate(domain, leaf, spooled, round, policy.partial_sums),
-      kept,
-    ]);
+    const [examined] = await Promise.all([examineUpdate(domain, leaf, spooled, first.place), kept]);
     checkUpdate(examined.examination, policy);
     const accepted = await inSharedTransaction(domain.db, async (tx) => {
       // Another upload of the leaf may have been faster, or an operator.
@@ -132,13 +136,14 @@ async function examineUpdate(
   domain: Domain,
   leaf: Leaf,
   { path }: Spooled,
-  round: Round,
-  sums: boolean,
+  { run, round, policy }: Place,
 ): Promise<Examined> {
   const begunAt = performance.now();
   const name = `update of ${leaf.name}`;
   const model = await modelBefore(domain.db, round);
-  const options = { sums, model: model && domain.blobs.path(model) };
+  const sums = policy.partial_sums;
+  const tensors = run.contract === null ? undefined : (JSON.parse(run.contract) as Contract); // written by record
+  const options = { sums, model: model && domain.blobs.path(model), tensors };
   const examination = await examineFile(domain, path, name, options).catch((error: unknown) => {
     // The model may have been given up meanwhile. It is good for a figure, not for a refusal.
     if (!(error instanceof FileError) || model === undefined) throw error;
@@ -217,11 +222,15 @@ async function record(
   }
   const { layout } = examination;
   await checkDifference(tx, place, leaf, { layout, sha256: spooled.sha256, staleness, present });
-  if (run.contract !== null) {
-    checkContract(JSON.parse(run.contract) as Contract, layout); // written below
-  } else {
-    const contract = JSON.stringify(contractOf(layout));
-    await tx.updateTable('runs').set({ contract }).where('id', '=', run.id).execute();
+  const before = run.contract === null ? undefined : (JSON.parse(run.contract) as Contract); // written below
+  if (before !== undefined) checkContract(before, layout);
+  const contract = before === undefined ? contractOf(layout) : withNamesOf(layout, before);
+  if (contract !== before) {
+    await tx
+      .updateTable('runs')
+      .set({ contract: JSON.stringify(contract) })
+      .where('id', '=', run.id)
+      .execute();
   }
   const { sum } = examination;
   const sumTotal = sum === undefined ? null : String(totalOfLeaves(sum));

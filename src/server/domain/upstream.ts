@@ -20,14 +20,14 @@ import type { PolicyBody, RoundBody, SumBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import type { Spooled } from '../store/spool.ts';
 import { completeRound } from './completion.ts';
-import { type Contract, checkContract, checkUpdate } from './contract.ts';
+import { checkContract, checkUpdate } from './contract.ts';
 import { checkModel } from './differences.ts';
 import type { Domain } from './domain.ts';
 import { examineFile } from './examining.ts';
 import { announce } from './notices.ts';
 import { Refusal, unknown } from './refusal.ts';
 import { getRound } from './round-view.ts';
-import { forgetSum, policyOfRound, type Round } from './rounds.ts';
+import { contractOfRound, forgetSum, policyOfRound, type Round } from './rounds.ts';
 import type { addUp } from './sums.ts';
 import { lockBranch } from './trees.ts';
 
@@ -152,7 +152,7 @@ export async function handDown(
   checkModel(examination.layout, 'the aggregation');
   const policy = await policyOfRound(db, round);
   const totalWeighting = checkUpdate(examination, policy);
-  checkContract(await contractOfRun(db, round), examination.layout);
+  checkContract(await contractOfRound(db, round), examination.layout);
   const stored = await storedForm(domain, spooled, examination.layout.format);
   try {
     const { size } = await stat(stored.path);
@@ -231,15 +231,6 @@ async function checkSame(tx: Database, round: Round, sha256: string): Promise<st
       sha256: known.sha256,
     },
   );
-}
-
-async function contractOfRun(tx: Database, round: Round): Promise<Contract> {
-  const run = await tx
-    .selectFrom('runs')
-    .select('contract')
-    .where('id', '=', round.run_id)
-    .executeTakeFirstOrThrow();
-  return JSON.parse(run.contract!) as Contract; // fixed by an update of the round at the latest
 }
 
 /** The file in the form that aggregations are stored in: as it is, if it has that. */

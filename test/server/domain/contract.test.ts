@@ -1,6 +1,12 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { checkContract, checkTotal, checkUpdate, contractOf } from '../../../src/server/domain/contract.ts';
+import {
+  checkContract,
+  checkTotal,
+  checkUpdate,
+  contractOf,
+  withNamesOf,
+} from '../../../src/server/domain/contract.ts';
 import { DEFAULT_POLICY } from '../../../src/server/domain/policy.ts';
 import { Refusal } from '../../../src/server/domain/refusal.ts';
 import type { DType } from '../../../src/tensor/dtypes.ts';
@@ -105,6 +111,26 @@ for (const [name, expected, actual, code, message] of cases) {
     if (code === undefined) return checkContract(contract, layout(actual));
     const error = await failsWith(code, () => checkContract(contract, layout(actual)));
     if (message !== undefined) assert.match(error.message, message);
+  });
+}
+
+for (const [name, contract, update, names] of [
+  ['a first update with names', one, [tensor('float32', [2, 3], 'w')], ['w']],
+  ['one without', one, one, [null]],
+  ['a contract with names keeps them', named, [...named].reverse(), ['w', 'b']],
+  ['two tensors of one name tell nothing', [...one, ...one], [named[0]!, named[0]!], [null, null]],
+] as const) {
+  test(`names of the contract: ${name}`, () => {
+    const before = contractOf(layout(contract));
+    const after = withNamesOf(layout(update), before);
+    assert.equal(
+      after.map((each) => each.name),
+      names,
+    );
+    assert.equal(
+      after.map(({ dtype, shape }) => ({ dtype, shape })),
+      before.map(({ dtype, shape }) => ({ dtype, shape })),
+    );
   });
 }
 

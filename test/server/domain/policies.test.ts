@@ -234,7 +234,8 @@ test('an initial model is aggregation 0: announced, found by late joiners, the c
   assert.equal([model.round, model.leaves, model.total_weighting], [0, 0, 1]);
   await failsWith('layout-shape', () => rig.upload(leaf!, toyFile(1, values(1, 2, 3))));
   await failsWith('run-open', async () => startWithModel(rig.domain, id, await rig.spool(toyFile(null))));
-  await failsWith('model-fixed', () => resetModel(rig.domain, id));
+  const started = await failsWith('model-fixed', () => resetModel(rig.domain, id));
+  assert.match(started.message, /^the run has started with this model: stop the run and start another one$/);
   await rig.upload(leaf!, toyFile(1));
   await rig.settled(id, 1);
   const { strategy, model: path } = rig.toys.requests.at(-1)!;
