@@ -1,7 +1,7 @@
 /** What the steps of strategies keep from round to round: the slots of their state and its tensors. */
 import type { TensorSpec } from '../formats/encoding.ts';
 import type { DType } from '../tensor/dtypes.ts';
-import type { StepSpec } from './strategies/strategy.ts';
+import type { StepSpec, Strategy } from './strategies/strategy.ts';
 
 /** A part of a state: a number for each parameter. */
 export interface StateSlot {
@@ -23,6 +23,11 @@ export function stateSlots(spec: StepSpec): readonly StateSlot[] {
         { name: 'v', initial: spec.tau * spec.tau },
       ];
   }
+}
+
+/** Whether a rule keeps a state from round to round. */
+export function keepsState({ step }: Pick<Strategy, 'step'>): boolean {
+  return step !== undefined && stateSlots(step).length > 0;
 }
 
 /** A tensor of a state. */

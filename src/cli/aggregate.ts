@@ -1,11 +1,15 @@
-import { openStrategy } from '../aggregate/strategies/index.ts';
+import { keepsState } from '../aggregate/steps.ts';
+import { DEFINITIONS, openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
+import { AggregationError } from '../errors.ts';
+import { openWeights } from '../formats/open.ts';
 import { aggregateFiles } from '../node/aggregate-files.ts';
+import { openFileSource } from '../node/files.ts';
 import type { StrategyRequest } from '../node/jobs.ts';
 import { UsageError } from './exit.ts';
 import { formatOption } from './formats.ts';
 import { nonFiniteOption, printMerge, threadsOption } from './merge.ts';
 import { counted, formatBytes, openProgress, printJson, printLine, printNote } from './output.ts';
-import { strategyOf } from './policy.ts';
+import { strategyOf } from './strategy.ts';
 
 interface AggregateOptions {
   readonly output: string;
@@ -38,13 +42,14 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
     const twice = ids.find((id, i) => ids.indexOf(id) !== i);
     throw new UsageError(`${twice} is given more than once: each input needs an id of its own (--ids)`);
   }
-  const strategy = strategyOption(options.strategy, ids, options.perLeaf);
+  const { strategy, rule } = strategyOption(options.strategy, ids, options.perLeaf);
   const inputs = files.map((path, i) => ({ path, leaf: ids[i], weighting: weights?.[i] }));
   if (options.partial) {
     checkPartial(options, strategy);
     await printMerge({ inputs, output: options.output, to: 'sum', nonFinite, threads }, options);
     return;
   }
+  await checkUsed(rule, files, options);
   const progress = openProgress('averaging');
   const report = await aggregateFiles(
     {
@@ -90,17 +95,52 @@ function checkPartial(options: AggregateOptions, { name }: StrategyRequest): voi
   }
 }
 
+/**
+ * What is given and not looked at is a misunderstanding: nobody names a model or a state for nothing.
+ *
+ * @throws AggregationError `strategy-state-unused`, `strategy-model-unused`; FormatError, FileError
+ */
+async function checkUsed(
+  rule: Strategy,
+  files: readonly string[],
+  { model, differences, state }: Pick<AggregateOptions, 'model' | 'differences' | 'state'>,
+): Promise<void> {
+  if (state !== undefined && !keepsState(rule)) {
+    throw new AggregationError('strategy-state-unused', `"${rule.name}" keeps no state: leave --state out`);
+  }
+  if (model === undefined || rule.needsModel === true || differences) return;
+  for (const path of files) {
+    const source = await openFileSource(path);
+    try {
+      if ((await openWeights(source)).layout.isDifference === true) return;
+    } finally {
+      await source.close();
+    }
+  }
+  throw new AggregationError(
+    'strategy-model-unused',
+    `"${rule.name}" refers to no global model, and no file says that it is a difference to one: leave --model out, or say --differences`,
+  );
+}
+
 /** The rule, with what it wants to know of each leaf. Throws UsageError, AggregationError. */
 function strategyOption(
   text: string,
   ids: readonly string[],
   perLeafText: string | undefined,
-): StrategyRequest {
+): { readonly strategy: StrategyRequest; readonly rule: Strategy } {
   const { name, parameters } = strategyOf(text);
   const numbers = perLeafText === undefined ? undefined : numbersOf(perLeafText, ids.length, '--per-leaf');
   const perLeaf = numbers === undefined ? undefined : new Map(ids.map((id, i) => [id, numbers[i]!]));
-  openStrategy(name, parameters, perLeaf); // refuses what makes no sense before anything is read
-  return { name, parameters, perLeaf };
+  const rule = openStrategy(name, parameters, perLeaf); // refuses what makes no sense before anything is read
+  const wanted = DEFINITIONS.find((definition) => definition.name === name)?.perLeaf;
+  if (wanted !== undefined && perLeaf === undefined) {
+    throw new AggregationError(
+      'strategy-parameter',
+      `${name} counts the ${wanted} of each leaf: give --per-leaf, a number for each file`,
+    );
+  }
+  return { strategy: { name, parameters, perLeaf }, rule };
 }
 
 function numbersOf(text: string, count: number, option = '--weights'): number[] {

@@ -61,7 +61,10 @@ export async function listBranches(options: OperatorOptions): Promise<void> {
   const branches = await list<BranchBody>(await openOperator(options), paths.branches(), options);
   if (options.json) return printJson(branches);
   printTable(
-    ['branch', 'name', 'tree', 'target'],
-    branches.map((branch) => [branch.id, branch.name, branch.tree_id, branch.aggregation_target]),
+    ['branch', 'name', 'tree', 'parent', 'target'],
+    branches.map(({ id, name, tree_id, parent_id, aggregation_target }) => [
+      ...[id, name, tree_id, parent_id ?? '-'],
+      aggregation_target,
+    ]),
   );
 }

@@ -37,8 +37,10 @@ const USAGE_CODES: ReadonlySet<string> = new Set([
   'serve-public-url',
   'serve-tls',
   'strategy-model-missing',
+  'strategy-model-unused',
   'strategy-parameter',
   'strategy-state-missing',
+  'strategy-state-unused',
   'strategy-unknown',
 ]);
 

@@ -21,6 +21,7 @@ import {
   saveRound,
 } from './round.ts';
 import { changeRun, listRuns, resetModel, showRun, startRun, watchRun } from './run.ts';
+import { strategyHelp } from './strategy.ts';
 import { createTree, listTrees } from './tree.ts';
 
 /**
@@ -106,6 +107,7 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .option('--compress', 'deflate the arrays of an .npz', false)
     .option('--align', 'put the elements of an object array at multiples of 64 bytes', false)
     .option('--partial', 'write the exact sum instead of the mean: merge goes on from it', false)
+    .addHelpText('after', strategyHelp)
     .action((files, options) => aggregate(files, { ...options, signal }));
 
   command(program, 'merge <inputs...>', 'add weight files and exact partial sums, or take sums out again')
@@ -202,7 +204,8 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
       .option(
         '--upstream-timeout <time>',
         'for how long a round waits for the server above before it fails (default: 1d; none: for ever)',
-      );
+      )
+      .addHelpText('after', strategyHelp);
   policy(remote(branch, 'create <name>', 'create a branch'))
     .requiredOption('--tree <id>', 'its tree')
     .requiredOption('--target <number>', 'updates that close a round')

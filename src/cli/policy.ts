@@ -1,6 +1,7 @@
 /** A branch's policy as options of a command. */
-import type { PolicyBody, StrategyBody } from '../wire/cambium.ts';
+import type { PolicyBody } from '../wire/cambium.ts';
 import { UsageError } from './exit.ts';
+import { strategyOf } from './strategy.ts';
 
 export interface PolicyOptions {
   readonly target?: string;
@@ -75,20 +76,4 @@ function durationOf(option: string, text: string): number {
     throw new UsageError(`${option} ${text}: a time such as 90s, 10m or 2h`);
   }
   return ms;
-}
-
-/** `NAME` or `NAME:key=number,…`. Throws UsageError. */
-export function strategyOf(text: string): StrategyBody {
-  const [name = '', ...rest] = text.split(':');
-  const parameters: Record<string, number> = {};
-  for (const part of rest.join(':').split(',')) {
-    if (part === '') continue;
-    const [, key, value] = /^([a-zA-Z]\w*)=(\S+)$/.exec(part) ?? [];
-    if (key === undefined || Number.isNaN(Number(value))) {
-      throw new UsageError(`--strategy ${text}: give parameters as name:key=number,key=number`);
-    }
-    if (Object.hasOwn(parameters, key)) throw new UsageError(`--strategy ${text}: ${key} is given twice`);
-    parameters[key] = Number(value);
-  }
-  return { name, parameters };
 }

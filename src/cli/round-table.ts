@@ -12,12 +12,12 @@ export interface Drawn {
 /** Leaves that are shown; of more the rest is counted. */
 const SHOWN = 20;
 
-/** Of a terminal that does not say how wide it is. */
+/** Of a terminal that does not say how wide it is, or says 0 as those of containers do. */
 const COLUMNS = 80;
 
 /** Draws a round over what was drawn of it before; another round goes below. */
 export function redrawRound(round: RoundBody, drawn: Drawn | undefined): Drawn {
-  const { columns = COLUMNS } = process.stdout;
+  const columns = process.stdout.columns || COLUMNS;
   // A line that the terminal breaks would be two when it is drawn over.
   const lines = roundTable(round).map((line) => line.slice(0, columns));
   if (drawn?.id === round.id) process.stdout.write(`\u001b[${drawn.lines}A\u001b[J`);

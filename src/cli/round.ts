@@ -4,7 +4,7 @@ import type { Http, HttpRequest } from '../transport/http.ts';
 import { type AggregationBody, paths, type RoundBody, type SumLinkBody } from '../wire/cambium.ts';
 import { UsageError } from './exit.ts';
 import { fileBody, list, type OperatorOptions, openOperator } from './operator.ts';
-import { counted, printJson, printLine, printTable } from './output.ts';
+import { counted, formatBytes, printJson, printLine, printTable } from './output.ts';
 import { integerOf } from './settings.ts';
 
 /** `cambium round list BRANCH` */
@@ -17,9 +17,10 @@ export async function listRounds(branch: string, options: OperatorOptions): Prom
       round.run_number,
       round.round,
       round.status,
-      round.updates.length,
+      contributing(round),
       round.total_weighting ?? '-',
-      round.aggregation_id ?? '-',
+      round.status === 'done' ? round.aggregation_id! : '-', // before, it is but an id that waits
+
       round.id,
     ]),
   );
@@ -127,19 +128,24 @@ export function roundLine(round: RoundBody): string {
 
 /** How a round stands, without the long ids. */
 export function roundStanding(round: RoundBody): string {
-  const parts = [
-    `run ${round.run_number} round ${round.round}: ${round.status}`,
-    counted(round.updates.length, 'update'),
-  ];
+  const count = contributing(round);
+  const leftOut = round.updates.length - count;
+  const parts = [`run ${round.run_number} round ${round.round}: ${round.status}`, counted(count, 'update')];
+  if (leftOut > 0) parts.push(`${leftOut} left out`);
   if (round.total_weighting !== null) parts.push(`weighting ${round.total_weighting}`);
   if (round.strategy !== null && round.strategy.name !== 'mean') parts.push(round.strategy.name);
   if (round.missing.length > 0) parts.push(`${round.missing.length} missing`);
   if (round.aggregation_seconds !== null) {
-    const speed = (round.bytes_read ?? 0) / round.aggregation_seconds / 1e9;
-    parts.push(`${(round.aggregation_seconds * 1000).toFixed(1)} ms`, `${speed.toFixed(2)} GB/s`);
+    const speed = (round.bytes_read ?? 0) / round.aggregation_seconds;
+    parts.push(`${(round.aggregation_seconds * 1000).toFixed(1)} ms`, `${formatBytes(speed)}/s`);
   }
   if (round.status === 'summed') parts.push('waiting for the server above');
   return parts.join(', ');
+}
+
+/** Updates that count. */
+function contributing({ updates }: RoundBody): number {
+  return updates.filter(({ left_out }) => left_out === null).length;
 }
 
 /** Why a round failed, and by whose update where one is to blame. */

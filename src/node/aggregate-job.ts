@@ -11,7 +11,7 @@ import {
 import { type StateOwner, stateInputs } from '../aggregate/optimiser-state.ts';
 import { commonFormat, encodeResult } from '../aggregate/result.ts';
 import { SharedLayouts } from '../aggregate/shared-layouts.ts';
-import { stateSlots } from '../aggregate/steps.ts';
+import { keepsState } from '../aggregate/steps.ts';
 import { openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
 import type { Encoding } from '../formats/encoding.ts';
@@ -132,7 +132,7 @@ async function openState(
   path: string | undefined,
 ): Promise<RuleState | null> {
   const { name, step } = strategy;
-  if (step === undefined || stateSlots(step).length === 0 || model === undefined) return null;
+  if (step === undefined || !keepsState(strategy) || model === undefined) return null;
   if (path === undefined) {
     throw new AggregationError(
       'strategy-state-missing',

@@ -9,6 +9,7 @@ const CODES: Readonly<Record<string, readonly [code: string, sentence: string]>>
   EROFS: ['file-access', 'the file system is read-only'],
   EISDIR: ['file-is-folder', 'this is a folder'],
   EEXIST: ['file-exists', 'it exists already'],
+  EBUSY: ['file-busy', 'the system is using it'],
   ENOSPC: ['disk-full', 'the disk is full'],
   EDQUOT: ['disk-full', 'the disk quota is used up'],
   EMFILE: ['file-too-many-open', 'too many open files (raise the limit with "ulimit -n")'],

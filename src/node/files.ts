@@ -87,6 +87,7 @@ export type CheckedFileSink = ByteSink & Pick<ByteSource, 'readInto'>;
 /** Opens a sink that becomes the file at `path` on commit. Throws FileError. */
 export async function openFileSink(path: string, options: FileSinkOptions = {}): Promise<CheckedFileSink> {
   const part = partPath(path);
+  checkNoFolder(path);
   const handle = await guardFile(path, 'write', () => open(part, 'wx+', 0o666));
   let isOpen = true;
   const closeOnce = async () => {
@@ -120,6 +121,7 @@ export async function openFileSink(path: string, options: FileSinkOptions = {}):
 /** The same, synchronous; for workers. Throws FileError. */
 export function openFileSinkSync(path: string, options: FileSinkOptions = {}): CheckedFileSink {
   const part = partPath(path);
+  checkNoFolder(path);
   const descriptor = guardSync(path, 'write', () => fs.openSync(part, 'wx+', 0o666));
   let isOpen = true;
   const closeOnce = () => {
@@ -184,6 +186,12 @@ export function readFullSync(descriptor: number, offset: number, target: Uint8Ar
     done += read;
   }
   return done;
+}
+
+/** Before the work: a rename onto a folder would fail after it. Throws FileError `file-is-folder`. */
+function checkNoFolder(path: string): void {
+  if (fs.statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return;
+  throw new FileError('file-is-folder', `cannot write ${path}: this is a folder`, path);
 }
 
 function partPath(path: string): string {

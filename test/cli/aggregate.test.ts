@@ -178,6 +178,18 @@ test('errors have the codes and exit codes of the documentation', async () => {
   await failsWith(2, 'strategy-unknown', 'aggregate', ...tiny, '-o', 'x.npy', '--strategy', 'mode');
   const twice = 'trimmed-mean:trim=0.1,trim=0.2';
   await failsWith(2, 'usage', 'aggregate', ...tiny, '-o', 'x.npy', '--strategy', twice);
+  for (const [code, ...options] of [
+    ['strategy-model-unused', '--model', tiny[0]!],
+    ['strategy-model-unused', '--model', tiny[0]!, '--strategy', 'median'],
+    ['strategy-state-unused', '--state', 's.safetensors'],
+    ['strategy-state-unused', '--state', 's', '--strategy', 'fedavg:learningRate=1', '--model', tiny[0]!],
+    ['strategy-parameter', '--strategy', 'buffered', '--model', tiny[0]!],
+    ['strategy-parameter', '--strategy', 'fednova', '--model', tiny[0]!],
+    ['strategy-parameter', '--strategy', 'median', '--per-leaf', '1,2,3'],
+  ] as const) {
+    await failsWith(2, code, 'aggregate', ...tiny, '-o', 'x.npy', ...options);
+  }
+  await failsWith(74, 'file-is-folder', 'aggregate', ...tiny, '-o', '.', '--format', 'npy-object');
   await failsWith(2, 'usage', 'nonsense');
   await failsWith(65, 'average-nan-weight', 'aggregate', ...tiny, '-o', 'x.npy', '--weights', '1,nan,1');
   await failsWith(65, 'average-negative-weight', 'aggregate', ...tiny, '-o', 'x.npy', '--weights', '1,-1,1');
@@ -205,6 +217,22 @@ test('without a command it shows its help', async () => {
   assert.is(code, 2);
   assert.match(stderr, /^Usage: cambium/);
   assert.not.match(stderr, /outputHelp/);
+});
+
+test('the help of commands that take a rule names all parameters', async () => {
+  for (const words of [['aggregate'], ['branch', 'create'], ['branch', 'set']]) {
+    const { code, stdout } = await cambium(...words, '--help');
+    assert.is(code, 0);
+    for (const rule of [
+      'trimmed-mean:trim=…',
+      'multi-krum:byzantine=…,select=…',
+      'fedadam:learningRate=…,beta1=0.9,beta2=0.99,tau=0.001',
+      'fednova  (local steps of each leaf)',
+      'buffered:learningRate=1,exponent=0.5  (staleness of each leaf)',
+    ]) {
+      assert.ok(stdout.includes(`  ${rule}\n`), `${words.join(' ')}: ${rule}`);
+    }
+  }
 });
 
 test('a failed aggregation leaves nothing behind', async () => {

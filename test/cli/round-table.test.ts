@@ -1,7 +1,7 @@
 /** A round as `run watch` draws it. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { roundTable } from '../../src/cli/round-table.ts';
+import { redrawRound, roundTable } from '../../src/cli/round-table.ts';
 import type { RoundBody, UpdateBody } from '../../src/wire/cambium.ts';
 
 const test = suite('round-table');
@@ -54,7 +54,7 @@ const ROUND = {
 
 test('an open round shows who came with what, who is late and who is missing', () => {
   assert.equal(roundTable(ROUND), [
-    'run 1 round 2: open, 3 updates, 1 missing',
+    'run 1 round 2: open, 2 updates, 1 left out, 1 missing',
     '  closes at 1970-01-01T00:01:10.000Z',
     '  leaf                      after   weighting  norm        size     received  examined',
     '  anna  came                250 ms  120        12.35       1.50 MB  1.2 s     3 ms',
@@ -99,6 +99,39 @@ test('a failed round says whose update it was, and why', () => {
   };
   const failed: RoundBody = { ...ROUND, status: 'failed', failure, updates: [UPDATE], excluded: [] };
   assert.is(roundTable(failed)[1], '  NaN in tensor 0 of a, the update of anna [non-finite]');
+});
+
+test('a round that waits for a server above says until when', () => {
+  const waiting: RoundBody = {
+    ...ROUND,
+    status: 'summed',
+    updates: [UPDATE],
+    excluded: [],
+    closed_at: 12_000,
+  };
+  assert.equal(roundTable(waiting).slice(0, 2), [
+    'run 1 round 2: summed, 1 update, 1 missing, waiting for the server above',
+    '  open for 2.0 s, waits until 1970-01-01T00:01:10.000Z',
+  ]);
+});
+
+test('a terminal without a width is drawn on as one of 80 columns', () => {
+  const { stdout } = process;
+  const before = Object.getOwnPropertyDescriptor(stdout, 'columns');
+  const lines: string[] = [];
+  const { write } = stdout;
+  Object.defineProperty(stdout, 'columns', { value: 0, configurable: true });
+  stdout.write = (text: string | Uint8Array) => lines.push(String(text)) > 0;
+  try {
+    const drawn = redrawRound(ROUND, undefined);
+    assert.is(drawn.lines, lines.length);
+  } finally {
+    stdout.write = write;
+    if (before === undefined) Reflect.deleteProperty(stdout, 'columns');
+    else Object.defineProperty(stdout, 'columns', before);
+  }
+  assert.is(lines[0], 'run 1 round 2: open, 2 updates, 1 left out, 1 missing\n');
+  assert.is(Math.max(...lines.map(({ length }) => length)), 81); // with its end
 });
 
 test('of many leaves the rest is counted', () => {

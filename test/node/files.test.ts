@@ -63,6 +63,9 @@ for (const [name, openSource, openSink] of [
     await failsWith('file-not-found', () => openSource(path('absent')));
     await failsWith('file-is-folder', () => openSource(path(`folder-${name}`)));
     await failsWith('file-not-found', () => openSink(path('absent/file')));
+    for (const folder of [path(`folder-${name}`), '.', '/']) {
+      await failsWith('file-is-folder', () => openSink(folder));
+    }
     if (process.getuid?.() !== 0) {
       chmodSync(path(`folder-${name}`), 0o500);
       await failsWith('file-access', () => openSink(path(`folder-${name}/file`)));

@@ -31,8 +31,8 @@ export const strategies = {
   buffered,
 } as const;
 
-/** The same by the names that commands and policies use. */
-const DEFINITIONS: readonly StrategyDefinition[] = [
+/** The same by the names that commands and policies use, in the order of the documentation. */
+export const DEFINITIONS: readonly StrategyDefinition[] = [
   define('mean', {}, () => mean),
   define('median', {}, () => median),
   define('weighted-median', {}, () => weightedMedian),

@@ -163,5 +163,9 @@ async function roundIn(
   await lockBranch(tx, round.branch_id);
   if (states.some((state) => state === round.status)) return round;
   const code = states.length === 1 ? `round-not-${states[0]}` : 'round-finished';
-  throw new Refusal('conflict', code, `the round is ${round.status}, not ${states.join(' or ')}`);
+  throw new Refusal(
+    'conflict',
+    code,
+    `the round is ${round.status}, not ${states.join(', ').replace(/, (\w+)$/, ' or $1')}`,
+  );
 }

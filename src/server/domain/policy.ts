@@ -5,7 +5,6 @@
  * that has nothing yet: there is nobody in it who could have relied on the old one.
  */
 import { createHash } from 'node:crypto';
-import { stateSlots } from '../../aggregate/steps.ts';
 import { openStrategy, type Strategy } from '../../aggregate/strategies/index.ts';
 import { AggregationError } from '../../errors.ts';
 import type { PolicyBody, StrategyBody } from '../../wire/cambium.ts';
@@ -147,11 +146,6 @@ export function strategyOf({ name, parameters }: StrategyBody): Strategy {
     if (!(error instanceof AggregationError)) throw error;
     throw new Refusal('unprocessable', error.code, error.message, undefined, { cause: error });
   }
-}
-
-/** Whether a rule keeps a state from round to round. */
-export function keepsState({ step }: Strategy): boolean {
-  return step !== undefined && stateSlots(step).length > 0;
 }
 
 /**

@@ -3,12 +3,13 @@
  * aggregation of the round before, by number, or the initial model of the run. The model and the state of the optimiser
  * that belongs to it stay the base of the round however often its aggregation is tried.
  */
+import { keepsState } from '../../aggregate/steps.ts';
 import { CambiumError } from '../../errors.ts';
 import type { StrategyBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import { prepared } from '../store/prepared.ts';
 import type { Contract } from './contract.ts';
-import { keepsState, strategyOf } from './policy.ts';
+import { strategyOf } from './policy.ts';
 import { Refusal } from './refusal.ts';
 import { contractOfRound, policyOfRound, type Round } from './rounds.ts';
 import { membersOf } from './standing.ts';

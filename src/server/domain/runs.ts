@@ -102,7 +102,7 @@ export async function resetModel(domain: Domain, branchId: string): Promise<RunB
       throw new Refusal(
         'conflict',
         'model-fixed',
-        `${closed.number === 0 ? 'the run has started with this model' : `round ${closed.number} has closed with it`}: stop the run and start another one`,
+        `${closed.number === 0 ? 'the run has started with this model' : `round ${closed.number} has closed with this model`}: stop the run and start another one`,
       );
     }
     const now = domain.now();
