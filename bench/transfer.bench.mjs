@@ -80,8 +80,11 @@ async function main() {
       const headers = { authorization };
       const aggregation = await (await fetch(`${url}/cambium/v1/aggregations/${id}`, { headers })).json();
       const copy = join(folder, 'copy.npy');
+      // None begins with a file that is there: it would write into the memory that the old one gives up.
+      await rm(copy, { force: true });
       times.curlDown.push(await timed(() => run('curl', ['-sf', '-o', copy, aggregation.download_url])));
       times.digestDown.push(await digest(copy));
+      await rm(copy);
       const down = await inChild({ credentials: leaf, download: id, to: copy });
       times.down.push(down.seconds);
       resident.up = Math.max(resident.up, up.resident);

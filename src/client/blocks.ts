@@ -5,7 +5,8 @@
  * finished upload whose answer was lost is found in the same way.
  */
 import { ProtocolError, RefusedError } from '../errors.ts';
-import { type Http, readJson } from '../transport/http.ts';
+import { readJson } from '../transport/answer.ts';
+import type { Http } from '../transport/http.ts';
 import { TransientFailure, withRetries } from '../transport/retry.ts';
 import { MAX_BLOCK_BYTES, paths, type UploadBody } from '../wire/cambium.ts';
 import { readUpload } from './answers.ts';

@@ -7,7 +7,8 @@
 import { ProtocolError, RefusedError, UnavailableError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
 import { type ByteSource, memorySource } from '../tensor/bytes.ts';
-import { type Http, type HttpRequest, readJson } from '../transport/http.ts';
+import { readJson } from '../transport/answer.ts';
+import type { Http, HttpRequest } from '../transport/http.ts';
 import type { RequestBody } from '../transport/request-body.ts';
 import { TransientFailure, withRetries } from '../transport/retry.ts';
 import {
@@ -116,6 +117,7 @@ export class BranchKeySession {
           target: this.#paths.upload(),
           headers: { 'content-type': `multipart/form-data; boundary=${boundary}` },
           body: form.body,
+          isFile: true,
           signal,
         });
         return read<{ data: UploadData }>('upload', await readJson(answer), {
@@ -190,7 +192,8 @@ export class BranchKeySession {
     const received = await this.#receive(
       id,
       options,
-      (chunk) => void chunks.push(chunk),
+      // The next one may come in the same memory.
+      (chunk) => void chunks.push(chunk.slice()),
       () => {
         chunks = [];
       },
@@ -226,6 +229,7 @@ export class BranchKeySession {
         method: 'GET',
         target: this.#paths.download(id),
         headers,
+        isFile: true,
         signal,
       });
       try {
@@ -239,7 +243,8 @@ export class BranchKeySession {
               'the link to the aggregation is no absolute http(s) URL',
             );
           }
-          answer = await this.#http.open({ method: 'GET', target: data.download_url, headers, signal });
+          const target = data.download_url;
+          answer = await this.#http.open({ method: 'GET', target, headers, isFile: true, signal });
         }
         const isPlain = !answer.headers.has('content-encoding');
         const announced = isPlain ? answer.headers.get('content-length') : null;

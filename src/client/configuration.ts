@@ -32,6 +32,7 @@ const MEMBERS = {
     'notices',
     'update',
     'fetch',
+    'fileFetch',
     'files',
     'clock',
     'random',

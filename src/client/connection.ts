@@ -39,10 +39,10 @@ export class Connection {
   constructor(parts: ClientParts) {
     const { options, configuration, state, queue, events } = parts;
     const { timeouts, retry, run, circuit, connection, notices } = configuration;
-    const { fetch, clock, random } = options;
+    const { fetch, fileFetch, clock, random } = options;
     const http = new Http({
       ...{ server: connection.server, authorization: () => authorizationOf(state.identity) },
-      ...{ timeouts, retry, fetch, clock, random },
+      ...{ timeouts, retry, fetch, fileFetch, clock, random },
       onRetry: (failed) => events.emit('retry', failed),
     });
     this.#parts = parts;

@@ -2,7 +2,8 @@ import { type CambiumError, FormatError, ProtocolError, UnavailableError } from 
 import { openWeights } from '../formats/open.ts';
 import { memorySink, memorySource } from '../tensor/bytes.ts';
 import type { Layout } from '../tensor/layout.ts';
-import { type Http, type HttpAnswer, readJson } from '../transport/http.ts';
+import { type HttpAnswer, readJson } from '../transport/answer.ts';
+import type { Http } from '../transport/http.ts';
 import { TransientFailure, withRetries } from '../transport/retry.ts';
 import { type AggregationBody, paths } from '../wire/cambium.ts';
 import { readAggregation } from './answers.ts';
@@ -227,6 +228,7 @@ async function receive(
         // Only of the very same file: of another one, the whole is sent.
         ...(from > 0 && { range: `bytes=${from}-`, 'if-range': `"${sha256}"` }),
       },
+      isFile: true,
       signal,
     });
     where = answer.where;

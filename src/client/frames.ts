@@ -5,7 +5,8 @@
  * says how far it came, whoever was started anew meanwhile.
  */
 import { ProtocolError, RefusedError } from '../errors.ts';
-import { type Http, readJson } from '../transport/http.ts';
+import { readJson } from '../transport/answer.ts';
+import type { Http } from '../transport/http.ts';
 import { TransientFailure, withRetries } from '../transport/retry.ts';
 import { FRAME_HEAD_BYTES, FRAMES_TYPE } from '../wire/cambium.ts';
 import { readUpload } from './answers.ts';
@@ -139,6 +140,7 @@ async function sendRange(
       chunks: () => framed(trail, hash.copy(), offset, end, frameBytes),
       onSent: (sent) => onProgress?.({ bytesDone: Math.min(end, offset + sent), bytesTotal }),
     },
+    isFile: true,
     signal,
   });
   await readJson(answer);

@@ -96,6 +96,8 @@ export interface ClientOptions {
   readonly update?: UpdateOptions | undefined;
   /** Replaces the host's fetch. */
   readonly fetch?: typeof globalThis.fetch | undefined;
+  /** The same for requests that carry weight files. Default: `fetch`; the Node client has a faster one of its own. */
+  readonly fileFetch?: typeof globalThis.fetch | undefined;
   /** Access to files; the Node client has its own. */
   readonly files?: FileAccess | undefined;
   /** Replaces the host's time, for tests. */

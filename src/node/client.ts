@@ -7,8 +7,9 @@ import { CambiumError } from '../errors.ts';
 import type { ModelUpdate } from '../tensor/tensor.ts';
 import { amqpNotices } from './amqp-notices.ts';
 import { type BrokerCredentials, type BrokerOptions, brokerAddress, brokerPlace } from './broker-place.ts';
+import { fileFetch } from './file-fetch.ts';
 import { openFileSink, openFileSource } from './files.ts';
-import { type NetworkOptions, networkFetch, warnOfInsecurity } from './network.ts';
+import { CONNECT_MS, type NetworkOptions, networkFetch, warnOfInsecurity } from './network.ts';
 import { openPartialSink } from './partial-files.ts';
 import { type SavedWeights, type SaveWeightsOptions, saveWeights } from './save-weights.ts';
 
@@ -60,6 +61,7 @@ export class Client extends AnyClient {
     super(credentials, {
       ...options,
       fetch: options.fetch ?? switchedFetch(network, verification),
+      fileFetch: options.fileFetch ?? (options.fetch ? undefined : switchedFileFetch(network, verification)),
       notices: { ...options.notices, carrier },
       files: options.files ?? files,
     });
@@ -103,6 +105,34 @@ function switchedFetch(
     return unsafe(input, init);
   };
 }
+
+/** The same for files; undefined where something stands between that only the fetch knows the way through. */
+function switchedFileFetch(
+  network: NetworkOptions | undefined,
+  verification: { readonly verify: boolean },
+): typeof globalThis.fetch | undefined {
+  if (network?.proxy !== undefined || isDispatched()) return undefined;
+  const { ca, cert, key, connectMs = CONNECT_MS } = network ?? {};
+  return fileFetch({
+    otherwise: switchedFetch(network, verification),
+    tls: () => ({
+      ...(ca !== undefined && { ca: [ca].flat() }),
+      ...(cert !== undefined && { cert, key }),
+      rejectUnauthorized: verification.verify,
+    }),
+    connectMs,
+  });
+}
+
+/** Whether the process sends what it fetches another way than Node would by itself: through the proxy of its environment, say. */
+function isDispatched(): boolean {
+  const dispatcher = (globalThis as { [DISPATCHER]?: object })[DISPATCHER];
+  const isOwn = dispatcher === undefined || dispatcher.constructor.name === 'Agent';
+  return !isOwn || process.env.NODE_USE_ENV_PROXY === '1' || process.execArgv.includes('--use-env-proxy');
+}
+
+/** Where Node's fetch and the package undici keep it. */
+const DISPATCHER = Symbol.for('undici.globalDispatcher.1');
 
 /** Who is believed for the server is believed for its broker, unless told otherwise. */
 function authoritiesOf(network: NetworkOptions | undefined): string | undefined {

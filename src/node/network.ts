@@ -19,6 +19,9 @@ export interface NetworkOptions {
   readonly connectMs?: number | undefined;
 }
 
+/** Until a connection stands, in milliseconds, unless told otherwise. */
+export const CONNECT_MS = 10_000;
+
 const INSECURE =
   'certificates are not checked: whoever sits on the line can read the token and change the model; give "ca" instead';
 
@@ -37,7 +40,7 @@ export function networkFetch(
   options: NetworkOptions,
   onWarning: (message: string) => void = warnOfInsecurity,
 ): typeof globalThis.fetch {
-  const { proxy, cert, key, verify = true, connectMs = 10_000 } = options;
+  const { proxy, cert, key, verify = true, connectMs = CONNECT_MS } = options;
   const protocol = proxy === undefined ? undefined : protocolOf(proxy);
   if ((cert === undefined) !== (key === undefined)) {
     throw new TypeError('a client certificate needs its key: give network.cert and network.key');

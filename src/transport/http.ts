@@ -11,6 +11,7 @@
  */
 import type { isNetworkError, KyInstance } from 'ky';
 import { isCambiumError, ProtocolError, UnavailableError } from '../errors.ts';
+import { type HttpAnswer, readChunks, readJson, readText } from './answer.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { networkError } from './network-error.ts';
 import { type Asked, concealer, noFile, previewOf, refusal, withoutQuery } from './refusal.ts';
@@ -35,9 +36,6 @@ import { readServerUrl } from './server-url.ts';
 import { completeTimeouts, type Timeouts } from './timeouts.ts';
 import { Watchdog } from './watchdog.ts';
 
-/** An answer in JSON is refused above this, before it fills the memory. Ours have a few kilobytes. */
-const MAX_JSON_BYTES = 16 << 20;
-
 /** As much of an error's body as is looked at. */
 const MAX_ERROR_BYTES = 64 << 10;
 
@@ -55,6 +53,8 @@ export interface HttpOptions {
   readonly onRetry?: ((retry: Retry) => void) | undefined;
   /** Default: the host's. */
   readonly fetch?: typeof globalThis.fetch | undefined;
+  /** For requests that carry files, either way. Default: `fetch`. */
+  readonly fileFetch?: typeof globalThis.fetch | undefined;
   readonly clock?: Clock | undefined;
   /** A number in [0, 1). Default Math.random. */
   readonly random?: (() => number) | undefined;
@@ -68,22 +68,10 @@ export interface HttpRequest {
   readonly headers?: Readonly<Record<string, string>> | undefined;
   readonly json?: unknown;
   readonly body?: RequestBody | undefined;
+  /** The answer, or the body, is a file: it takes the host's way for large bodies. Default false. */
+  readonly isFile?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly timeouts?: Timeouts | undefined;
-}
-
-/** A good answer (2xx) whose body has not been read. It must be closed. */
-export interface HttpAnswer {
-  readonly status: number;
-  readonly headers: Headers;
-  /** The request in words, for messages. */
-  readonly where: string;
-  /** What may be shown of a text that came in the body. */
-  preview(text: string): string;
-  /** The body as it comes. A cut is a TransientFailure. */
-  chunks(): AsyncGenerator<Uint8Array, void, void>;
-  /** Ends the exchange; harmless after the body's end. */
-  close(): void;
 }
 
 export class Http {
@@ -91,6 +79,7 @@ export class Http {
   readonly policy: RetryPolicy;
   readonly clock: Clock;
   readonly #fetch: typeof globalThis.fetch;
+  readonly #fileFetch: typeof globalThis.fetch;
   #kys: Promise<Kys> | undefined;
   #aheadMs: number | undefined;
   readonly #authorization: () => string | undefined;
@@ -108,6 +97,7 @@ export class Http {
     );
     this.#timeouts = completeTimeouts(options.timeouts);
     this.#fetch = options.fetch ?? globalThis.fetch;
+    this.#fileFetch = options.fileFetch ?? this.#fetch;
     const { authorization } = options;
     this.#authorization = typeof authorization === 'function' ? authorization : () => authorization;
   }
@@ -140,7 +130,7 @@ export class Http {
     const kys = await this.#kys;
     const { responseMs, idleMs } = completeTimeouts(request.timeouts, this.#timeouts);
     const watchdog = new Watchdog(this.clock, signal);
-    const fetch = this.#fetch;
+    const fetch = request.isFile ? this.#fileFetch : this.#fetch;
     const authorization = foreign ? undefined : this.#authorization();
     const conceal = concealer(request.headers?.authorization ?? authorization);
     let bodyError: unknown;
@@ -225,83 +215,6 @@ async function openKys(server: string): Promise<Kys> {
     referrerPolicy: 'no-referrer',
   });
   return { foreign, own: foreign.extend({ prefix: server }), isNetworkError };
-}
-
-/** Reads an answer as JSON and closes it; `undefined` for a 204. Throws ProtocolError `protocol-not-json`. */
-export async function readJson(answer: HttpAnswer): Promise<unknown> {
-  try {
-    if (answer.status === 204) return undefined;
-    const text = await readText(answer.chunks(), MAX_JSON_BYTES, answer.where);
-    try {
-      return JSON.parse(text);
-    } catch (cause) {
-      throw new ProtocolError(
-        'protocol-not-json',
-        `${answer.where}: answered ${answer.status} with ${answer.headers.get('content-type') ?? 'no content type'}` +
-          ' instead of JSON; is this the address of a Cambium server, and is there a log-in page in between?',
-        { status: answer.status, preview: answer.preview(text), cause },
-      );
-    }
-  } finally {
-    answer.close();
-  }
-}
-
-/** Reads a body as UTF-8 text of at most `limit` bytes. */
-export async function readText(
-  chunks: AsyncIterable<Uint8Array>,
-  limit: number,
-  where: string,
-): Promise<string> {
-  const decoder = new TextDecoder();
-  let text = '';
-  let bytes = 0;
-  for await (const chunk of chunks) {
-    bytes += chunk.byteLength;
-    if (bytes > limit) {
-      throw new ProtocolError('protocol-too-long', `${where}: the answer is longer than ${limit} bytes`);
-    }
-    text += decoder.decode(chunk, { stream: true });
-  }
-  return text + decoder.decode();
-}
-
-interface ChunkEvents {
-  /** Called before each read. */
-  onWait?(): void;
-  /** Called while the consumer has a chunk. */
-  onYield?(): void;
-  /** What is thrown for an error. */
-  explain?(error: unknown): unknown;
-}
-
-/** Body chunks. One generator: each that is nested in another costs a large body as much as all else here. */
-async function* readChunks(
-  response: Response,
-  signal: AbortSignal,
-  { onWait, onYield, explain }: ChunkEvents = {},
-): AsyncGenerator<Uint8Array, void, void> {
-  const reader = response.body?.getReader();
-  if (reader === undefined) return;
-  // Of no consequence when the body has ended or failed; else it releases the connection.
-  const cancel = () => void reader.cancel().catch(() => {});
-  signal.addEventListener('abort', cancel);
-  try {
-    for (;;) {
-      onWait?.();
-      const { done, value } = await reader.read();
-      onYield?.();
-      // A cancelled body looks as if it had ended.
-      signal.throwIfAborted();
-      if (done) return;
-      yield value;
-    }
-  } catch (error) {
-    throw explain === undefined ? error : explain(error);
-  } finally {
-    signal.removeEventListener('abort', cancel);
-    cancel();
-  }
 }
 
 /** Throws for every status but 2xx. */

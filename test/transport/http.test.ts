@@ -1,7 +1,8 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ExchangeError, ProtocolError, RefusedError, UnavailableError } from '../../src/errors.ts';
-import { Http, type HttpOptions, readText } from '../../src/transport/http.ts';
+import { readText } from '../../src/transport/answer.ts';
+import { Http, type HttpOptions } from '../../src/transport/http.ts';
 import { TransientFailure, withRetries } from '../../src/transport/retry.ts';
 import { HastyClock, ManualClock } from '../helpers/clock.ts';
 import { failsWith } from '../helpers/errors.ts';
