@@ -5,7 +5,9 @@ import { elementCount, type TensorLayout } from '../tensor/layout.ts';
 import { checkTensor, type ModelUpdate, type Tensor } from '../tensor/tensor.ts';
 import { Aggregation, type AggregationOptions } from './aggregation.ts';
 
-export interface AverageOptions extends Omit<AggregationOptions, 'scratch'> {
+export interface AverageOptions extends Omit<AggregationOptions, 'scratch' | 'model'> {
+  /** The global model, for rules that refer to one: its tensors, or what it is read from. */
+  readonly model?: Pick<ModelUpdate, 'tensors'> | AggregationOptions['model'];
   /** Ids of the updates for messages and for the canonical order; `update 0`, `update 1`, … unless given. */
   readonly leaves?: readonly string[] | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -30,17 +32,18 @@ export async function average(
   updates: readonly ModelUpdate[],
   options: AverageOptions = {},
 ): Promise<ModelUpdate> {
-  const inputs = updates.map((update, i) => {
-    const leaf = options.leaves?.[i] ?? `update ${i}`;
-    for (const tensor of update.tensors) checkTensor(tensor);
-    const { source, tensors } = updateSource(update, leaf);
-    return { leaf, source, layout: { tensors }, weighting: update.weighting };
-  });
-  const { into } = options;
+  const inputs = updates.map((update, i) => ({
+    ...inputOf(update, options.leaves?.[i] ?? `update ${i}`),
+    weighting: update.weighting,
+  }));
+  const { into, model } = options;
   const lent = new Set(updates.flatMap(({ tensors }) => tensors.map(({ data }) => data.buffer)));
   if (into?.some(({ buffer }) => lent.has(buffer)))
     throw new RangeError('into shares a buffer with an update');
-  const aggregation = await Aggregation.open(inputs, options);
+  const aggregation = await Aggregation.open(inputs, {
+    ...options,
+    model: model && 'tensors' in model ? inputOf(model, 'the model') : model,
+  });
   try {
     const encoding = bareEncoding(aggregation.tensors);
     const tensors = aggregation.tensors.map((spec, i) => {
@@ -56,16 +59,18 @@ export async function average(
   }
 }
 
-/** An update as a source: its tensors one behind the other, without a copy. */
-export function updateSource(
+/** An update as an input: its tensors one behind the other, without a copy. Throws RangeError when bytes do not fit a shape. */
+export function inputOf(
   update: Pick<ModelUpdate, 'tensors'>,
-  name: string,
-): { source: ByteSource; tensors: TensorLayout[] } {
+  leaf: string,
+): { leaf: string; source: ByteSource; layout: { tensors: TensorLayout[] } } {
+  for (const tensor of update.tensors) checkTensor(tensor);
   const parts = update.tensors.map((tensor) => tensor.data);
   const offsets = offsetsOf(parts.map((part) => part.byteLength));
   return {
+    leaf,
     source: {
-      name,
+      name: leaf,
       byteLength: offsets[parts.length]!,
       readInto(offset, target) {
         let done = 0;
@@ -78,15 +83,17 @@ export function updateSource(
       },
       close() {},
     },
-    tensors: update.tensors.map(({ name, dtype, shape, data }, i) => ({
-      name,
-      dtype,
-      shape,
-      order: 'C',
-      byteOrder: 'little',
-      byteOffset: offsets[i]!,
-      byteLength: data.byteLength,
-    })),
+    layout: {
+      tensors: update.tensors.map(({ name, dtype, shape, data }, i) => ({
+        name,
+        dtype,
+        shape,
+        order: 'C',
+        byteOrder: 'little',
+        byteOffset: offsets[i]!,
+        byteLength: data.byteLength,
+      })),
+    },
   };
 }
 

@@ -10,8 +10,8 @@
  */
 import { readTensors } from '../formats/read.ts';
 import { memoryScratch, memorySink, memorySource } from '../tensor/bytes.ts';
-import { checkTensor, type ModelUpdate, type Tensor } from '../tensor/tensor.ts';
-import { updateSource } from './average.ts';
+import type { ModelUpdate, Tensor } from '../tensor/tensor.ts';
+import { inputOf } from './average.ts';
 import type { EncodingForm } from './update-encoder.ts';
 
 export interface EncodeOptions extends EncodingForm {
@@ -41,9 +41,9 @@ export async function encodeUpdate(update: ModelUpdate, options: EncodeOptions =
   const { differenceTo, residual, ...form } = options;
   const encoder = await UpdateEncoder.open(
     {
-      update: { ...inputOf('the update', update.tensors), weighting: update.weighting },
-      differenceTo: differenceTo && inputOf('the model', differenceTo),
-      residual: residual && inputOf('the residual', residual),
+      update: { ...inputOf({ tensors: update.tensors }, 'the update'), weighting: update.weighting },
+      differenceTo: differenceTo && inputOf({ tensors: differenceTo }, 'the model'),
+      residual: residual && inputOf({ tensors: residual }, 'the residual'),
     },
     form,
     memoryScratch,
@@ -63,12 +63,6 @@ export async function encodeUpdate(update: ModelUpdate, options: EncodeOptions =
       data: rest.bytes.slice(byteOffsets[i], byteOffsets[i]! + tensor.data.byteLength),
     })),
   };
-}
-
-function inputOf(leaf: string, tensors: readonly Tensor[]) {
-  for (const tensor of tensors) checkTensor(tensor);
-  const { source, tensors: places } = updateSource({ tensors }, leaf);
-  return { leaf, source, layout: { tensors: places } };
 }
 
 /**

@@ -22,14 +22,14 @@ export function matchTensors(
 ): Match {
   const [first] = inputs;
   if (first === undefined) throw new RangeError('nothing to match');
-  const other = expected === undefined ? first.leaf : 'the model';
+  const other = expected ? 'the model' : first.leaf;
   const tensors = (expected ?? first.layout.tensors).map(({ name, dtype, shape }) => ({
     name,
     dtype,
     shape,
   }));
-  const distinct = new Set(inputs.map(({ layout }) => layout.tensors));
-  const isNamed = expected === undefined ? [...distinct].every(hasDistinctNames) : hasDistinctNames(expected);
+  const deciding = expected ? [expected] : [...new Set(inputs.map(({ layout }) => layout.tensors))];
+  const isNamed = deciding.every(hasDistinctNames);
   // Inputs that share a list of tensors share the answer.
   const matched = new Map<Layout['tensors'], readonly number[]>();
   return {
@@ -44,7 +44,7 @@ export function matchTensors(
           { leaf },
         );
       }
-      const byName = isNamed && (expected === undefined || hasDistinctNames(layout.tensors));
+      const byName = isNamed && hasDistinctNames(layout.tensors);
       const positions = byName ? new Map(layout.tensors.map((tensor, i) => [tensor.name, i])) : undefined;
       const found = tensors.map((expected, i) => {
         const position = positions === undefined ? i : positions.get(expected.name);

@@ -1,6 +1,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { average } from '../../src/aggregate/average.ts';
+import { average, inputOf } from '../../src/aggregate/average.ts';
+import { fedAvg } from '../../src/aggregate/strategies/optimisers.ts';
 import { tensorOf } from '../../src/tensor/tensor.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';
@@ -46,6 +47,20 @@ test('a result goes into the arrays that the caller gives', async () => {
     assert.ok(error instanceof RangeError);
   }
   sameBytes(x, Float32Array.of(1, 2));
+});
+
+test('a rule that refers to a global model takes its tensors, or what it is read from', async () => {
+  const model = update(null, Float32Array.of(1, 2));
+  const updates = [update(1, Float32Array.of(3, 2)), update(1, Float32Array.of(3, 6))];
+  const strategy = fedAvg({ learningRate: 0.5 });
+  for (const given of [model, inputOf(model, 'model')]) {
+    const result = await average(updates, { strategy, model: given });
+    sameBytes(result.tensors[0]!.data, Float32Array.of(2, 3));
+  }
+  await failsWith('strategy-model-missing', () => average(updates, { strategy }));
+  await failsWith('average-shape', () =>
+    average(updates, { strategy, model: update(null, Float32Array.of(1)) }),
+  );
 });
 
 test('weighting 0 counts for nothing, not even NaN', async () => {
