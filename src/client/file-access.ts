@@ -1,3 +1,4 @@
+import type { UnpackOptions } from '../formats/weights.ts';
 import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
 import type { Layout } from '../tensor/layout.ts';
 
@@ -36,4 +37,6 @@ export interface FileAccess {
   /** Checks an exact partial sum, which a server below another one sends in the place of an update. Throws FormatError. */
   readSum?(source: ByteSource): Promise<Layout>;
   sha256(): Sha256;
+  /** Room for what a compressed update is unpacked to when it is looked into. Default: memory. */
+  readonly unpacking?: UnpackOptions | undefined;
 }

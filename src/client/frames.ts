@@ -16,7 +16,7 @@ import type { Sha256 } from './file-access.ts';
 import type { PreparedUpload, SendOptions, Sent } from './upload.ts';
 
 /** Of a block that is under way when the line breaks, all is lost: on a bad line they become smaller, down to the second. */
-const FRAME_BYTES = 64 << 10;
+const FRAME_BYTES = 256 << 10;
 const MIN_FRAME_BYTES = 16 << 10;
 
 /**
@@ -149,7 +149,7 @@ async function sendRange(
   }
 }
 
-/** The frames of a range, several in an array, the next ones read while these are on their way. */
+/** The frames of a range, several in an array, the next ones read while these are on their way: two arrays, by turns. */
 async function* framed(
   trail: DigestTrail,
   hash: Sha256,
@@ -157,8 +157,11 @@ async function* framed(
   end: number,
   frameBytes: number,
 ): AsyncGenerator<Uint8Array, void, void> {
+  const room = PIECE_BYTES + Math.ceil(PIECE_BYTES / frameBytes) * FRAME_HEAD_BYTES;
+  let [memory, other] = [new Uint8Array(room), new Uint8Array(room)];
   const read = (offset: number) => {
-    const piece = readPiece(trail, offset, Math.min(end, offset + PIECE_BYTES), frameBytes);
+    [memory, other] = [other, memory];
+    const piece = readPiece(trail, offset, Math.min(end, offset + PIECE_BYTES), frameBytes, memory);
     piece.catch(() => {}); // heard when its turn comes
     return piece;
   };
@@ -180,14 +183,16 @@ async function readPiece(
   offset: number,
   end: number,
   frameBytes: number,
+  memory: Uint8Array,
 ): Promise<Uint8Array> {
   const count = Math.ceil((end - offset) / frameBytes);
   const heads = count * FRAME_HEAD_BYTES;
-  const piece = new Uint8Array(heads + end - offset);
+  const piece = memory.subarray(0, heads + end - offset);
   await readFull(source, offset, piece.subarray(heads));
   for (let i = 0; i < count; i++) {
-    const start = heads + i * frameBytes;
-    piece.copyWithin(i * (FRAME_HEAD_BYTES + frameBytes) + FRAME_HEAD_BYTES, start, start + frameBytes);
+    const from = heads + i * frameBytes;
+    const to = i * (FRAME_HEAD_BYTES + frameBytes) + FRAME_HEAD_BYTES;
+    if (to !== from) piece.copyWithin(to, from, from + frameBytes);
   }
   return piece;
 }

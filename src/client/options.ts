@@ -96,7 +96,10 @@ export interface ClientOptions {
   readonly update?: UpdateOptions | undefined;
   /** Replaces the host's fetch. */
   readonly fetch?: typeof globalThis.fetch | undefined;
-  /** The same for requests that carry weight files. Default: `fetch`; the Node client has a faster one of its own. */
+  /**
+   * The same for requests that carry weight files, which come in memory that is used again: it must ask for a chunk of a body only
+   * when the one before has left. Default: `fetch`; the Node client has a faster one of its own.
+   */
   readonly fileFetch?: typeof globalThis.fetch | undefined;
   /** Access to files; the Node client has its own. */
   readonly files?: FileAccess | undefined;

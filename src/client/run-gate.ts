@@ -31,7 +31,41 @@ export class RunGate {
    */
   async wait(signal: AbortSignal, timeoutMs?: number): Promise<void> {
     const { clock } = this.#session.http;
-    const until = clock.now() + (timeoutMs ?? Number.POSITIVE_INFINITY);
+    let isOver = false;
+    let onOver = () => {};
+    // By a timer: a clock that is put back or ahead must not stretch or end the wait.
+    const cancel = Number.isFinite(timeoutMs)
+      ? clock.after(timeoutMs as number, () => {
+          isOver = true;
+          onOver();
+        })
+      : () => {};
+    try {
+      await this.#waitUntil(
+        signal,
+        () => {
+          if (!isOver) return;
+          throw new UnavailableError('timeout', `the run did not go on within ${timeoutMs} ms`);
+        },
+        (wake) => {
+          onOver = wake;
+        },
+      );
+    } finally {
+      cancel();
+    }
+  }
+
+  /**
+   * @param throwIfOver called when the server has said that the run is not going
+   * @param onPause told what ends the next pause
+   */
+  async #waitUntil(
+    signal: AbortSignal,
+    throwIfOver: () => void,
+    onPause: (wake: () => void) => void,
+  ): Promise<void> {
+    const { clock } = this.#session.http;
     this.#listen();
     for (;;) {
       const pause = linkSignals(signal);
@@ -41,13 +75,11 @@ export class RunGate {
       });
       // Watched before asking: a change that overtakes the answer must not be missed.
       this.#watchers.add(wake);
+      onPause(wake);
       try {
         if ((await this.#session.askRun(signal)).runStatus === 'start') return;
-        const restMs = until - clock.now();
-        if (restMs <= 0)
-          throw new UnavailableError('timeout', `the run did not go on within ${timeoutMs} ms`);
-        const pauseMs = Math.min(restMs, this.#configuration.checkIntervalMs);
-        await Promise.race([changed, sleep(clock, pauseMs, pause.signal)]);
+        throwIfOver();
+        await Promise.race([changed, sleep(clock, this.#configuration.checkIntervalMs, pause.signal)]);
       } finally {
         this.#watchers.delete(wake);
         pause.unlink();

@@ -13,7 +13,7 @@ import { type Generation, requiredFormat, type UpdateFormat } from './dialect.ts
 import { digestOf, digestOfBytes, readAll, writeReprDigest } from './digest.ts';
 import type { FileAccess } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
-import { checkWeights, encodeUpdate, type ValidateOptions, validateWeights } from './weights.ts';
+import { checkWeights, encodeUpdate, type ValidateOptions } from './weights.ts';
 
 /** A weight file (its path in Node, its bytes, a Blob), or tensors to be written as one. */
 export type UploadSource = string | Uint8Array | Blob | ModelUpdate;
@@ -54,7 +54,8 @@ export async function validateUpload(
   const wanted = requiredFormat(generation);
   const { source } = await openUpload(from, files, wanted ?? format);
   try {
-    return requireFormat(source, await validateWeights(source, options), wanted);
+    const layout = await checkWeights(source, options, { unpacking: files?.unpacking });
+    return requireFormat(source, layout, wanted);
   } finally {
     await source.close();
   }
@@ -76,7 +77,7 @@ export async function prepareUpload(
   const wanted = requiredFormat(generation);
   const { source, bytes } = await openUpload(from, files, wanted ?? format);
   try {
-    const checked = await checkWeights(source, { checkFinite, signal }, files?.readSum);
+    const checked = await checkWeights(source, { checkFinite, signal }, files);
     const layout = requireFormat(source, checked, wanted);
     // Few browsers can stream a request, and their WebCrypto digests nothing but the whole.
     const whole = files ? undefined : (bytes ?? (await readAll(source)));

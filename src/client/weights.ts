@@ -1,15 +1,19 @@
 import { MAX_WEIGHTING, MIN_WEIGHTING } from '../aggregate/weightings.ts';
 import { AggregationError, FormatError, isCambiumError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
-import { prepareWeights, type Weights } from '../formats/weights.ts';
+import { prepareWeights, type UnpackOptions, type Weights } from '../formats/weights.ts';
 import { writeWeights } from '../formats/write.ts';
 import { type ByteSource, memoryScratch, memorySink } from '../tensor/bytes.ts';
 import { type Layout, tensorLabel } from '../tensor/layout.ts';
 import type { ModelUpdate } from '../tensor/tensor.ts';
 import type { UpdateFormat } from './dialect.ts';
+import type { FileAccess } from './file-access.ts';
 
 export interface ValidateOptions {
-  /** Look for NaN and infinity, which reads every element once (compressed ones in memory). Default false. */
+  /**
+   * Look for NaN and infinity, which reads every element once: compressed ones in memory, by the Node client in scratch files of
+   * the system's temporary folder. Default false.
+   */
   readonly checkFinite?: boolean | undefined;
   /** The layout of a model that the tensors must be like: in number, names where both have them, dtypes and shapes. */
   readonly like?: Pick<Layout, 'tensors'> | undefined;
@@ -29,11 +33,14 @@ export function validateWeights(source: ByteSource, options: ValidateOptions = {
   return checkWeights(source, options);
 }
 
-/** @param readSum reads exact partial sums, which servers below others send; without, they are no weights */
+/** What of the host's access to files a check can use. */
+type Host = Pick<FileAccess, 'readSum' | 'unpacking'>;
+
+/** @param host reads exact partial sums too, which servers below others send; without, they are no weights */
 export async function checkWeights(
   source: ByteSource,
   { checkFinite = false, like, signal }: ValidateOptions,
-  readSum?: (source: ByteSource) => Promise<Layout>,
+  { readSum, unpacking }: Host = {},
 ): Promise<Layout> {
   if (source.byteLength === 0) {
     throw new FormatError('format-empty', `${source.name}: the file is empty`, {
@@ -52,7 +59,7 @@ export async function checkWeights(
   const fault = weightingFault(layout.weighting);
   if (fault !== undefined) throw new AggregationError(fault[0], `${source.name}: ${fault[1]}`);
   if (like !== undefined) await requireLike(like, layout, source.name);
-  if (checkFinite && weights) await requireFinite(weights, signal);
+  if (checkFinite && weights) await requireFinite(weights, unpacking, signal);
   return layout;
 }
 
@@ -70,12 +77,16 @@ async function requireLike(model: Pick<Layout, 'tensors'>, layout: Layout, name:
   }
 }
 
-async function requireFinite(weights: Weights, signal: AbortSignal | undefined): Promise<void> {
+async function requireFinite(
+  weights: Weights,
+  unpacking: UnpackOptions = { scratch: memoryScratch },
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const { examineElements } = await import('../aggregate/examine.ts');
-  const { source, layout } = await prepareWeights(weights, { scratch: memoryScratch, signal });
+  const { source, layout } = await prepareWeights(weights, { ...unpacking, signal });
   const { name } = weights.source;
   try {
-    const options = { leaf: name, scratch: memoryScratch, signal };
+    const options = { leaf: name, scratch: unpacking.scratch, signal };
     const { nonFinite } = await examineElements({ source, layout }, options);
     const [first] = nonFinite;
     if (first === undefined) return;

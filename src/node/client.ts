@@ -1,4 +1,5 @@
 import { createHash, type Hash } from 'node:crypto';
+import { tmpdir } from 'node:os';
 import { Client as AnyClient } from '../client/client.ts';
 import { readCredentialFields } from '../client/credentials.ts';
 import type { FileAccess, Sha256 } from '../client/file-access.ts';
@@ -12,6 +13,7 @@ import { openFileSink, openFileSource } from './files.ts';
 import { CONNECT_MS, type NetworkOptions, networkFetch, warnOfInsecurity } from './network.ts';
 import { openPartialSink } from './partial-files.ts';
 import { type SavedWeights, type SaveWeightsOptions, saveWeights } from './save-weights.ts';
+import { unpackingIn } from './unpacking.ts';
 
 /** Paths are taken as they are: relative to the working directory, `~` is a name like any other. */
 const files: FileAccess = {
@@ -20,6 +22,7 @@ const files: FileAccess = {
   openPartialSink,
   readSum: async (source) => (await import('./sum-layout.ts')).readSumLayout(source),
   sha256: () => sha256Over(createHash('sha256')),
+  unpacking: unpackingIn(tmpdir()),
 };
 
 function sha256Over(hash: Hash): Sha256 {

@@ -1,11 +1,14 @@
-import { extname } from 'node:path';
+import { dirname, extname } from 'node:path';
 import { UPDATE_FORMATS, type UpdateFormat } from '../client/dialect.ts';
 import { weightings } from '../client/weightings.ts';
 import { CambiumError } from '../errors.ts';
-import { writeWeights } from '../formats/write.ts';
+import { updateSource, writeWeights } from '../formats/write.ts';
+import type { ByteSink } from '../tensor/bytes.ts';
 import type { ModelUpdate } from '../tensor/tensor.ts';
+import { deflateMembers, writeDeflated } from './deflate.ts';
 import { openFileSink } from './files.ts';
 import { formatOfName } from './output-format.ts';
+import { fileScratch } from './scratch.ts';
 
 export interface SaveWeightsOptions {
   /** Default: what the ending of the path says. */
@@ -47,8 +50,37 @@ export async function saveWeights(
   }
   const { compress = true } = options;
   const open = () => openFileSink(named, { durable: true });
-  const byteLength = await writeWeights(open, update, { format, compress: compress && format === 'npz' });
+  const byteLength =
+    compress && format === 'npz'
+      ? await writeCompressed(open, update, dirname(named))
+      : await writeWeights(open, update, { format });
   return { path: named, format, byteLength };
+}
+
+/** In constant memory besides the update itself; scratch room is in the folder. */
+async function writeCompressed(
+  open: () => Promise<ByteSink>,
+  update: ModelUpdate,
+  folder: string,
+): Promise<number> {
+  const deflated = await deflateMembers(
+    await updateSource(update, { format: 'npz' }),
+    fileScratch(folder),
+    {},
+  );
+  try {
+    const sink = await open();
+    try {
+      await writeDeflated(deflated, sink, {});
+      await sink.commit();
+    } catch (error) {
+      await sink.discard();
+      throw error;
+    }
+    return deflated.encoding.byteLength;
+  } finally {
+    await deflated.packed.close();
+  }
 }
 
 function isUpdateFormat(format: string | undefined): format is UpdateFormat {

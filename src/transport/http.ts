@@ -53,7 +53,10 @@ export interface HttpOptions {
   readonly onRetry?: ((retry: Retry) => void) | undefined;
   /** Default: the host's. */
   readonly fetch?: typeof globalThis.fetch | undefined;
-  /** For requests that carry files, either way. Default: `fetch`. */
+  /**
+   * For requests that carry files, either way: it asks for a chunk of a body when the one before has left, and what a chunk of an
+   * answer holds need not outlive the next. Default: `fetch`.
+   */
   readonly fileFetch?: typeof globalThis.fetch | undefined;
   readonly clock?: Clock | undefined;
   /** A number in [0, 1). Default Math.random. */
@@ -147,6 +150,7 @@ export class Http {
       watchdog.feed(responseMs + wholeBodyMs(request.body));
       const body = request.body && {
         body: bodyOf(request.body, watchdog.signal, {
+          leavesFirst: fetch !== this.#fetch,
           onChunk: () => watchdog.feed(idleMs),
           onEnd: () => watchdog.feed(responseMs + digestionMs(request.body)),
           onError: (error) => {

@@ -10,7 +10,7 @@ const SLOWEST_SERVER = 8 << 20;
 export type RequestBody =
   | {
       readonly byteLength: number;
-      /** Called once per attempt; exactly `byteLength` bytes must come. */
+      /** Called once per attempt; exactly `byteLength` bytes must come. Each may lie in the memory of the one before the last. */
       readonly chunks: () => AsyncIterable<Uint8Array>;
       /** Called with the bytes handed over so far; begins again at 0 with each attempt. */
       readonly onSent?: ((bytes: number) => void) | undefined;
@@ -18,6 +18,8 @@ export type RequestBody =
   | { readonly byteLength: number; readonly whole: Uint8Array | Blob };
 
 interface BodyEvents {
+  /** Whether a chunk has left before the next is asked for; else it gets memory of its own. */
+  readonly leavesFirst: boolean;
   onChunk(): void;
   onEnd(): void;
   onError(error: unknown): void;
@@ -50,7 +52,7 @@ export function bodyOf(
           events.onChunk();
           sent += next.value.byteLength;
           body.onSent?.(sent);
-          controller.enqueue(next.value);
+          controller.enqueue(events.leavesFirst ? next.value : next.value.slice());
         } catch (error) {
           events.onError(error);
           controller.error(error);

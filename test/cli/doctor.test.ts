@@ -1,6 +1,6 @@
 /** `cambium doctor` as a user runs it: what is well, and every fault with its code and what to do about it. */
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,8 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type CredentialsBody, paths } from '../../src/wire/cambium.ts';
 import { makeCertificate } from '../helpers/certificate.ts';
-import { serve } from '../helpers/loopback.ts';
+import { aggregationId, BRANCH_ID, LeafServer } from '../helpers/leaf-server.ts';
+import { answer, serve } from '../helpers/loopback.ts';
 import { Harness } from '../server/harness.ts';
 
 const CLI = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
@@ -38,12 +39,14 @@ test.after(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-function examine(credentials: unknown, ...options: string[]) {
+const examine = (credentials: unknown, ...options: string[]) => examineAs({}, credentials, ...options);
+
+function examineAs(user: { uid?: number; gid?: number }, credentials: unknown, ...options: string[]) {
   const path = join(folder, `leaf-${++files}.json`);
   writeFileSync(path, typeof credentials === 'string' ? credentials : JSON.stringify(credentials));
   const args = [CLI, 'doctor', '--json', '--credentials', path, ...options];
   return new Promise<{ code: number; healthy: boolean; checks: Check[]; stdout: string }>((resolve) => {
-    execFile(process.execPath, args, (error, stdout) => {
+    execFile(process.execPath, args, user, (error, stdout) => {
       resolve({ code: error === null ? 0 : Number(error.code), stdout, ...JSON.parse(stdout) });
     });
   });
@@ -138,6 +141,49 @@ test('a token that was revoked', async () => {
   assert.is(token?.code, 'token-revoked');
   assert.match(token?.remedy ?? '', /new credentials/);
   assert.is(code, 77);
+});
+
+test('room for the model: four times its size, where the leaf works', async () => {
+  const server = await LeafServer.start();
+  const { bavail, bsize } = statfsSync(folder);
+  // Not that near to the edge: other programs use the disk too.
+  const cases = [
+    [Math.floor((bavail * bsize) / 8), 'ok', undefined, 0],
+    [Math.ceil((bavail * bsize) / 2), 'failed', 'disk-full', 74],
+  ] as const;
+  for (const [byteLength, status, code, exitCode] of cases) {
+    const id = aggregationId(1);
+    server.overrides = {
+      [`/branches/${BRANCH_ID}/run`]: (_, response) => {
+        const counts = { run_number: 1, round: 2, updates: 0, aggregation_target: 2 };
+        answer(response, 200, { run_status: 'start', ...counts, aggregation_id: id });
+        return true;
+      },
+      [`/aggregations/${id}`]: (_, response) => {
+        answer(response, 200, { aggregation_id: id, byte_length: byteLength });
+        return true;
+      },
+    };
+    const found = await examine(server.credentials, '--folder', folder);
+    const disk = found.checks.find(({ check }) => check === 'disk');
+    assert.equal([disk?.status, disk?.code, found.code], [status, code, exitCode], found.stdout);
+    assert.match(disk?.message ?? '', / free in .*, .* needed/);
+    if (code !== undefined) assert.match(disk?.remedy ?? '', /make room/);
+  }
+  await server.close();
+});
+
+test('a folder in which the leaf may not write', async () => {
+  const closed = join(folder, 'closed');
+  mkdirSync(closed);
+  chmodSync(closed, 0o555);
+  chmodSync(folder, 0o755);
+  // The superuser may write everywhere.
+  const nobody = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
+  const found = await examineAs(nobody, leaf, '--folder', closed);
+  const disk = found.checks.find(({ check }) => check === 'disk');
+  assert.equal([disk?.status, disk?.code, found.code], ['failed', 'file-access', 74], found.stdout);
+  assert.match(disk?.remedy ?? '', /right to write/);
 });
 
 test('a clock that is far off is a warning', async () => {

@@ -311,12 +311,36 @@ test('a wait for the run ends when its time is over', async () => {
       const outcome = failsWith('timeout', () => client.waitForRun({ timeoutMs: 1000 }));
       await clock.asked(1, 777);
       clock.pass(777);
-      await clock.asked(1, 223);
-      clock.pass(223);
+      await clock.asked(2, 777);
+      clock.pass(222);
+      assert.is(
+        await Promise.race([outcome, new Promise((resolve) => setImmediate(resolve, 'waits'))]),
+        'waits',
+      );
+      clock.pass(1);
       assert.match((await outcome).message, /within 1000 ms/);
     },
     { clock, run: { checkIntervalMs: 777 }, timeouts: { idleMs: 1e9, responseMs: 1e9 } },
   );
+});
+
+test('a clock that is put back, or ahead, changes nothing about how long the run is waited for', async () => {
+  for (const jumpMs of [-86_400_000, 86_400_000]) {
+    const clock = new ManualClock();
+    await withClient(
+      async (client, server) => {
+        server.runStatus = 'pause';
+        const outcome = failsWith('timeout', () => client.waitForRun({ timeoutMs: 1000 }));
+        await clock.asked(1, 777);
+        clock.jump(jumpMs);
+        clock.pass(777);
+        await clock.asked(2, 777);
+        clock.pass(223);
+        await outcome;
+      },
+      { clock, run: { checkIntervalMs: 777 }, timeouts: { idleMs: 1e9, responseMs: 1e9 } },
+    );
+  }
 });
 
 test('a wait for the run ends by its signal and by close', () =>

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -30,11 +30,14 @@ const MiB = 1 << 20;
  */
 const KILLED_AT = 0.65;
 
-/** So much more passes before one is killed: what lies in sockets then does not depend on who is the slower. */
+/** So much more passes before one is killed: the kill then strikes in the middle of a request. */
 const HELD_AFTER = MiB;
 
-/** What lies in buffers between the two when one is killed, and the headers, over the size of the file. */
-const SLACK = 5 * MiB;
+/**
+ * What a kill may cost: a block, and headers. What lies in the sockets of a process dies with it and is the system's; so the line
+ * is held, and the kill waits until the process has read what came and written all of it but the block that it fills.
+ */
+const PER_KILL = MiB + (128 << 10);
 
 const test = suite('killed in the middle');
 const folder = mkdtempSync(join(tmpdir(), 'cambium-killed-'));
@@ -102,22 +105,40 @@ function patient(credentials: CredentialsBody): Client {
   return new Client(credentials, { retry: { attempts: 100, baseMs: 50, maxMs: 200 } });
 }
 
-/** From a way's first byte on: the line keeps the rest back until one side is dead. */
-function holdTheEnd(way: 'up' | 'down'): void {
-  line.hold(way, bytes.byteLength * KILLED_AT + HELD_AFTER);
+/**
+ * From a way's first byte on: the line keeps the rest back until one side is dead.
+ *
+ * @returns ends when whoever receives has in its file what came over the line, but for a block
+ */
+function holdTheEnd(way: 'up' | 'down'): () => Promise<void> {
+  const before = line[way];
+  const most = bytes.byteLength * KILLED_AT + HELD_AFTER;
+  line.hold(way, most);
+  const parts = way === 'up' ? join(dataDir, 'uploads') : folder;
+  return async () => {
+    const written = () =>
+      readdirSync(parts)
+        .filter((name) => name.endsWith('.part'))
+        .reduce((sum, name) => sum + statSync(join(parts, name)).size, 0);
+    for (let passed = 0; passed < most || passed - written() > PER_KILL; passed = line[way] - before) {
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  };
 }
 
 /** Kills the server once, when a transfer has come far enough, and starts it again. */
 function killOnce(way: 'up' | 'down') {
-  holdTheEnd(way);
+  const arrived = holdTheEnd(way);
   let restarted: Promise<void> | undefined;
   return {
     onProgress: ({ bytesDone }: { bytesDone: number }) => {
       if (bytesDone < bytes.byteLength * KILLED_AT) return;
-      restarted ??= killServer().then(() => {
-        line.release();
-        return startServer();
-      });
+      restarted ??= arrived()
+        .then(killServer)
+        .then(() => {
+          line.release();
+          return startServer();
+        });
     },
     async hasHappened() {
       assert.ok(restarted, 'it was not killed');
@@ -128,10 +149,11 @@ function killOnce(way: 'up' | 'down') {
 
 /** Runs a client and kills it when it has come far enough. */
 async function killedClient(way: 'up' | 'down', ...words: readonly string[]): Promise<void> {
-  holdTheEnd(way);
+  const arrived = holdTheEnd(way);
   const child = spawn(process.execPath, [CHILD, ...words], { stdio: ['ignore', 'pipe', 'inherit'] });
   for await (const text of createInterface(child.stdout)) {
     if (Number(text) < bytes.byteLength * KILLED_AT) continue;
+    await arrived();
     child.kill('SIGKILL');
     break;
   }
@@ -156,7 +178,7 @@ test('the server, while an update goes up', async () => {
   await kill.hasHappened();
   assert.is(receipt.sha256, sha256Of(bytes));
   const sent = line.up - before;
-  assert.ok(sent < bytes.byteLength + SLACK, `${sent} bytes sent for ${bytes.byteLength}`);
+  assert.ok(sent < bytes.byteLength + PER_KILL, `${sent} bytes sent for ${bytes.byteLength}`);
 });
 
 test('the leaf, while an update goes up; and the round has each once', async () => {
@@ -165,7 +187,7 @@ test('the leaf, while an update goes up; and the round has each once', async () 
   await killedClient('up', credentials, 'upload', path);
   await finishedClient(credentials, 'upload', path);
   const sent = line.up - before;
-  assert.ok(sent < bytes.byteLength + SLACK, `${sent} bytes sent for ${bytes.byteLength}`);
+  assert.ok(sent < bytes.byteLength + PER_KILL, `${sent} bytes sent for ${bytes.byteLength}`);
   const { items } = await operate<{ items: RoundBody[] }>('GET', paths.rounds(branchId));
   assert.equal(
     items.map(({ updates }) => updates.length).sort(),
@@ -187,7 +209,7 @@ test('the server and the leaf, while an aggregation comes down', async () => {
   await kill.hasHappened();
   assert.is(sha256Of(readFileSync(first)), expected);
   let sent = line.down - before;
-  assert.ok(sent < bytes.byteLength + SLACK, `${sent} bytes came for ${bytes.byteLength}`);
+  assert.ok(sent < bytes.byteLength + PER_KILL, `${sent} bytes came for ${bytes.byteLength}`);
 
   before = line.down;
   const second = join(folder, 'second.npy');
@@ -197,7 +219,7 @@ test('the server and the leaf, while an aggregation comes down', async () => {
   await finishedClient(...words);
   assert.is(sha256Of(readFileSync(second)), expected);
   sent = line.down - before;
-  assert.ok(sent < bytes.byteLength + SLACK, `${sent} bytes came for ${bytes.byteLength}`);
+  assert.ok(sent < bytes.byteLength + PER_KILL, `${sent} bytes came for ${bytes.byteLength}`);
 });
 
 async function freePort(): Promise<number> {

@@ -6,14 +6,21 @@ function bytesOfCall(first: unknown): number {
 
 /**
  * Runs `work` and counts what it allocates by length: `new Uint8Array(n)`, `new ArrayBuffer(n)`, and memory that the core
- * grows by. It counts what is asked for, whether or not it is touched or collected again.
+ * grows by; all together, and the largest. It counts what is asked for, whether or not it is touched or collected again.
  */
-export async function countAllocations<T>(work: () => Promise<T>): Promise<{ result: T; bytes: number }> {
+export async function countAllocations<T>(
+  work: () => Promise<T>,
+): Promise<{ result: T; bytes: number; largest: number }> {
   let bytes = 0;
+  let largest = 0;
+  const count = (byteLength: number) => {
+    bytes += byteLength;
+    largest = Math.max(largest, byteLength);
+  };
   const counted = <C extends new (...args: never[]) => object>(original: C): C =>
     new Proxy(original, {
       construct(target, args, newTarget) {
-        bytes += bytesOfCall(args[0]);
+        count(bytesOfCall(args[0]));
         return Reflect.construct(target, args, newTarget === proxies.get(target) ? target : newTarget);
       },
     });
@@ -26,11 +33,11 @@ export async function countAllocations<T>(work: () => Promise<T>): Promise<{ res
     Object.assign(globalThis, { [name]: proxy });
   }
   WebAssembly.Memory.prototype.grow = function (pages) {
-    bytes += pages * 65_536;
+    count(pages * 65_536);
     return grow.call(this, pages);
   };
   try {
-    return { result: await work(), bytes };
+    return { result: await work(), bytes, largest };
   } finally {
     Object.assign(globalThis, originals);
     WebAssembly.Memory.prototype.grow = grow;

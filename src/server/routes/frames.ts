@@ -8,6 +8,9 @@ import { Refusal } from '../domain/refusal.ts';
 import { blockTooLarge } from '../store/spool.ts';
 import { digestMismatch } from './digest.ts';
 
+/** Written at once. With a frame that is not whole yet it is what a kill loses: together less than a block. */
+const WRITE_BYTES = 512 << 10;
+
 /** Bytes that are right, and where they belong. */
 export interface CheckedBlock {
   readonly offset: number;
@@ -77,7 +80,7 @@ export async function* readFrames(
         ready.push(...frame);
         readyBytes += head.readUInt32BE(0);
         frame = [];
-        if (readyBytes >= MAX_BLOCK_BYTES) yield take();
+        if (readyBytes >= WRITE_BYTES) yield take();
       }
     }
   } catch (error) {

@@ -28,7 +28,7 @@ import { findByDigest } from '../domain/known-updates.ts';
 import type { Leaf } from '../domain/leaves.ts';
 import { Refusal, unknown } from '../domain/refusal.ts';
 import { acceptUpdate, type UpdateOptions } from '../domain/updates.ts';
-import type { PartialUpload } from '../store/partials.ts';
+import type { BlockWriter, PartialUpload } from '../store/partials.ts';
 import { blockTooLarge } from '../store/spool.ts';
 import type { RouteContext } from './context.ts';
 import { leafOf, pathId } from './credentials.ts';
@@ -37,6 +37,9 @@ import { type CheckedBlock, readFrames } from './frames.ts';
 
 /** Refusals after which the bytes are worth keeping: the run may go on, the operator may make room. */
 const PASSING = new Set(['run-paused', 'run-stopped', 'disk-full']);
+
+/** The disk is asked for room for so much at a time. */
+const ROOM_BYTES = 64 << 20;
 
 /** Needs the parsers and hooks of `uploadRoutes`. */
 export function resumableRoutes(app: FastifyInstance, context: RouteContext): void {
@@ -163,12 +166,18 @@ async function receiveBlock(
       const actual = hash.digest('hex');
       if (actual !== expected) throw digestMismatch('Content-Digest', expected, actual);
     }
-    await addBlock(context, upload, offset, { chunks, byteLength });
+    const writer = await context.partials.openWriter(upload.id);
+    try {
+      await context.spool.check(byteLength);
+      await addBlock(context, upload, offset, { chunks, byteLength }, writer);
+    } finally {
+      await writer.close();
+    }
   }
   if (!isWhole) throw new Refusal('malformed', 'upload-incomplete', 'the block ended before its last byte');
 }
 
-/** Receives blocks in frames. What is right counts also when what comes after it is not. */
+/** Receives blocks in frames. */
 async function receiveFrames(
   context: RouteContext,
   request: FastifyRequest,
@@ -178,27 +187,41 @@ async function receiveFrames(
   const { id } = upload;
   const begun = await context.partials.digestSoFar(id);
   if (begun.offset !== offset) throw new Refusal('conflict', 'upload-offset', 'the upload stands elsewhere');
-  const add = (block: CheckedBlock) => addBlock(context, upload, block.offset, block, block.hash);
-  for await (const block of readFrames(context.spool.chunks(request.raw), offset, begun.hash))
-    await add(block);
+  const writer = await context.partials.openWriter(id);
+  let writing = Promise.resolve();
+  /** Up to here there was room when it was asked. */
+  let roomTo = offset;
+  try {
+    for await (const block of readFrames(context.spool.chunks(request.raw), offset, begun.hash)) {
+      const end = block.offset + block.byteLength;
+      if (end > roomTo) {
+        roomTo = Math.max(end, Math.min(upload.plan.byteLength, block.offset + ROOM_BYTES));
+        await context.spool.check(roomTo - block.offset);
+      }
+      await writing;
+      // While the next one comes.
+      writing = addBlock(context, upload, block.offset, block, writer, block.hash);
+      writing.catch(() => {}); // heard by the next block, or at the end
+    }
+  } finally {
+    // What is right counts also when what comes after it is not, and the answer tells it.
+    await writing.finally(() => writer.close());
+  }
 }
 
 function addBlock(
   context: RouteContext,
-  { id, plan }: PartialUpload,
+  { plan }: PartialUpload,
   offset: number,
   { chunks, byteLength }: Pick<CheckedBlock, 'chunks' | 'byteLength'>,
+  writer: BlockWriter,
   digested?: Hash,
 ): Promise<void> {
   if (offset + byteLength > plan.byteLength) {
     const message = `the upload has ${plan.byteLength} bytes, the block goes on to ${offset + byteLength}`;
     throw new Refusal('unprocessable', 'upload-length', message, { byte_length: plan.byteLength });
   }
-  const add = async () => {
-    await context.spool.check(byteLength);
-    await context.partials.append(id, offset, chunks, digested);
-  };
-  return context.work.track(add());
+  return context.work.track(writer.append(offset, chunks, digested));
 }
 
 async function finishUpload(

@@ -8,7 +8,7 @@
  * which the digest finds out.
  */
 import { createHash, type Hash, randomUUID } from 'node:crypto';
-import { open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { type FileHandle, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncPath } from '../../node/files.ts';
 import { Refusal } from '../domain/refusal.ts';
@@ -44,6 +44,19 @@ export interface PartialUpload {
   readonly offset: number;
 }
 
+/** Adds blocks to an upload, through one descriptor. */
+export interface BlockWriter {
+  /**
+   * Adds a block that is known to be right; an interrupted process leaves all of it or a part, a kill none of it undone. Its
+   * parts must stay as they are until then.
+   *
+   * @param digested over all bytes up to the end of the block, where the caller has it anyway; it is kept
+   * @throws Refusal `upload-offset` when the upload does not stand at `offset` (any more), `upload-unknown`, `disk-full`
+   */
+  append(offset: number, block: readonly Uint8Array[], digested?: Hash): Promise<void>;
+  close(): Promise<void>;
+}
+
 interface State {
   readonly id: string;
   readonly plan: UploadPlan;
@@ -54,6 +67,7 @@ interface State {
   hash: Hash | undefined;
   /** The last flush. */
   flushed: Promise<void>;
+  isFlushing: boolean;
   /** Bytes written since it began. */
   unflushed: number;
   /** Writes one after the other. */
@@ -130,45 +144,20 @@ export class Partials {
     });
   }
 
-  /**
-   * Adds a block that is known to be right; an interrupted process leaves all of it or a part, a kill none of it undone.
-   *
-   * @param digested over all bytes up to the end of the block, where the caller has it anyway; it is kept
-   * @throws Refusal `upload-offset` when the upload does not stand at `offset` (any more), `upload-unknown`, `disk-full`
-   */
-  append(id: string, offset: number, block: readonly Uint8Array[], digested?: Hash): Promise<void> {
-    return this.#inTurn(id, async (state) => {
-      if (state.offset !== offset) throw wrongOffset(state.offset, offset);
-      const { openFile = open } = this.#options;
-      const hash = digested ?? state.hash?.copy();
-      let end = offset;
-      const handle = await openFile(state.path, 'r+').catch(rethrowFull);
-      let flushing: Promise<void> | undefined;
-      try {
-        // One write, not one for each packet that came.
-        const bytes = block.length === 1 ? block[0]! : Buffer.concat(block);
-        if (digested === undefined) hash?.update(bytes);
-        for (let done = 0; done < bytes.byteLength; ) {
-          const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done, end);
-          done += bytesWritten;
-          end += bytesWritten;
-        }
-        state.unflushed += end - offset;
-        if (state.unflushed >= FLUSH_BYTES) {
-          await state.flushed;
-          state.unflushed = 0;
-          flushing = handle.datasync();
-        }
-      } catch (error) {
-        // What was written behind the offset counts no more than before.
-        await handle.truncate(offset).finally(() => handle.close());
-        throw asDiskFull(error);
-      }
-      if (flushing === undefined) await handle.close();
-      else state.flushed = flushing.finally(() => handle.close());
-      state.flushed.catch(() => {}); // heard by the next flush, or at the end
-      Object.assign(state, { hash, offset: end, touchedAt: this.#options.now() });
-    });
+  /** Opens an upload for the blocks of one request. The writer must be closed. Throws Refusal `upload-unknown`. */
+  async openWriter(id: string): Promise<BlockWriter> {
+    const state = this.#states.get(id);
+    if (state === undefined) throw gone(id);
+    const handle = await (this.#options.openFile ?? open)(state.path, 'r+').catch(rethrowFull);
+    return {
+      append: (offset, block, digested) =>
+        this.#inTurn(id, (turn) => this.#append(turn, handle, offset, block, digested)),
+      async close() {
+        // The last flush goes by this descriptor.
+        await Promise.allSettled([state.queue, state.flushed]);
+        await handle.close();
+      },
+    };
   }
 
   /**
@@ -211,6 +200,42 @@ export class Partials {
       await state.queue.catch(() => {});
       await state.flushed.catch(() => {});
     }
+  }
+
+  async #append(
+    state: State,
+    handle: FileHandle,
+    offset: number,
+    block: readonly Uint8Array[],
+    digested: Hash | undefined,
+  ): Promise<void> {
+    if (state.offset !== offset) throw wrongOffset(state.offset, offset);
+    const hash = digested ?? state.hash?.copy();
+    let end: number;
+    try {
+      end = await writeAll(handle, block, offset);
+      if (digested === undefined) for (const part of block) hash?.update(part);
+    } catch (error) {
+      // What was written behind the offset counts no more than before.
+      await handle.truncate(offset).catch(() => {});
+      throw asDiskFull(error);
+    }
+    state.unflushed += end - offset;
+    this.#flushSoon(state, handle);
+    Object.assign(state, { hash, offset: end, touchedAt: this.#options.now() });
+  }
+
+  /** Brings what waits to the disk while more comes. One flush at a time; its failure is heard when the upload is finished. */
+  #flushSoon(state: State, handle: FileHandle): void {
+    if (state.unflushed < FLUSH_BYTES || state.isFlushing) return;
+    state.unflushed = 0;
+    state.isFlushing = true;
+    state.flushed = state.flushed
+      .then(() => handle.datasync())
+      .finally(() => {
+        state.isFlushing = false;
+      });
+    state.flushed.catch(() => {});
   }
 
   async #flush(state: State): Promise<void> {
@@ -257,6 +282,7 @@ export class Partials {
       touchedAt,
       hash: undefined,
       flushed: Promise.resolve(),
+      isFlushing: false,
       unflushed: offset,
       queue: Promise.resolve(),
     };
@@ -292,6 +318,28 @@ function wrongOffset(actual: number, given: number): Refusal {
 
 function rethrowFull(error: unknown): never {
   throw asDiskFull(error);
+}
+
+/** Writes parts one behind the other, without joining them before; where they end. */
+async function writeAll(handle: FileHandle, parts: readonly Uint8Array[], offset: number): Promise<number> {
+  let end = offset;
+  for (let left = parts; left.length > 0; ) {
+    const { bytesWritten } = await handle.writev(left, end);
+    end += bytesWritten;
+    left = without(left, bytesWritten);
+  }
+  return end;
+}
+
+/** Parts without their first bytes: as a rule none. */
+function without(parts: readonly Uint8Array[], byteLength: number): readonly Uint8Array[] {
+  const rest: Uint8Array[] = [];
+  let done = byteLength;
+  for (const part of parts) {
+    if (done < part.byteLength) rest.push(part.subarray(done));
+    done = Math.max(0, done - part.byteLength);
+  }
+  return rest;
 }
 
 /** SHA-256 over the first bytes of a file. */
