@@ -1,4 +1,4 @@
-import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
+import type { ByteSink } from '../tensor/bytes.ts';
 import { checkTensor, type ModelUpdate, type Tensor } from '../tensor/tensor.ts';
 import { encodeWeights } from './encode.ts';
 import type { Encoding, Literal, WeightsSpec } from './encoding.ts';
@@ -27,12 +27,19 @@ export async function writeWeights(
   update: ModelUpdate,
   options: WriteOptions = {},
 ): Promise<number> {
-  const { format = 'npy-object', compress = false } = options;
+  for (const tensor of update.tensors) checkTensor(tensor);
+  const { format = 'npy-object', weightingType, align, compress = false } = options;
   if (compress && format !== 'npz') throw new RangeError(`only npz can be compressed, not ${format}`);
-  const stored = await piecesOfFile(update, options);
+  const { weighting } = update;
+  const tensors = update.tensors.map((tensor) => ({
+    ...tensor,
+    onlyByte: tensor.data.byteLength === 1 ? tensor.data[0] : undefined,
+  }));
+  const encoding = await encodeWeights({ format, weighting, weightingType, tensors, align });
+  const pieces = await piecesOf(encoding, tensors);
   const file = compress
-    ? await (await import('./deflate.ts')).deflateArchive(stored.literals, stored.byteLength)
-    : stored;
+    ? await (await import('./deflate.ts')).deflateArchive(pieces, encoding.byteLength)
+    : { ...encoding, literals: pieces };
   const sink = typeof open === 'function' ? await open(file.byteLength) : open;
   try {
     for (const { offset, bytes } of file.literals) await sink.write(offset, bytes);
@@ -44,55 +51,7 @@ export async function writeWeights(
   return file.byteLength;
 }
 
-/**
- * The file of an update that is in memory, to be read: its elements stay where they are.
- *
- * @throws RangeError as `writeWeights`
- */
-export async function updateSource(
-  update: ModelUpdate,
-  options: Omit<WriteOptions, 'compress'> = {},
-): Promise<ByteSource> {
-  const { byteLength, literals } = await piecesOfFile(update, options);
-  return {
-    name: 'update',
-    byteLength,
-    readInto(offset, target) {
-      const end = Math.min(byteLength, offset + target.byteLength);
-      // The last piece that begins at `offset` or before it.
-      let low = 0;
-      for (let high = literals.length; high - low > 1; ) {
-        const middle = (low + high) >> 1;
-        if (literals[middle]!.offset <= offset) low = middle;
-        else high = middle;
-      }
-      for (let at = offset; at < end; low++) {
-        const piece = literals[low]!;
-        const part = piece.bytes.subarray(at - piece.offset, end - piece.offset);
-        target.set(part, at - offset);
-        at += part.byteLength;
-      }
-      return Math.max(0, end - offset);
-    },
-    close() {},
-  };
-}
-
-/** All bytes of a file, in order and without gaps. */
-async function piecesOfFile(
-  update: ModelUpdate,
-  { format = 'npy-object', weightingType, align }: WriteOptions,
-): Promise<{ readonly byteLength: number; readonly literals: readonly Literal[] }> {
-  for (const tensor of update.tensors) checkTensor(tensor);
-  const { weighting } = update;
-  const tensors = update.tensors.map((tensor) => ({
-    ...tensor,
-    onlyByte: tensor.data.byteLength === 1 ? tensor.data[0] : undefined,
-  }));
-  const encoding = await encodeWeights({ format, weighting, weightingType, tensors, align });
-  return { byteLength: encoding.byteLength, literals: await piecesOf(encoding, tensors) };
-}
-
+/** All bytes of a file. */
 async function piecesOf(
   { literals, payloads, checksums }: Encoding,
   tensors: readonly Tensor[],
