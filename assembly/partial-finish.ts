@@ -126,7 +126,35 @@ export function partialFinish(
   const size = elementSize(dtype);
   const precision = floatPrecision(dtype);
   next = 0;
-  for (let i: u32 = 0; i < n; i++) {
+  let i: u32 = 0;
+  if (ASC_FEATURE_SIMD) {
+    if (dtype === DTYPE_FLOAT32 && block === 0) {
+      const isExact = load<i32>(total, TOTAL_BITS) <= 52 - <i32>precision;
+      for (; i + 4 <= n; i += 4) {
+        if (divideFour(total, sums + ((<usize>i) << 3), isExact, out + ((<usize>i) << 2))) continue;
+        const status = finishRange(dtype, size, precision, total, sums, block, i, i + 4, n, out, propagate);
+        if (status !== 0) return status;
+      }
+    }
+  }
+  return finishRange(dtype, size, precision, total, sums, block, i, n, n, out, propagate);
+}
+
+/** Elements from i up to `end`, one by one. */
+function finishRange(
+  dtype: u32,
+  size: u32,
+  precision: u32,
+  total: usize,
+  sums: usize,
+  block: usize,
+  i: u32,
+  end: u32,
+  n: u32,
+  out: usize,
+  propagate: bool,
+): i32 {
+  for (; i < end; i++) {
     const to = out + <usize>i * size;
     const sum = load<f64>(sums + ((<usize>i) << 3));
     setPlace(i);
@@ -153,6 +181,32 @@ export function partialFinish(
     next = after;
   }
   return 0;
+}
+
+/** Four float32 without residues; false when a rounding is open, or a mean seems beyond the dtype or is not finite. */
+function divideFour(total: usize, sums: usize, isExact: bool, to: usize): bool {
+  const w = v128.load64_splat(total, PLAN_W);
+  const q0 = f64x2.div(v128.load(sums), w);
+  const q1 = f64x2.div(v128.load(sums, 16), w);
+  const bits = demoted(q0, q1);
+  const limit = i32x4.splat(0x7f800000);
+  if (!i32x4.all_true(i32x4.lt_u(v128.and(bits, i32x4.splat(0x7fffffff)), limit))) return false;
+  if (!isExact) {
+    // Away from zero and towards it: the same rounding of both is that of what lies between.
+    const unsure = f64x2.splat(UNSURE);
+    const d0 = f64x2.mul(q0, unsure);
+    const d1 = f64x2.mul(q1, unsure);
+    const low = demoted(f64x2.sub(q0, d0), f64x2.sub(q1, d1));
+    const high = demoted(f64x2.add(q0, d0), f64x2.add(q1, d1));
+    if (!i32x4.all_true(i32x4.eq(low, high))) return false;
+  }
+  v128.store(to, bits);
+  return true;
+}
+
+/** Four binary64 as float32. */
+function demoted(a: v128, b: v128): v128 {
+  return i64x2.shuffle(f32x4.demote_f64x2_zero(a), f32x4.demote_f64x2_zero(b), 0, 2);
 }
 
 /** Finds the residues of an element. */

@@ -13,6 +13,8 @@
 //    element of more than 26 bits into 26 + 26 with a sign (Veltkamp). TwoSum (Knuth) adds them to s, and its errors, by
 //    another TwoSum, to e. If no error of the second one was other than zero, S = s + e.
 //
+// C. The chunks of partial sums alone, none of them with residues: where no TwoSum of an element has an error, S = s.
+//
 // Everything else is added in integers (partial-exact).
 
 import {
@@ -124,17 +126,20 @@ export function partialFold(
 ): i32 {
   openResidues(room);
   let isPlain = limit !== 0;
+  let isOfSums = true;
   for (let j: u32 = 0; j < k; j++) {
     const input = inputs + <usize>j * PARTIAL_INPUT_BYTES;
     store<u32>(input, 0, NEXT);
     store<u32>(input, 0, AFTER);
-    isPlain = isPlain && load<u32>(input, PARTIAL_IS_SUM) === 0;
+    const isSum = load<u32>(input, PARTIAL_IS_SUM) !== 0;
+    isPlain = isPlain && !isSum;
+    isOfSums = isOfSums && isSum && load<u32>(input, PARTIAL_BLOCK) === 0;
   }
   let i: u32 = 0;
   if (ASC_FEATURE_SIMD) {
-    if (isPlain) {
+    if (isPlain || isOfSums) {
       for (; i + 4 <= n; i += 4) {
-        if (foldFour(inputs, k, i, limit, out)) continue;
+        if (isPlain ? foldFour(inputs, k, i, limit, out) : addFour(inputs, k, i, out)) continue;
         for (let at = i; at < i + 4; at++) {
           const status = foldElement(inputs, k, at, n, bits, leaves, out, propagate);
           if (status !== 0) return -status;
@@ -180,6 +185,40 @@ function foldFour(inputs: usize, k: u32, i: u32, limit: u32, out: usize): bool {
   const sure = i32x4.le_s(i32x4.sub(i32x4.shr_u(mx, 21), i32x4.shr_u(mn, 21)), i32x4.splat(limit));
   const usual = v128.and(i32x4.lt_u(mx, i32x4.splat(0xffe00000)), i32x4.ne(least, i32x4.splat(0x80000000)));
   return i32x4.all_true(v128.and(sure, usual));
+}
+
+/** Certificate C for four elements; false when one of them fails it, is not finite, or has a -0. */
+function addFour(inputs: usize, k: u32, i: u32, out: usize): bool {
+  const at = (<usize>i) << 3;
+  const minusZero = i64x2.splat(MINUS_ZERO);
+  let s0 = f64x2.splat(0.0);
+  let s1 = s0;
+  let odd = i64x2.splat(0); // an error, NaN where something is not finite, or -0
+  const end = inputs + <usize>k * PARTIAL_INPUT_BYTES;
+  for (let input = inputs; input < end; input += PARTIAL_INPUT_BYTES) {
+    const p = <usize>load<u32>(input, PARTIAL_VALUES) + at;
+    const w = v128.load64_splat(input, PARTIAL_WEIGHT);
+    const v0 = v128.load(p);
+    const v1 = v128.load(p, 16);
+    odd = v128.or(odd, v128.or(i64x2.eq(v0, minusZero), i64x2.eq(v1, minusZero)));
+    const x0 = f64x2.mul(w, v0);
+    const x1 = f64x2.mul(w, v1);
+    const next0 = f64x2.add(s0, x0);
+    const next1 = f64x2.add(s1, x1);
+    const part0 = f64x2.sub(next0, s0);
+    const part1 = f64x2.sub(next1, s1);
+    const error0 = f64x2.add(f64x2.sub(s0, f64x2.sub(next0, part0)), f64x2.sub(x0, part0));
+    const error1 = f64x2.add(f64x2.sub(s1, f64x2.sub(next1, part1)), f64x2.sub(x1, part1));
+    // NaN is not equal to itself, nor to zero.
+    odd = v128.or(odd, v128.or(f64x2.ne(error0, f64x2.splat(0.0)), f64x2.ne(error1, f64x2.splat(0.0))));
+    s0 = next0;
+    s1 = next1;
+  }
+  if (v128.any_true(odd)) return false;
+  // A zero is +0: s begins with one, and stays that whatever zero is added to it.
+  v128.store(out + at, s0);
+  v128.store(out + at, s1, 16);
+  return true;
 }
 
 /** Adds to s + e. */
