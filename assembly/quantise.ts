@@ -44,14 +44,33 @@ export function extend(x: usize, n: u32, extent: usize): bool {
   let finite = true;
   let i: u32 = 0;
   if (ASC_FEATURE_SIMD) {
+    // Two of each: the next comparison need not wait for the last one.
     let lows = f32x4.splat(lo);
+    let lows1 = lows;
     let highs = f32x4.splat(hi);
+    let highs1 = highs;
     let rests = f32x4.splat(0);
+    for (; n - i >= 16; i += 16) {
+      const p = x + ((<usize>i) << 2);
+      const a = v128.load(p);
+      const b = v128.load(p, 16);
+      const c = v128.load(p, 32);
+      const d = v128.load(p, 48);
+      lows = f32x4.pmin(lows, f32x4.pmin(a, b));
+      highs = f32x4.pmax(highs, f32x4.pmax(a, b));
+      lows1 = f32x4.pmin(lows1, f32x4.pmin(c, d));
+      highs1 = f32x4.pmax(highs1, f32x4.pmax(c, d));
+      // a - a is +0, or NaN
+      rests = v128.or(rests, v128.or(f32x4.sub(a, a), f32x4.sub(b, b)));
+      rests = v128.or(rests, v128.or(f32x4.sub(c, c), f32x4.sub(d, d)));
+    }
+    lows = f32x4.pmin(lows, lows1);
+    highs = f32x4.pmax(highs, highs1);
     for (; n - i >= 4; i += 4) {
       const v = v128.load(x + ((<usize>i) << 2));
       lows = f32x4.pmin(lows, v);
       highs = f32x4.pmax(highs, v);
-      rests = v128.or(rests, f32x4.sub(v, v)); // +0, or NaN
+      rests = v128.or(rests, f32x4.sub(v, v));
     }
     finite = !v128.any_true(rests);
     lows = f32x4.pmin(lows, i64x2.shuffle(lows, lows, 1, 0));
@@ -89,12 +108,18 @@ export function quantiseBy(x: usize, n: u32, scaleAt: usize, zeroAt: usize, code
   let i: u32 = 0;
   if (ASC_FEATURE_SIMD) {
     const s = f32x4.splat(scale);
-    const z = i32x4.splat(zero);
+    // The quotients are within ±510: adding MAGIC rounds them half to even, into the low bits of the sum.
+    const magic = f32x4.splat(MAGIC);
+    const z = i32x4.splat(zero - <i32>reinterpret<u32>(MAGIC));
     for (; n - i >= 16; i += 16) {
       const p = x + ((<usize>i) << 2);
+      const q0 = i32x4.add(f32x4.add(f32x4.div(v128.load(p), s), magic), z);
+      const q1 = i32x4.add(f32x4.add(f32x4.div(v128.load(p, 16), s), magic), z);
+      const q2 = i32x4.add(f32x4.add(f32x4.div(v128.load(p, 32), s), magic), z);
+      const q3 = i32x4.add(f32x4.add(f32x4.div(v128.load(p, 48), s), magic), z);
       // Narrowing saturates, which is the clamp.
-      const low = i16x8.narrow_i32x4_s(codesOf(v128.load(p), s, z), codesOf(v128.load(p, 16), s, z));
-      const high = i16x8.narrow_i32x4_s(codesOf(v128.load(p, 32), s, z), codesOf(v128.load(p, 48), s, z));
+      const low = i16x8.narrow_i32x4_s(q0, q1);
+      const high = i16x8.narrow_i32x4_s(q2, q3);
       v128.store(codes + i, i8x16.narrow_i16x8_s(low, high));
     }
   }
@@ -104,9 +129,8 @@ export function quantiseBy(x: usize, n: u32, scaleAt: usize, zeroAt: usize, code
   }
 }
 
-function codesOf(x: v128, s: v128, z: v128): v128 {
-  return i32x4.add(i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.div(x, s))), z);
-}
+/** 1.5·2^23: its unit in the last place is one. */
+const MAGIC: f32 = 12582912;
 
 function clamp(x: f64): f64 {
   return min(max(x, -128.0), 127.0);

@@ -1,9 +1,8 @@
-import type { Encoding, TensorSpec } from '../formats/encoding.ts';
 import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
-import { itemSize } from '../tensor/dtypes.ts';
-import { elementCount, type TensorLayout } from '../tensor/layout.ts';
+import type { TensorLayout } from '../tensor/layout.ts';
 import { checkTensor, type ModelUpdate, type Tensor } from '../tensor/tensor.ts';
 import { Aggregation, type AggregationOptions } from './aggregation.ts';
+import { bareOutput } from './runner.ts';
 
 export interface AverageOptions extends Omit<AggregationOptions, 'scratch' | 'model'> {
   /** The global model, for rules that refer to one: its tensors, or what it is read from. */
@@ -32,10 +31,14 @@ export async function average(
   updates: readonly ModelUpdate[],
   options: AverageOptions = {},
 ): Promise<ModelUpdate> {
-  const inputs = updates.map((update, i) => ({
-    ...inputOf(update, options.leaves?.[i] ?? `update ${i}`),
-    weighting: update.weighting,
-  }));
+  // Updates of one layout share it, and are read by one plan.
+  const layouts = new Map<string, ReturnType<typeof inputOf>['layout']>();
+  const inputs = updates.map((update, i) => {
+    const { layout, ...input } = inputOf(update, options.leaves?.[i] ?? `update ${i}`);
+    const key = JSON.stringify(layout);
+    if (!layouts.has(key)) layouts.set(key, layout);
+    return { ...input, layout: layouts.get(key)!, weighting: update.weighting };
+  });
   const { into, model } = options;
   const lent = new Set(updates.flatMap(({ tensors }) => tensors.map(({ data }) => data.buffer)));
   if (into?.some(({ buffer }) => lent.has(buffer)))
@@ -45,7 +48,7 @@ export async function average(
     model: model && 'tensors' in model ? inputOf(model, 'the model') : model,
   });
   try {
-    const encoding = bareEncoding(aggregation.tensors);
+    const encoding = bareOutput(aggregation);
     const tensors = aggregation.tensors.map((spec, i) => {
       return { ...spec, data: into?.[i] ?? new Uint8Array(encoding.payloads[i]!.byteLength) };
     });
@@ -65,22 +68,13 @@ export function inputOf(
   leaf: string,
 ): { leaf: string; source: ByteSource; layout: { tensors: TensorLayout[] } } {
   for (const tensor of update.tensors) checkTensor(tensor);
-  const parts = update.tensors.map((tensor) => tensor.data);
-  const offsets = offsetsOf(parts.map((part) => part.byteLength));
+  const { offsets, visit } = joinParts(update.tensors);
   return {
     leaf,
     source: {
       name: leaf,
-      byteLength: offsets[parts.length]!,
-      readInto(offset, target) {
-        let done = 0;
-        for (let i = findPart(offsets, offset); done < target.byteLength && i < parts.length; i++) {
-          const part = parts[i]!.subarray(offset + done - offsets[i]!).subarray(0, target.byteLength - done);
-          target.set(part, done);
-          done += part.byteLength;
-        }
-        return done;
-      },
+      byteLength: offsets[update.tensors.length]!,
+      readInto: (offset, target) => visit(offset, target.byteLength, (part, at) => target.set(part, at)),
       close() {},
     },
     layout: {
@@ -97,39 +91,37 @@ export function inputOf(
   };
 }
 
-/** A file of payloads only. */
-function bareEncoding(tensors: readonly TensorSpec[]): Encoding {
-  const lengths = tensors.map(({ dtype, shape }) => elementCount(shape) * itemSize(dtype));
-  const offsets = offsetsOf(lengths);
-  return {
-    byteLength: offsets[lengths.length]!,
-    literals: [],
-    payloads: lengths.map((byteLength, i) => ({ offset: offsets[i]!, byteLength })),
-  };
-}
-
-/** The sink that belongs to `bareEncoding`. */
+/** The sink that belongs to `bareOutput`. */
 function tensorsSink(tensors: readonly Tensor[]): ByteSink {
-  const offsets = offsetsOf(tensors.map((tensor) => tensor.data.byteLength));
+  const { visit } = joinParts(tensors);
   return {
     write(offset, bytes) {
-      for (let done = 0, i = findPart(offsets, offset); done < bytes.byteLength; i++) {
-        const room = tensors[i]!.data.subarray(offset + done - offsets[i]!);
-        const part = bytes.subarray(done, done + room.byteLength);
-        room.set(part);
-        done += part.byteLength;
-      }
+      visit(offset, bytes.byteLength, (part, at) => part.set(bytes.subarray(at, at + part.byteLength)));
     },
     commit() {},
     discard() {},
   };
 }
 
-/** Where parts begin that lie one behind the other, and where the last one ends. */
-function offsetsOf(lengths: readonly number[]): number[] {
+/** The elements of tensors, one behind the other. */
+function joinParts(tensors: readonly Pick<Tensor, 'data'>[]) {
   const offsets = [0];
-  for (const length of lengths) offsets.push(offsets[offsets.length - 1]! + length);
-  return offsets;
+  for (const { data } of tensors) offsets.push(offsets[offsets.length - 1]! + data.byteLength);
+  return {
+    /** Where each begins, and where the last one ends. */
+    offsets,
+    /** Shows bytes from `offset` on part by part, with their place in what was asked for. Gives how many there were. */
+    visit(offset: number, byteLength: number, show: (part: Uint8Array, at: number) => void): number {
+      let done = 0;
+      for (let i = findPart(offsets, offset); done < byteLength && i < tensors.length; i++) {
+        const from = offset + done - offsets[i]!;
+        const part = tensors[i]!.data.subarray(from, from + byteLength - done);
+        show(part, done);
+        done += part.byteLength;
+      }
+      return done;
+    },
+  };
 }
 
 /** The part that holds the byte at `offset`: the last one that begins at or before it. */

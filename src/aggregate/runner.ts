@@ -345,7 +345,7 @@ function outputBytes(stage: Stage, k: number, blockBytes: number): number {
 }
 
 /** The elements of all tensors one behind the other. */
-export function bareOutput({ tensors }: Plan): OutputLayout {
+export function bareOutput({ tensors }: Pick<Plan, 'tensors'>): OutputLayout {
   let byteLength = 0;
   const payloads = tensors.map(({ dtype, shape }) => {
     const payload = { offset: byteLength, byteLength: elementCount(shape) * itemSize(dtype) };
