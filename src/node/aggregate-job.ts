@@ -28,6 +28,7 @@ import { SourcePool } from './source-pool.ts';
 import { createStateFile, type NextState, type OpenedState, openStateFile } from './state-file.ts';
 import { unpackingIn } from './unpacking.ts';
 import { writeOutput } from './write-output.ts';
+import { digestOfWritten, rememberModel } from './written-model.ts';
 
 /** @throws FormatError, AggregationError, FileError; the reason of `signal`. Nothing is left behind then */
 export async function aggregateJob(
@@ -141,7 +142,9 @@ async function openState(
   }
   const tensors = model.layout.tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
   const owner = { strategy: name, step, tensors };
-  const before = (await openStateFile(path, owner, await digestOf(model.file))) ?? undefined;
+  const before =
+    (await openStateFile(path, owner, digestOfWritten(model.file) ?? (await digestOf(model.file)))) ??
+    undefined;
   if (before === undefined) return { path, owner, before, inputs: undefined };
   const inputs = stateInputs(owner, before.source, before.byteOffsets);
   return { path, owner, before, inputs };
@@ -177,6 +180,7 @@ async function writeWithState(
       { ...run, state: next },
     );
     next.finish();
+    if (sha256 !== null) rememberModel(request.output, sha256);
     return sha256;
   } catch (error) {
     await next.discard();
