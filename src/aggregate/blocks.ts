@@ -77,8 +77,10 @@ export class Blocks {
   #plainBytes = 0;
   /** By reader the places of the segments in its block. */
   readonly #places: (readonly number[])[];
-  /** By reader the last view of its block: most ranges are read into the same bytes. */
-  readonly #targets: (Uint8Array | undefined)[];
+  /** By reader a view of its block: most ranges are read into the same bytes. */
+  readonly #targets: Uint8Array[] = [];
+  /** By reader the bytes of its last read. */
+  readonly #lengths: number[] = [];
 
   /** @param core of the second module where `hasEncoded` says so */
   static async open(
@@ -105,7 +107,6 @@ export class Blocks {
     this.#addresses = readers.map((reader) => core.take(strideOf(reader)));
     this.#soleSources = readers.map(({ input }) => soleSource(input));
     this.#places = readers.map(() => []);
-    this.#targets = readers.map(() => undefined);
   }
 
   /** Bytes read so far. */
@@ -164,7 +165,10 @@ export class Blocks {
     const last = this.#targets[i];
     if (last?.byteOffset === address && last.byteLength === byteLength) return last;
     const target = this.#core.bytes(address, byteLength);
-    this.#targets[i] = target;
+    // Only what is asked for twice is kept: of thousands of readers of many small tensors, views that are kept until the next
+    // read would grow old, and fill the memory that the collector comes to last.
+    if (this.#lengths[i] === byteLength) this.#targets[i] = target;
+    this.#lengths[i] = byteLength;
     return target;
   }
 }
