@@ -348,6 +348,27 @@ test('a sum is the exact rational, in parts that are each the nearest number of 
   core.close();
 });
 
+test('means beside half-way points, which the quotient in binary64 takes for these, are rounded by the exact sum', async () => {
+  const random = new Random(seed);
+  const core = await openStrategies(ARENA);
+  const none = new Uint8Array(0);
+  for (let round = 0; round < 20 * LONG; round++) {
+    const count = random.pick([1, 3, 4, 67]);
+    const total = 2 ** 30 + 1 + 2 * random.integer(0, 2 ** 29); // odd: too many bits for certificate A
+    const lower = Array.from({ length: count }, () => random.integer(2 ** 23, 2 ** 24 - 1));
+    // The nearest number of the half-way point times the total, which is a little more than that or less.
+    const sums = Float64Array.from(lower, (m) => (m + 0.5) * total);
+    const expected = Float32Array.from(lower, (m, i) => {
+      const over = 2n * BigInt(sums[i]!) - BigInt(2 * m + 1) * BigInt(total);
+      return over > 0n || (over === 0n && m % 2 === 1) ? m + 1 : m;
+    });
+    const bytes = new Uint8Array(sums.buffer);
+    const sum = { sums: bytes, block: none, leaves: 1, weightings: [total] };
+    sameBytes(finish(core, 'float32', sum, count), expected, `${count} numbers, total ${total}`);
+  }
+  core.close();
+});
+
 /** One float64 number of sums for direct calls: the status is answered by name. */
 function foldSums(
   core: Core<StrategyExports>,

@@ -124,12 +124,12 @@ async function expire(tx: Database, id: string, now: number): Promise<Expiry | u
   const round = await tx.selectFrom('rounds').selectAll().where('id', '=', id).executeTakeFirstOrThrow();
   if (round.closes_at === null || round.closes_at > now) return undefined; // somebody was faster
   const told = { branchId: round.branch_id, roundId: id };
-  const policy = await policyOfRound(tx, round);
   if (round.status === 'summed') {
-    const failure = silentAbove(policy);
+    const failure = silentAbove(round.closes_at);
     await failRound(tx, round, failure, now);
     return { ...told, isClosed: false, removed: [], failure };
   }
+  const policy = await policyOfRound(tx, round);
   const standing = await standingOf(tx, round);
   const { contributions, members } = standing;
   if (contributions.byMinimum >= leastOf(policy)) {

@@ -16,7 +16,7 @@
 import { randomUUID } from 'node:crypto';
 import { rm, stat } from 'node:fs/promises';
 import { FormatError } from '../../errors.ts';
-import type { PolicyBody, RoundBody, SumBody } from '../../wire/cambium.ts';
+import type { RoundBody, SumBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import type { Spooled } from '../store/spool.ts';
 import { completeRound } from './completion.ts';
@@ -25,6 +25,7 @@ import { checkModel } from './differences.ts';
 import type { Domain } from './domain.ts';
 import { examineFile } from './examining.ts';
 import { announce } from './notices.ts';
+import { policyOf } from './policy.ts';
 import { Refusal, unknown } from './refusal.ts';
 import { getRound } from './round-view.ts';
 import { contractOfRound, forgetSum, policyOfRound, type Round } from './rounds.ts';
@@ -43,7 +44,9 @@ export async function recordSum(
   const { size } = await stat(file);
   const id = randomUUID();
   await blobs.put(id, file);
-  const { upstream_timeout_ms: patience } = await policyOfRound(db, round);
+  const branch = await lockBranch(db, round.branch_id);
+  // The present one, not that of the round: after a retry an operator may have more patience.
+  const { upstream_timeout_ms: patience } = policyOf(branch, branch.aggregation_target);
   const removed = await db.transaction().execute(async (tx) => {
     const earlier = await forgetSum(tx, round.id);
     await tx
@@ -78,13 +81,9 @@ export async function recordSum(
 }
 
 /** Why a round fails whose time for the server above is over; its sum is kept, so that it can wait again. */
-export function silentAbove({ upstream_timeout_ms: patience }: PolicyBody): Refusal {
-  return new Refusal(
-    'conflict',
-    'upstream-timeout',
-    `no aggregation has come from the server above within ${(patience ?? 0) / 1000} s`,
-    { upstream_timeout_ms: patience },
-  );
+export function silentAbove(until: number): Refusal {
+  const message = `no aggregation has come from the server above by ${new Date(until).toISOString()}`;
+  return new Refusal('conflict', 'upstream-timeout', message, { closes_at: until });
 }
 
 /**
