@@ -20,7 +20,7 @@ import { openWeights } from '../formats/open.ts';
 import { prepareWeights, type Weights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
-import type { AggregateReport, AggregateRequest } from './jobs.ts';
+import type { AggregateInput, AggregateReport, AggregateRequest } from './jobs.ts';
 import { lanesFor } from './lanes.ts';
 import { checkForm, formatOfName } from './output-format.ts';
 import { fileScratch } from './scratch.ts';
@@ -42,8 +42,8 @@ export async function aggregateJob(
   const opened: ByteSource[] = [];
   const formats = new Set<WeightsFormat>();
   const layouts = new SharedLayouts();
-  const openInput = async (path: string, leaf: string, options?: ReadOptions) => {
-    const file = pool.open(path, leaf);
+  const openInput = async (input: AggregateInput, options?: ReadOptions) => {
+    const file = pool.openInput(input, input.leaf);
     opened.push(file);
     const weights = await openWeights(file, options);
     const unpacked: Weights = await prepareWeights(weights, unpackingIn(dirname(request.output), signal));
@@ -51,8 +51,9 @@ export async function aggregateJob(
     return { ...unpacked, file };
   };
   try {
-    for (const { path, leaf = path, weighting } of request.inputs) {
-      const { source, layout } = await openInput(path, leaf);
+    for (const input of request.inputs) {
+      const { leaf = input.path, weighting } = input;
+      const { source, layout } = await openInput(input);
       formats.add(layout.format);
       const { isDifference } = layout;
       inputs.push({
@@ -71,7 +72,7 @@ export async function aggregateJob(
       request.model === undefined || !refersToModel
         ? undefined
         : // What has two bytes and no type in a .npy is bfloat16 here: no rule knows another element of that kind.
-          { leaf: request.model, ...(await openInput(request.model, request.model, { void16: 'bfloat16' })) };
+          { leaf: request.model, ...(await openInput({ path: request.model }, { void16: 'bfloat16' })) };
     pool.reserve();
     const state = await openState(strategy, model, request.state);
     if (state?.before !== undefined) opened.push(state.before.source);

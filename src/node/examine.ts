@@ -8,7 +8,7 @@ import { Summation } from '../aggregate/summation.ts';
 import { AggregationError, isCambiumError, type NonFiniteElement } from '../errors.ts';
 import { openWeights, type Weights } from '../formats/open.ts';
 import { prepareWeights } from '../formats/weights.ts';
-import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
+import { type ByteSink, type ByteSource, memorySource } from '../tensor/bytes.ts';
 import { openFileSourceSync } from './files.ts';
 import { nodeCrc32 } from './inflate.ts';
 import type { Examination } from './jobs.ts';
@@ -19,7 +19,8 @@ import type { ExamineMessage } from './worker-messages.ts';
 
 /** @throws as `Jobs.examine` */
 export async function examine(message: ExamineMessage, signal: Stop): Promise<Examination> {
-  const source = openFileSourceSync(message.path, message.name);
+  const { path, bytes, name } = message;
+  const source = bytes === undefined ? openFileSourceSync(path, name) : memorySource(bytes, name);
   try {
     const weights = await (message.sums ? openUnlessSum(source) : openWeights(source));
     if (weights === null) return await examineSum(source, message, signal);

@@ -9,6 +9,8 @@ import type { OutputForm } from './output-format.ts';
 /** One input of an aggregation over files. */
 export interface AggregateInput {
   readonly path: string;
+  /** What is in the file, where that is in memory already: nothing is read at `path`, which need not be there. */
+  readonly bytes?: Uint8Array | undefined;
   /** Identity of the contributor in messages and for the canonical order; the path unless given. */
   readonly leaf?: string | undefined;
   /** Overrides the weighting of the file. */
@@ -204,7 +206,8 @@ export interface Examination {
 export interface Jobs {
   /**
    * Finds the layout of a weight file and, with `checkFinite`, reads every element once; compressed ones are unpacked for
-   * that, as long as they take no more than `maxUnpackedBytes`. The norm comes of the same reading; `model` is the path of a
+   * that, as long as they take no more than `maxUnpackedBytes`. With `bytes`, what is in the file, nothing is read at `path`, and
+   * scratch room is made beside it. The norm comes of the same reading; `model` is the path of a
    * weight file with the same tensors that it refers to; where `tensors` are given, both are paired with these. With `sums` it looks at exact partial sums too, and with both at
    * everything in them, but for their norm; without they are refused (`weights-partial-sum`). Throws FormatError, FileError;
    * for sums AggregationError.
@@ -214,6 +217,7 @@ export interface Jobs {
     options?: JobOptions & {
       checkFinite?: boolean;
       name?: string;
+      bytes?: Uint8Array | undefined;
       model?: string | undefined;
       tensors?: readonly TensorSpec[] | undefined;
       maxUnpackedBytes?: number;

@@ -37,8 +37,9 @@ export async function mergeJob(
   const without: PartialSum[] = [];
   const openSum = (file: ByteSource) => openPartialSum(file, { crc32: nodeCrc32, signal });
   try {
-    for (const { path, leaf = path, weighting } of request.inputs) {
-      const file = pool.open(path, leaf);
+    for (const input of request.inputs) {
+      const { leaf = input.path, weighting } = input;
+      const file = pool.openInput(input, leaf);
       opened.push(file);
       const weights = await openUnlessSum(file);
       if (weights === null) {

@@ -4,9 +4,10 @@
  */
 import * as fs from 'node:fs';
 import { FileError, isCambiumError } from '../errors.ts';
-import type { ByteSource, SourceHandle } from '../tensor/bytes.ts';
+import { type ByteSource, memorySource, type SourceHandle } from '../tensor/bytes.ts';
 import { fileError } from './file-errors.ts';
 import { readFullSync, sizeOf } from './files.ts';
+import type { AggregateInput } from './jobs.ts';
 
 /** Descriptors that are left for the output, for scratch room and for the host itself. */
 const RESERVE = 16;
@@ -40,6 +41,11 @@ export class SourcePool {
       fs.closeSync(descriptor);
       throw fileError(error, path, 'read');
     }
+  }
+
+  /** Opens an input of a job, which may be in memory. Throws FileError. */
+  openInput({ path, bytes }: Pick<AggregateInput, 'path' | 'bytes'>, name = path): ByteSource {
+    return bytes === undefined ? this.open(path, name) : memorySource(bytes, name);
   }
 
   /** A source that a pool on another thread has described. */

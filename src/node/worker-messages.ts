@@ -14,6 +14,8 @@ import type {
 export interface ExamineMessage {
   readonly type: 'examine';
   readonly path: string;
+  /** What is in the file, where that is in memory. */
+  readonly bytes?: Uint8Array | undefined;
   /** What errors call the file. */
   readonly name: string;
   readonly checkFinite: boolean;

@@ -103,6 +103,7 @@ export function startJobs(options: WorkersOptions = {}): Jobs {
       {
         checkFinite = false,
         name = path,
+        bytes,
         model,
         tensors,
         maxUnpackedBytes,
@@ -111,7 +112,7 @@ export function startJobs(options: WorkersOptions = {}): Jobs {
       } = {},
     ) =>
       submit(
-        { type: 'examine', path, name, checkFinite, model, tensors, maxUnpackedBytes, sums },
+        { type: 'examine', path, bytes, name, checkFinite, model, tensors, maxUnpackedBytes, sums },
         jobOptions,
       ) as Promise<Examination>,
     aggregate: (request, jobOptions = {}) =>

@@ -60,6 +60,31 @@ test('examine tells the norm, alone and as the distance to a model', async () =>
   await jobs.close();
 });
 
+test('inputs may be in memory, alone and beside files, compressed ones too', async () => {
+  const jobs = startJobs({ threads: 1 });
+  const here = (path: string) => ({
+    path: join(folder, 'nowhere'),
+    bytes: new Uint8Array(readFileSync(path)),
+  });
+  const digests: (string | null)[] = [];
+  for (const held of [0, 1, 3]) {
+    const inputs = tiny.map(({ path }, i) => ({ ...(i < held ? here(path) : { path }), leaf: `leaf-${i}` }));
+    const output = join(folder, 'held.npy');
+    digests.push((await jobs.aggregate({ inputs, output })).sha256);
+    digests.push((await jobs.merge({ inputs, output, to: 'mean', format: 'npy-object' })).sha256);
+  }
+  assert.is(new Set(digests).size, 1);
+  for (const file of [tiny[0]!.path, fixture('npz/savez-compressed.npz')]) {
+    const { path, bytes } = here(file);
+    const options = { checkFinite: true, name: 'held' };
+    assert.equal(await jobs.examine(path, { ...options, bytes }), await jobs.examine(file, options));
+  }
+  await failsWith('npy-truncated', () => jobs.examine(folder, { bytes: new Uint8Array(0) }));
+  assert.not.ok(readdirSync(folder).some((name) => name.startsWith('.')));
+  rmSync(join(folder, 'held.npy'));
+  await jobs.close();
+});
+
 test('archives are unpacked, compared and written', async () => {
   const jobs = startJobs({ threads: 1 });
   const { layout } = await jobs.examine(fixture('npz/savez-compressed.npz'), { checkFinite: true });

@@ -21,6 +21,7 @@ import type {
   MergeRequest,
 } from '../../src/node/jobs.ts';
 import { type RunningServer, type ServerOptions, startServer } from '../../src/server/index.ts';
+import { openEngine } from '../../src/server/store/sqlite.ts';
 import type { Timers } from '../../src/server/timers.ts';
 import { type DType, itemSize } from '../../src/tensor/dtypes.ts';
 import {
@@ -42,6 +43,11 @@ export interface ToyTensor {
 /** The bytes of a toy weight file. */
 export function toyFile(weighting: unknown, tensors: readonly ToyTensor[] = [{ values: [1, 2] }]): Buffer {
   return Buffer.from(JSON.stringify({ weighting, tensors }));
+}
+
+/** The same file, so long that it is one on the server too. */
+export function padded(file: Buffer): Buffer {
+  return Buffer.concat([file, Buffer.alloc(5000, ' ')]);
 }
 
 /** The bytes of a toy difference to the global model. */
@@ -70,8 +76,8 @@ interface Toy {
   readonly difference?: boolean;
 }
 
-function readToy(path: string, name: string): Toy {
-  const text = readFileSync(path, 'utf8');
+function readToy(path: string, name: string, bytes: Uint8Array = readFileSync(path)): Toy {
+  const text = Buffer.from(bytes).toString('utf8');
   try {
     return JSON.parse(text) as Toy;
   } catch (cause) {
@@ -79,8 +85,14 @@ function readToy(path: string, name: string): Toy {
   }
 }
 
-function examineToy(path: string, name: string, sums = false, model?: string): Examination {
-  const { weighting, tensors, sum, difference = false } = readToy(path, name);
+function examineToy(
+  path: string,
+  name: string,
+  bytes = readFileSync(path) as Uint8Array,
+  sums = false,
+  model?: string,
+): Examination {
+  const { weighting, tensors, sum, difference = false } = readToy(path, name, bytes);
   if (sum !== undefined && !sums)
     throw new FormatError('weights-partial-sum', `${name}: an exact partial sum`);
   const nonFinite: NonFiniteElement[] = tensors.flatMap(({ values }, tensor) =>
@@ -98,7 +110,7 @@ function examineToy(path: string, name: string, sums = false, model?: string): E
       weighting: weighting === null ? null : Number(weighting),
       weightingType: weighting === null ? null : 'int',
       isDifference: difference,
-      byteLength: readFileSync(path).byteLength,
+      byteLength: bytes.byteLength,
       tensors: tensors.map(({ name: tensor = null, dtype = 'float32', values }) => ({
         name: tensor,
         dtype,
@@ -135,8 +147,8 @@ export class ToyJobs implements Jobs {
     if (failure !== undefined) throw failure;
     const leaves: (readonly [string, number])[] = [];
     let sums: number[][] | undefined;
-    for (const { path, leaf = path, weighting } of request.inputs) {
-      const toy = readToy(path, path);
+    for (const { path, bytes, leaf = path, weighting } of request.inputs) {
+      const toy = readToy(path, path, bytes);
       const factor = toy.sum === undefined ? weighting! : 1;
       leaves.push(...(toy.sum ?? [[leaf, weighting!] as const]));
       const terms = toy.tensors.map(({ values }) => values.map((value) => factor * Number(value)));
@@ -191,9 +203,19 @@ export class ToyJobs implements Jobs {
 
   async examine(
     path: string,
-    { name = path, sums, model }: { name?: string; sums?: boolean; model?: string | undefined } = {},
+    {
+      name = path,
+      bytes,
+      sums,
+      model,
+    }: {
+      name?: string;
+      bytes?: Uint8Array | undefined;
+      sums?: boolean;
+      model?: string | undefined;
+    } = {},
   ): Promise<Examination> {
-    return examineToy(path, name, sums, model);
+    return examineToy(path, name, bytes, sums, model);
   }
 
   async aggregate(request: AggregateRequest): Promise<AggregateReport> {
@@ -202,7 +224,7 @@ export class ToyJobs implements Jobs {
     const { failure } = this;
     this.failure = undefined;
     if (failure !== undefined) throw failure;
-    const files = request.inputs.map(({ path }) => readToy(path, path));
+    const files = request.inputs.map(({ path, bytes }) => readToy(path, path, bytes));
     const total = request.inputs.reduce((sum, { weighting }) => sum + weighting!, 0);
     const first = files[0];
     if (first === undefined) throw new AggregationError('average-no-input', 'nothing to average');
@@ -389,12 +411,16 @@ export class Harness {
     });
   }
 
-  /** Names of everything in the spool and in the blob store. */
+  /** Names of everything in the spool and in the blob store, and of updates that are so small that the database has them. */
   async stored(): Promise<{ spool: string[]; blobs: string[] }> {
     const blobs: string[] = [];
     for (const shelf of await readdir(join(this.dataDir, 'blobs'))) {
       blobs.push(...(await readdir(join(this.dataDir, 'blobs', shelf))));
     }
+    const engine = await openEngine(join(this.dataDir, 'state.db'));
+    const held = engine.prepare('select id from updates where bytes is not null').all([]) as { id: string }[];
+    engine.close();
+    blobs.push(...held.map(({ id }) => id));
     return { spool: await readdir(join(this.dataDir, 'spool')), blobs: blobs.sort() };
   }
 }

@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type CredentialsBody, paths, type RoundBody, type UploadBody } from '../../src/wire/cambium.ts';
-import { EventStream, leafToken, toyFile } from './harness.ts';
+import { EventStream, leafToken, padded, toyFile } from './harness.ts';
 
 const KILLS = 5;
 const LEAVES = 4;
@@ -83,7 +83,9 @@ test('no acknowledged update is lost, none counts twice', async () => {
       let upload = pending.get(leaf.id);
       if (upload === undefined) {
         weighting++;
-        upload = { key: `key-${weighting}`, bytes: toyFile(weighting, [{ values: [weighting] }]) };
+        const file = toyFile(weighting, [{ values: [weighting] }]);
+        // Small ones are kept in the database, others as blobs.
+        upload = { key: `key-${weighting}`, bytes: weighting % 2 === 0 ? file : padded(file) };
         pending.set(leaf.id, upload);
         uploads.set(upload.key, undefined);
       }

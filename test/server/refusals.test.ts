@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type CredentialsBody, type ErrorBody, paths, type RunBody } from '../../src/wire/cambium.ts';
-import { Harness, leafToken, type ToyTensor, toyFile } from './harness.ts';
+import { Harness, leafToken, padded, type ToyTensor, toyFile } from './harness.ts';
 
 const harness = new Harness();
 let branch: { id: string; leaves: CredentialsBody[] };
@@ -20,7 +20,7 @@ const openFile = (async (...args: Parameters<typeof open>) => {
 }) as typeof open;
 
 test.before(async () => {
-  await harness.start({ maxUploadBytes: 1000, spool: { openFile } });
+  await harness.start({ maxUploadBytes: 10_000, spool: { openFile } });
   branch = await harness.branch(4);
   const first = await harness.upload(branch.leaves[0]!, toyFile(5, [{ values: [1, 2] }]));
   assert.is(first.status, 201);
@@ -69,7 +69,7 @@ const bodies: [string, Buffer, number, string][] = [
   ],
   ['NaN', toyFile(1, f32(1, 'NaN')), 422, 'non-finite'],
   ['infinity', toyFile(1, f32('Infinity', 1)), 422, 'non-finite'],
-  ['over the limit', Buffer.alloc(1001, ' '), 413, 'upload-too-large'],
+  ['over the limit', Buffer.alloc(10_001, ' '), 413, 'upload-too-large'],
 ];
 for (const [name, bytes, status, code] of bodies) {
   test(`body: ${name}`, async () => {
@@ -83,7 +83,7 @@ for (const [name, bytes, status, code] of bodies) {
 test('a chunked body over the limit is refused on the way', async () => {
   const answer = await harness.call('PUT', paths.updates(branch.leaves[1]!.id), {
     headers: { authorization: leafToken(branch.leaves[1]!) },
-    body: new Blob([Buffer.alloc(5000)]).stream(),
+    body: new Blob([Buffer.alloc(20_000)]).stream(),
     duplex: 'half',
   } as RequestInit);
   assert.is(answer.status, 413);
@@ -142,7 +142,7 @@ test('a digest that does not fit', async () => {
 
 test('a full disk', async () => {
   isDiskFull = true;
-  const answer = await harness.upload<ErrorBody>(branch.leaves[1]!, good);
+  const answer = await harness.upload<ErrorBody>(branch.leaves[1]!, padded(good));
   isDiskFull = false;
   assert.is(answer.status, 507);
   isError(answer.body, 'disk-full');

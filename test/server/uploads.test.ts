@@ -10,7 +10,7 @@ import {
   type RoundBody,
   type RunBody,
 } from '../../src/wire/cambium.ts';
-import { EventStream, Harness, leafToken, toyFile } from './harness.ts';
+import { EventStream, Harness, leafToken, padded, toyFile } from './harness.ts';
 
 /** Opens a connection and sends the head of an upload that announces `length` bytes. */
 async function beginUpload(harness: Harness, leaf: CredentialsBody, length: number): Promise<Socket> {
@@ -44,8 +44,8 @@ test('a body that is cut leaves nothing, and the server goes on', async () => {
   const harness = await new Harness().start();
   const { id, leaves } = await harness.branch(2);
   for (let i = 0; i < 3; i++) {
-    const socket = await beginUpload(harness, leaves[0]!, 1000);
-    socket.write('{"weighting":');
+    const socket = await beginUpload(harness, leaves[0]!, 10_000);
+    socket.write(padded(Buffer.from('{"weighting":')));
     await spooled(harness, 1);
     socket.destroy();
     await spooled(harness, 0);
@@ -59,8 +59,8 @@ test('a body that is cut leaves nothing, and the server goes on', async () => {
 test('a sender that only stops sending, but listens, is told', async () => {
   const harness = await new Harness().start();
   const { leaves } = await harness.branch(2);
-  const socket = await beginUpload(harness, leaves[0]!, 1000);
-  socket.write('abc');
+  const socket = await beginUpload(harness, leaves[0]!, 10_000);
+  socket.write(padded(Buffer.from('abc')));
   await spooled(harness, 1);
   while (!harness.timers.waiting.includes(60_000)) await new Promise(setImmediate);
   harness.timers.pass(60_000);
@@ -95,7 +95,7 @@ test('a refused body that never ends is cut', async () => {
   const harness = await new Harness().start({ maxUploadBytes: 1000 });
   const { id, leaves } = await harness.branch(2);
   await harness.run(id, 'pause');
-  const idle = await beginUpload(harness, leaves[0]!, 1000);
+  const idle = await beginUpload(harness, leaves[0]!, 10_000);
   idle.resume();
   while (!idle.closed) {
     harness.timers.pass(60_000);
@@ -299,10 +299,10 @@ test('a close ends streams, refuses newcomers and cuts what does not end', async
   const idle = connect(Number(new URL(harness.server.url).port), '127.0.0.1');
   await once(idle, 'connect');
   idle.resume();
-  const socket = await beginUpload(harness, leaves[1]!, 1000);
+  const socket = await beginUpload(harness, leaves[1]!, 10_000);
   socket.on('error', () => {});
   socket.resume();
-  socket.write('abc');
+  socket.write(padded(Buffer.from('abc')));
   await spooled(harness, 1);
   const closing = harness.server.close();
   assert.is(await stream.event(), undefined);

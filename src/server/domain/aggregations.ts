@@ -14,7 +14,7 @@ import type { Domain } from './domain.ts';
 import { announce } from './notices.ts';
 import type { Round } from './rounds.ts';
 import { type RoundRule, ruleOf } from './rules.ts';
-import { addUp, hasSums } from './sums.ts';
+import { addUp, type Contribution, hasSums, inputOf } from './sums.ts';
 import { recordSum } from './upstream.ts';
 
 /** What is told of the work on a round. */
@@ -27,14 +27,10 @@ type RoundReport = Awaited<ReturnType<typeof addUp>>;
 const BRIEF_BYTES = 1 << 20;
 
 /** An update that counts in the round. */
-interface RoundUpdate {
-  readonly id: string;
-  readonly leaf_id: string;
+interface RoundUpdate extends Contribution {
   readonly byte_length: number;
-  readonly weighting: number;
   readonly staleness: number;
   readonly local_steps: number | null;
-  readonly sum_total: string | null;
 }
 
 export class Aggregator {
@@ -106,7 +102,7 @@ export class Aggregator {
     const state = `${output}.state`;
     const updates = await db
       .selectFrom('updates')
-      .select(['id', 'leaf_id', 'byte_length', 'weighting', 'staleness', 'local_steps', 'sum_total'])
+      .select(['id', 'leaf_id', 'byte_length', 'weighting', 'staleness', 'local_steps', 'sum_total', 'bytes'])
       .where('round_id', '=', round.id)
       .where('left_out', 'is', null)
       .orderBy('leaf_id')
@@ -151,11 +147,7 @@ export class Aggregator {
     }
     return jobs.aggregate(
       {
-        inputs: updates.map((update) => ({
-          path: blobs.path(update.id),
-          leaf: update.leaf_id,
-          weighting: update.weighting,
-        })),
+        inputs: updates.map((update) => inputOf(blobs, update)),
         output,
         format: 'npy-object',
         strategy: { ...strategy, perLeaf: perLeafOf(strategy, updates) },

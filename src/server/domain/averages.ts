@@ -7,7 +7,7 @@ import { Refusal, unknown } from './refusal.ts';
 import { getResult, type Result } from './results.ts';
 import { contractOfRound } from './rounds.ts';
 import { modelBefore } from './rules.ts';
-import { membersOf } from './standing.ts';
+import { heldBytes, membersOf } from './standing.ts';
 import { addUp } from './sums.ts';
 import { branchesBelow } from './trees.ts';
 
@@ -31,7 +31,10 @@ export async function averageOf(domain: Domain, roundId: string, branchId: strin
   if (round.status === 'open') {
     throw new Refusal('conflict', 'round-open', 'the round is open: its members may still change');
   }
-  const members = (await membersOf(db, roundId)).filter((member) => below.has(member.branch_id));
+  const held = await heldBytes(db, roundId);
+  const members = (await membersOf(db, roundId))
+    .filter((member) => below.has(member.branch_id))
+    .map((member) => ({ ...member, bytes: held.get(member.id) ?? null }));
   if (members.length === 0)
     throw new Refusal('conflict', 'round-empty', 'the branch has no update in the round');
   const gone = await db

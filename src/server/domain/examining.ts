@@ -4,6 +4,12 @@ import type { Contract } from './contract.ts';
 import type { Domain } from './domain.ts';
 import { Refusal } from './refusal.ts';
 
+/** A file, or what would be in it. */
+export interface UpdateFile {
+  readonly path: string;
+  readonly bytes?: Uint8Array | undefined;
+}
+
 /**
  * Looks at a file that somebody has sent, every element of it.
  *
@@ -14,7 +20,7 @@ import { Refusal } from './refusal.ts';
  */
 export async function examineFile(
   domain: Domain,
-  path: string,
+  { path, bytes }: UpdateFile,
   name: string,
   {
     sums = false,
@@ -30,6 +36,7 @@ export async function examineFile(
     return await domain.jobs.examine(path, {
       checkFinite: true,
       name,
+      bytes,
       model,
       tensors,
       maxUnpackedBytes: domain.maxUpdateBytes,

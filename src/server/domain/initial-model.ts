@@ -30,7 +30,7 @@ const WEIGHTING = 1;
 export async function startWithModel(domain: Domain, branchId: string, spooled: Spooled): Promise<RunBody> {
   const { db, blobs, jobs } = domain;
   const { branch } = await stoppedBranch(db, branchId);
-  const examination = await examineFile(domain, spooled.path, 'the initial model');
+  const examination = await examineFile(domain, spooled, 'the initial model');
   checkModel(examination.layout, 'the initial model');
   const policy = policyOf(branch, branch.aggregation_target);
   checkTensors(examination, { strategy: policy.strategy, non_finite: 'reject' });

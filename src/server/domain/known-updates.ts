@@ -5,7 +5,7 @@
 import type { UploadBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import { prepared } from '../store/prepared.ts';
-import type { Spooled } from '../store/spool.ts';
+import type { Arrived } from '../store/spool.ts';
 import type { Leaf } from './leaves.ts';
 import { checkAsked, type Place, receivingRun } from './receiving.ts';
 import { Refusal } from './refusal.ts';
@@ -178,7 +178,7 @@ function duplicateOf(row: Omit<UploadBody, 'duplicate'>): UploadBody {
 }
 
 /** The receipt of a key, if the bytes are those that it stands for. Throws Refusal `idempotency-key-reused`. */
-export function sameBytesAs(known: UploadBody, { sha256 }: Pick<Spooled, 'sha256'>): UploadBody {
+export function sameBytesAs(known: UploadBody, { sha256 }: Pick<Arrived, 'sha256'>): UploadBody {
   if (known.sha256 === sha256) return known;
   throw new Refusal(
     'conflict',

@@ -197,7 +197,7 @@ export async function leaveOut(
   if (ids.length === 0) return [];
   await tx
     .updateTable('updates')
-    .set({ left_out, removed_at: now })
+    .set({ left_out, removed_at: now, bytes: null })
     .where('id', 'in', ids)
     .where('removed_at', 'is', null)
     .execute();
@@ -262,10 +262,11 @@ export async function giveUpUpdates(
     .select('id')
     .where('round_id', 'in', roundIds)
     .where('removed_at', 'is', null)
+    .where('bytes', 'is', null)
     .execute();
   await tx
     .updateTable('updates')
-    .set({ removed_at: now })
+    .set({ removed_at: now, bytes: null })
     .where('round_id', 'in', roundIds)
     .where('removed_at', 'is', null)
     .execute();

@@ -96,6 +96,17 @@ const membersOfRound = prepared((db, { roundId }: { readonly roundId: string }) 
     .orderBy('updates.leaf_id'),
 );
 
+/** The bytes of a round's small updates, which have no blobs, by their ids. */
+export async function heldBytes(db: Database, roundId: string) {
+  const rows = await db
+    .selectFrom('updates')
+    .select(['id', 'bytes'])
+    .where('round_id', '=', roundId)
+    .where('bytes', 'is not', null)
+    .execute();
+  return new Map(rows.map(({ id, bytes }) => [id, bytes]));
+}
+
 /** Who is asked in a round: the leaves that were drawn, or all of the branch and below. */
 export async function expectedLeaves(tx: Database, round: Round): Promise<Expected[]> {
   const branches = await branchesBelow(tx, round.branch_id);

@@ -8,8 +8,9 @@
  * as long as its round is, so that no leaf counts twice in a round, by whatever way it came.
  */
 import type { SumLeaf } from '../../aggregate/partial-file.ts';
-import type { AggregateReport, JobOptions } from '../../node/jobs.ts';
+import type { AggregateInput, AggregateReport, JobOptions } from '../../node/jobs.ts';
 import { printable } from '../../tensor/text.ts';
+import type { Blobs } from '../store/blobs.ts';
 import type { Database } from '../store/database.ts';
 import type { Contract } from './contract.ts';
 import type { Domain } from './domain.ts';
@@ -83,9 +84,14 @@ export async function recordSumLeaves(
   }
 }
 
+/** A member with its bytes, where it has no blob. */
+export interface Contribution extends Pick<Member, 'id' | 'leaf_id' | 'weighting' | 'sum_total'> {
+  readonly bytes: Uint8Array | ArrayBuffer | null;
+}
+
 /** What updates and sums are added up to. */
 export interface Addition {
-  readonly members: readonly Pick<Member, 'id' | 'leaf_id' | 'weighting' | 'sum_total'>[];
+  readonly members: readonly Contribution[];
   readonly output: string;
   readonly to: 'sum' | 'mean';
   readonly nonFinite: 'reject' | 'propagate';
@@ -101,17 +107,24 @@ export function addUp(
   { members, output, to, nonFinite, tensors, model }: Addition,
   options: JobOptions = {},
 ): Promise<Pick<AggregateReport, 'leaves' | 'totalWeighting' | 'sha256' | 'seconds' | 'bytesRead'>> {
-  const inputs = members.map(({ id, leaf_id: leaf, weighting, sum_total }) => ({
-    path: blobs.path(id),
-    leaf,
-    // A sum has weightings of its own.
-    weighting: sum_total === null ? weighting : undefined,
-  }));
+  const inputs = members.map((member) => inputOf(blobs, member));
   const format = 'npy-object';
   const common = { inputs, output, nonFinite, tensors, digest: true };
   // For updates alone the way without sums is the faster one; its bits are the same.
   if (to === 'mean' && !hasSums(members)) return jobs.aggregate({ ...common, format, model }, options);
   return jobs.merge({ ...common, to, format: to === 'mean' ? format : undefined }, options);
+}
+
+/** A member as a job reads it. */
+export function inputOf(blobs: Pick<Blobs, 'path'>, member: Contribution): AggregateInput {
+  const { id, bytes, leaf_id: leaf, weighting, sum_total } = member;
+  return {
+    path: blobs.path(id),
+    bytes: bytes === null ? undefined : new Uint8Array(bytes),
+    leaf,
+    // A sum has weightings of its own.
+    weighting: sum_total === null ? weighting : undefined,
+  };
 }
 
 /** Whether any member is a sum. */

@@ -3,6 +3,8 @@
  *
  *     body in the spool ─► examined, and blob durable ─► one transaction: state, contract, total, row, maybe the close
  *
+ * A small update is no blob: the transaction takes its bytes with it, and the disk is waited for once.
+ *
  * Whatever is refused on the way leaves nothing: the spool file and the blob are removed, the round has not seen it. The
  * receipt is given after the commit, so a receipt is never lost, and a crash before it leaves at most a blob without a
  * row, which the next start removes.
@@ -17,7 +19,7 @@ import { changesSoFar, type Database } from '../store/database.ts';
 import { prepared } from '../store/prepared.ts';
 import type { UpdatesTable } from '../store/schema.ts';
 import { inSharedTransaction } from '../store/shared-transaction.ts';
-import type { Spooled } from '../store/spool.ts';
+import { type Arrived, asDiskFull, type Held, type Spooled } from '../store/spool.ts';
 import {
   type Contract,
   checkContract,
@@ -28,7 +30,7 @@ import {
 } from './contract.ts';
 import { checkDifference } from './differences.ts';
 import type { Domain } from './domain.ts';
-import { examineFile } from './examining.ts';
+import { examineFile, type UpdateFile } from './examining.ts';
 import { findByKey, findKnown, type Known, sameBytesAs } from './known-updates.ts';
 import { isRevoked, type Leaf, revoked } from './leaves.ts';
 import { type Place, receivingRun } from './receiving.ts';
@@ -54,8 +56,7 @@ export interface Accepted {
 }
 
 /**
- * Takes an update into the open round of the leaf's branch, or recognises it as one that is there already. The spooled
- * file is used up when it is accepted.
+ * Takes an update into the open round of the leaf's branch, or recognises it as one that is there already.
  *
  * @throws Refusal those of `checkReceiving`, `round-closed`, `update-exists`, `update-replaced`, `update-late`,
  *   `local-steps-missing`, `idempotency-key-reused`, `partial-leaf-duplicate`, those of `checkDifference`, and everything that
@@ -64,10 +65,10 @@ export interface Accepted {
 export async function acceptUpdate(
   domain: Domain,
   leaf: Leaf,
-  spooled: Spooled,
+  body: Held | Spooled,
   options: UpdateOptions = {},
 ): Promise<Accepted> {
-  const look = (tx: Database) => lookFor(tx, leaf, spooled, options);
+  const look = (tx: Database) => lookFor(tx, leaf, body, options);
   const { first, changes } = await domain.db.transaction().execute(async (tx) => {
     return { first: await look(tx), changes: await changesSoFar(tx) };
   });
@@ -75,30 +76,31 @@ export async function acceptUpdate(
 
   const { policy } = first.place;
   const id = randomUUID();
-  // The disk need not wait for the examination: what is refused is removed again.
-  const kept = spooled.flushed().then(() => domain.blobs.keep(id, spooled.path));
+  const file = 'bytes' in body ? { path: domain.blobs.workPath(id), bytes: body.bytes } : { path: body.path };
+  // The disk need not wait for the examination: what is refused is removed again. A small one goes there with its row.
+  const kept = 'bytes' in body ? undefined : body.flushed().then(() => domain.blobs.keep(id, body.path));
   try {
-    const [examined] = await Promise.all([examineUpdate(domain, leaf, spooled, first.place), kept]);
+    const [examined] = await Promise.all([examineUpdate(domain, leaf, file, first.place), kept]);
     checkUpdate(examined.examination, policy);
     const accepted = await inSharedTransaction(domain.db, async (tx) => {
       // Another upload of the leaf may have been faster, or an operator.
       const found = (await changesSoFar(tx)) === changes ? first : await look(tx);
-      if (found.place === undefined) return { body: found.receipt, settled: undefined, removed: [id] };
-      return record(tx, domain.now(), found, leaf, spooled, options, { id, ...examined });
+      if (found.place === undefined) return { receipt: found.receipt, settled: undefined, removed: [id] };
+      return record(tx, domain.now(), found, leaf, body, options, { id, ...examined });
     });
-    for (const blob of accepted.removed) await domain.blobs.remove(blob);
-    const { body, settled } = accepted;
+    const { receipt, settled } = accepted;
     if (settled !== undefined) {
       const { round } = settled;
       domain.signals.emit(`rounds:${round.branch_id}`, round.id);
       if (settled.hasNewEnd) domain.signals.emit('ends');
       if (settled.isClosed) domain.signals.emit('closed', round.branch_id);
     }
-    return { body, isClosed: settled?.isClosed ?? false };
+    for (const blob of accepted.removed) await domain.blobs.remove(blob);
+    return { body: receipt, isClosed: settled?.isClosed ?? false };
   } catch (error) {
-    await kept.catch(() => {}); // or it would be there after it was removed
-    await domain.blobs.remove(id);
-    throw error;
+    await kept?.catch(() => {}); // or it would be there after it was removed
+    if (kept !== undefined) await domain.blobs.remove(id);
+    throw asDiskFull(error);
   }
 }
 
@@ -111,14 +113,14 @@ type Found =
 async function lookFor(
   tx: Database,
   leaf: Leaf,
-  spooled: Spooled,
+  body: Arrived,
   { idempotencyKey, round }: UpdateOptions,
 ): Promise<Found> {
   const keyed = await findByKey(tx, leaf, idempotencyKey);
-  if (keyed !== undefined) return { place: undefined, receipt: sameBytesAs(keyed, spooled) };
+  if (keyed !== undefined) return { place: undefined, receipt: sameBytesAs(keyed, body) };
   if (await isRevoked(tx, leaf.id)) throw revoked(leaf.id);
   const place = await receivingRun(tx, leaf);
-  const { receipt, present } = await findKnown(tx, place, leaf, spooled.sha256, round);
+  const { receipt, present } = await findKnown(tx, place, leaf, body.sha256, round);
   return receipt === undefined ? { place, present } : { place: undefined, receipt };
 }
 
@@ -135,7 +137,7 @@ interface Examined {
 async function examineUpdate(
   domain: Domain,
   leaf: Leaf,
-  { path }: Spooled,
+  file: UpdateFile,
   { run, round, policy }: Place,
 ): Promise<Examined> {
   const begunAt = performance.now();
@@ -144,10 +146,10 @@ async function examineUpdate(
   const sums = policy.partial_sums;
   const tensors = run.contract === null ? undefined : (JSON.parse(run.contract) as Contract); // written by record
   const options = { sums, model: model && domain.blobs.path(model), tensors };
-  const examination = await examineFile(domain, path, name, options).catch((error: unknown) => {
+  const examination = await examineFile(domain, file, name, options).catch((error: unknown) => {
     // The model may have been given up meanwhile. It is good for a figure, not for a refusal.
     if (!(error instanceof FileError) || model === undefined) throw error;
-    return examineFile(domain, path, name, { sums });
+    return examineFile(domain, file, name, { sums });
   });
   return {
     examination,
@@ -196,7 +198,7 @@ async function record(
   now: number,
   { place, present }: Extract<Found, { readonly place: Place }>,
   leaf: Leaf,
-  spooled: Spooled,
+  body: Held | Spooled,
   { idempotencyKey, localSteps }: UpdateOptions,
   update: Examined & { readonly id: string },
 ) {
@@ -221,7 +223,7 @@ async function record(
     );
   }
   const { layout } = examination;
-  await checkDifference(tx, place, leaf, { layout, sha256: spooled.sha256, staleness, present });
+  await checkDifference(tx, place, leaf, { layout, sha256: body.sha256, staleness, present });
   const before = run.contract === null ? undefined : (JSON.parse(run.contract) as Contract); // written below
   if (before !== undefined) checkContract(before, layout);
   const contract = before === undefined ? contractOf(layout) : withNamesOf(layout, before);
@@ -242,7 +244,7 @@ async function record(
     leaf_id: leaf.id,
     weighting,
     byte_length: layout.byteLength,
-    sha256: spooled.sha256,
+    sha256: body.sha256,
     idempotency_key: idempotencyKey ?? null,
     received_at: now,
     removed_at: null,
@@ -254,23 +256,24 @@ async function record(
     is_difference: layout.isDifference === true ? 1 : 0,
     norm: examination.norm,
     norm_base: normBase,
-    receive_ms: spooled.receiveMs === null ? null : Math.round(spooled.receiveMs),
+    bytes: 'bytes' in body ? body.bytes : null,
+    receive_ms: body.receiveMs === null ? null : Math.round(body.receiveMs),
     examine_ms: Math.round(update.ms),
   });
   if (sum !== undefined) await recordSumLeaves(tx, round.id, id, sum);
   const standing = await standingOf(tx, round);
   checkTotal(standing.members.map(exactWeighting));
   const settlement = await settleRound(tx, round, standing, now);
-  const body: UploadBody = {
+  const receipt: UploadBody = {
     file_id: id,
     run_number: run.number,
     round: round.number,
     weighting,
-    sha256: spooled.sha256,
+    sha256: body.sha256,
     duplicate: false,
   };
   const replaced = present === undefined ? [] : [present];
-  return { body, settled: { ...settlement, round }, removed: [...replaced, ...settlement.removed] };
+  return { receipt, settled: { ...settlement, round }, removed: [...replaced, ...settlement.removed] };
 }
 
 const insertUpdate = prepared((db, row: Insertable<UpdatesTable>) => db.insertInto('updates').values(row));

@@ -145,7 +145,7 @@ export async function handDown(
   const { db, blobs, keepUpdates, now } = domain;
   const round = await roundToEnd(db, roundId);
   const [examination] = await Promise.all([
-    examineFile(domain, spooled.path, 'the aggregation'),
+    examineFile(domain, spooled, 'the aggregation'),
     spooled.flushed(),
   ]);
   checkModel(examination.layout, 'the aggregation');

@@ -85,7 +85,7 @@ async function receiveFromOperator<T>(
   const length = request.headers['content-length'];
   await context.spool.check(length === undefined ? undefined : Number(length));
   const receive = async () => {
-    const spooled = await context.spool.receive(request.raw);
+    const spooled = await context.spool.receiveFile(request.raw);
     request.raw.socket.setTimeout(0);
     try {
       return await work(spooled);
@@ -130,16 +130,16 @@ async function spoolAndAccept(
   options: UpdateOptions,
   digest: string | undefined,
 ): Promise<UploadBody> {
-  const spooled = await context.spool.receive(body);
+  const arrived = await context.spool.receive(body);
   // From here on the server works and the sender waits, however long that takes.
   request.raw.socket.setTimeout(0);
   try {
-    if (digest !== undefined && digest !== spooled.sha256) {
-      throw digestMismatch('Repr-Digest', digest, spooled.sha256);
+    if (digest !== undefined && digest !== arrived.sha256) {
+      throw digestMismatch('Repr-Digest', digest, arrived.sha256);
     }
-    return (await acceptUpdate(context.domain, leaf, spooled, options)).body;
+    return (await acceptUpdate(context.domain, leaf, arrived, options)).body;
   } finally {
-    await spooled.remove();
+    if ('path' in arrived) await arrived.remove();
   }
 }
 

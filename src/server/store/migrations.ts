@@ -124,6 +124,7 @@ const MIGRATIONS: readonly (readonly string[])[] = [
         where aggregations.id = fetches.aggregation_id)`,
     `create index fetches_by_leaf on fetches (leaf_id, run_id, round)`,
     `create index rounds_by_run on rounds (run_id, status, number)`,
+    `alter table updates add column bytes blob`,
   ],
 ];
 

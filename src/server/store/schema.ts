@@ -2,6 +2,7 @@
  * The tables as the domain sees them. Portable on purpose: ids are text, times are milliseconds since the epoch in
  * bigint columns, structured values are JSON in text columns.
  */
+import type { ColumnType } from 'kysely';
 import type { RoundStatus, RunStatus } from '../../wire/cambium.ts';
 
 interface MetaTable {
@@ -123,6 +124,8 @@ export interface UpdatesTable {
   norm: number | null;
   /** An aggregation, which may not be kept any more. */
   norm_base: string | null;
+  /** All of a small one, as long as it is kept: then there is no blob of it (domain/updates.ts). Engines give either kind. */
+  bytes: ColumnType<Uint8Array | ArrayBuffer | null, Uint8Array | null, null>;
   receive_ms: number | null;
   examine_ms: number | null;
 }

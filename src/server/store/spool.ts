@@ -11,13 +11,22 @@ import type { Timers } from '../timers.ts';
 import { removeFile } from './blobs.ts';
 
 /** A body that has arrived whole. */
-export interface Spooled {
-  readonly path: string;
+export interface Arrived {
   readonly byteLength: number;
   /** Lower-case hexadecimal. */
   readonly sha256: string;
   /** From the head of the request to the last byte; null where it came in pieces. */
   readonly receiveMs: number | null;
+}
+
+/** A small body, in memory. */
+export interface Held extends Arrived {
+  readonly bytes: Uint8Array;
+}
+
+/** A body in a file. */
+export interface Spooled extends Arrived {
+  readonly path: string;
   /**
    * What was begun to bring its bytes to the disk, to be waited for before somebody relies on them. Throws Refusal
    * `disk-full`.
@@ -42,6 +51,12 @@ const RESERVE = 0.05;
 
 /** The disk is asked again after this many bytes. */
 const DISK_CHECK_BYTES = 64 << 20;
+
+/**
+ * A body of so many bytes is not worth a file. It is kept in the database (domain/updates.ts), where more than a page
+ * would take pages of its own, and all of a round's are in memory when it is aggregated: 40 MB where a branch has 10,000 leaves.
+ */
+const HELD_BYTES = 4096;
 
 /** Bytes that are brought to the disk while the next ones arrive. A smaller file has all its bytes flushed at its end. */
 const FLUSH_BYTES = 16 << 20;
@@ -71,17 +86,61 @@ export class Spool {
   }
 
   /**
-   * Receives a body to its end.
+   * Receives a body to its end, a small one into memory.
    *
    * @throws Refusal `upload-incomplete` when the sender goes away, `upload-idle`, `upload-too-large`, `disk-full`
    */
-  async receive(body: Readable): Promise<Spooled> {
+  async receive(body: Readable): Promise<Held | Spooled> {
+    const begunAt = performance.now();
+    const arrivals = new Arrivals(body, this.#options);
+    try {
+      const { chunks, byteLength, isAll } = await this.#begin(arrivals);
+      if (!isAll) return await this.#write(arrivals, begunAt, chunks);
+      const bytes = new Uint8Array(byteLength);
+      let at = 0;
+      for (const chunk of chunks) {
+        bytes.set(chunk, at);
+        at += chunk.byteLength;
+      }
+      const sha256 = createHash('sha256').update(bytes).digest('hex');
+      return { bytes, byteLength, sha256, receiveMs: performance.now() - begunAt };
+    } finally {
+      arrivals.close();
+    }
+  }
+
+  /** The same into a file, whatever its size. */
+  async receiveFile(body: Readable): Promise<Spooled> {
+    const begunAt = performance.now();
+    const arrivals = new Arrivals(body, this.#options);
+    try {
+      return await this.#write(arrivals, begunAt);
+    } finally {
+      arrivals.close();
+    }
+  }
+
+  /** The first chunks of a body: all of a small one. */
+  async #begin(arrivals: Arrivals) {
+    const { maxBytes } = this.#options;
+    const chunks: Buffer[] = [];
+    let byteLength = 0;
+    while (byteLength <= HELD_BYTES) {
+      const chunk = await arrivals.next();
+      if (chunk === null) return { chunks, byteLength, isAll: true };
+      chunks.push(chunk);
+      byteLength += chunk.byteLength;
+      if (byteLength > maxBytes) throw tooLarge(maxBytes);
+    }
+    return { chunks, byteLength, isAll: false };
+  }
+
+  /** Writes a body to a file. @param first what is there of it */
+  async #write(arrivals: Arrivals, begunAt: number, first: Buffer[] = []): Promise<Spooled> {
     const { maxBytes, openFile = open } = this.#options;
     const path = join(this.#folder, randomUUID());
     const remove = () => removeFile(path);
     const hash = createHash('sha256');
-    const arrivals = new Arrivals(body, this.#options);
-    const begunAt = performance.now();
     let receiveMs = 0;
     let byteLength = 0;
     let flushed: Promise<void>;
@@ -90,7 +149,7 @@ export class Spool {
       const flush = new Flush(handle);
       try {
         for (let unchecked = 0; ; ) {
-          const chunk = await arrivals.next();
+          const chunk = first.shift() ?? (await arrivals.next());
           if (chunk === null) break;
           byteLength += chunk.byteLength;
           if (byteLength > maxBytes) throw tooLarge(maxBytes);
@@ -114,8 +173,6 @@ export class Spool {
     } catch (error) {
       await remove();
       throw asDiskFull(error);
-    } finally {
-      arrivals.close();
     }
     // Whoever needs the file hears of a failure; whoever refuses it need not.
     flushed.catch(() => {});
@@ -305,7 +362,7 @@ export function blockTooLarge(maxBytes: number): Refusal {
 /** The refusal for an error that says that the disk is full; other errors come back as they are. */
 export function asDiskFull(error: unknown): unknown {
   const code = (error as NodeJS.ErrnoException | undefined)?.code;
-  if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
+  if (code !== 'ENOSPC' && code !== 'EDQUOT' && code !== 'SQLITE_FULL') return error;
   return new Refusal('disk-full', 'disk-full', "the server's disk is full", undefined, { cause: error });
 }
 

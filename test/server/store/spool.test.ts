@@ -20,16 +20,27 @@ const timers = new ToyTimers();
 const spool = (options: Partial<SpoolOptions> = {}) =>
   new Spool(folder, { maxBytes: 1000, idleMs: 60_000, timers, ...options });
 
-test('a body is stored as it came, with its digest', async () => {
-  for (const sizes of [[], [1], [1000], [1, 2, 3], [400, 600]]) {
+test('a body is stored as it came, with its digest, and a small one is held', async () => {
+  for (const sizes of [[], [1], [4096], [1, 2, 3], [400, 3696], [400, 3697], [4097], [1, 5000, 3000]]) {
     const chunks = sizes.map((size, i) => Buffer.alloc(size, i + 1));
     const bytes = Buffer.concat(chunks);
-    const spooled = await spool().receive(Readable.from(chunks, { objectMode: false }));
-    assert.is(spooled.byteLength, bytes.byteLength);
-    assert.is(spooled.sha256, createHash('sha256').update(bytes).digest('hex'));
-    assert.ok(readFileSync(spooled.path).equals(bytes));
-    await spooled.remove();
-    await spooled.remove();
+    const body = () => Readable.from(chunks, { objectMode: false });
+    const larger = spool({ maxBytes: 10_000 });
+    for (const arrived of [await larger.receive(body()), await larger.receiveFile(body())]) {
+      assert.is(arrived.byteLength, bytes.byteLength);
+      assert.is(arrived.sha256, createHash('sha256').update(bytes).digest('hex'));
+      if (!('path' in arrived)) {
+        assert.ok(bytes.byteLength <= 4096);
+        assert.ok(bytes.equals(arrived.bytes));
+        assert.is(arrived.bytes.buffer.byteLength, bytes.byteLength); // it is sent to another thread whole
+        continue;
+      }
+      assert.ok(readFileSync(arrived.path).equals(bytes));
+      await arrived.remove();
+      await arrived.remove();
+    }
+    assert.is('bytes' in (await larger.receive(body())), bytes.byteLength <= 4096);
+    for (const file of readdirSync(folder)) rmSync(join(folder, file));
   }
   assert.equal(timers.waiting, []);
 });
@@ -57,7 +68,7 @@ test('a large body is brought to the disk while it arrives, a small one later wi
       return handle;
     };
     const chunks = Array.from({ length: size }, () => Buffer.alloc(MIB));
-    const spooled = await spool({ maxBytes: 64 * MIB, openFile: counting }).receive(
+    const spooled = await spool({ maxBytes: 64 * MIB, openFile: counting }).receiveFile(
       Readable.from(chunks, { objectMode: false }),
     );
     await spooled.flushed();
@@ -76,13 +87,18 @@ test('a disk that is full when it is flushed is told to whoever waits for it', a
     return handle;
   };
   const body = Readable.from([Buffer.alloc(20 << 20)]);
-  const spooled = await spool({ maxBytes: 64 << 20, openFile: failing }).receive(body);
+  const spooled = await spool({ maxBytes: 64 << 20, openFile: failing }).receiveFile(body);
   await failsWith('disk-full', () => spooled.flushed());
   await spooled.remove();
 });
 
 test('one byte over the limit is refused', async () => {
   await failsWith('upload-too-large', () => spool().receive(Readable.from([Buffer.alloc(1001)])));
+  await failsWith('upload-too-large', () => spool().receiveFile(Readable.from([Buffer.alloc(1001)])));
+  const larger = spool({ maxBytes: 5000 });
+  await failsWith('upload-too-large', () =>
+    larger.receive(Readable.from([Buffer.alloc(5000), Buffer.alloc(1)])),
+  );
   await failsWith('upload-too-large', () => spool().check(1001));
   await spool().check(1000);
 });
@@ -131,7 +147,7 @@ test('a full disk is refused, whether it shows at the start, on the way or in th
     return handle;
   };
   const openFile = failing as typeof open;
-  await failsWith('disk-full', () => spool({ openFile }).receive(Readable.from([Buffer.alloc(10)])));
+  await failsWith('disk-full', () => spool({ openFile }).receiveFile(Readable.from([Buffer.alloc(10)])));
 
   const big = Readable.from([Buffer.alloc(64 << 20)], { objectMode: false });
   await failsWith('disk-full', () => spool({ maxBytes: 1 << 30, disk: disk(1) }).receive(big));
