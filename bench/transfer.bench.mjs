@@ -80,13 +80,14 @@ async function main() {
       const headers = { authorization };
       const aggregation = await (await fetch(`${url}/cambium/v1/aggregations/${id}`, { headers })).json();
       const copy = join(folder, 'copy.npy');
-      // None begins with a file that is there: it would write into the memory that the old one gives up.
-      await rm(copy, { force: true });
+      await freshenMemory(folder);
       times.curlDown.push(await timed(() => run('curl', ['-sf', '-o', copy, aggregation.download_url])));
       times.digestDown.push(await digest(copy));
       await rm(copy);
+      await freshenMemory(folder);
       const down = await inChild({ credentials: leaf, download: id, to: copy });
       times.down.push(down.seconds);
+      await rm(copy);
       resident.up = Math.max(resident.up, up.resident);
       resident.down = Math.max(resident.down, down.resident);
     }
@@ -121,6 +122,19 @@ async function newest(operate, branchId) {
     }
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
+}
+
+/**
+ * Takes and gives up as much memory as a copy needs. A virtual machine gets its memory from its host when it is first touched, and
+ * gives back what is free: who writes first would pay for all.
+ */
+async function freshenMemory(folder) {
+  const path = join(folder, 'ballast');
+  const handle = await open(path, 'w');
+  const block = Buffer.alloc(1 << 20);
+  for (let i = 0; i < MIB; i++) await handle.write(block);
+  await handle.close();
+  await rm(path);
 }
 
 /** Zeros, which are fast to make, but for a few elements that make it another file each time. */

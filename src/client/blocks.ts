@@ -17,7 +17,11 @@ import type { PreparedUpload, SendOptions, Sent } from './upload.ts';
 const MIN_BLOCK_BYTES = 32 << 10;
 
 /** What the server says when an upload is not where we think: another look settles it. */
-const MISLAID = new Set(['upload-offset', 'upload-unknown', 'upload-incomplete', 'digest-mismatch']);
+const MISLAID = new Set([
+  ...['upload-offset', 'upload-unknown', 'upload-incomplete', 'digest-mismatch'],
+  // What a line that changes bytes makes of the head of a frame.
+  ...['block-too-large', 'frame-invalid'],
+]);
 
 /** Where an upload stands: to be gone on with, or over. */
 export type Standing =

@@ -16,7 +16,7 @@ import { sameBytes } from '../helpers/bytes.ts';
 import { HastyClock } from '../helpers/clock.ts';
 import { failsWith } from '../helpers/errors.ts';
 import { aggregationId, LEAF_ID, LeafServer, sha256Of } from '../helpers/leaf-server.ts';
-import { answer } from '../helpers/loopback.ts';
+import { answer, refuse } from '../helpers/loopback.ts';
 
 const A = aggregationId(1);
 
@@ -283,6 +283,23 @@ test('bytes that a line changed once come again, and the file is right', () =>
     assert.is(sha256Of(await readFile(to)), sha256);
   }));
 
+for (const code of ['digest-mismatch', 'block-too-large', 'frame-invalid']) {
+  test(`${code}: what a line has made of a frame is sent again`, () =>
+    withClient(async (client, server, folder) => {
+      const path = join(folder, 'update.npy');
+      const bytes = Buffer.from(await updateBytes(400_000));
+      await writeFile(path, bytes);
+      let asked = 0;
+      server.overrides['/uploads/'] = (request, response) => {
+        if (asked++ > 0) return false;
+        request.resume().once('end', () => refuse(response, 400, code));
+        return true;
+      };
+      assert.is((await client.fileUpload(path)).sha256, sha256Of(bytes));
+      assert.ok(server.uploads[0]?.bytes.equals(bytes));
+    }));
+}
+
 test('an aborted download leaves nothing', () =>
   withClient(async (client, server, folder) => {
     const bytes = Buffer.from(await updateBytes(200_000));
@@ -345,7 +362,7 @@ test('256 MiB go up and come down in constant memory', () =>
       request.once('end', () => {
         if (request.headers['upload-complete'] === '?0') {
           const sent = Number(request.headers['content-length']);
-          const heads = 36 * Math.ceil(sent / (36 + (64 << 10)));
+          const heads = 36 * Math.ceil(sent / (36 + (256 << 10)));
           received -= heads;
           response
             .writeHead(204, { 'upload-offset': Number(request.headers['upload-offset']) + sent - heads })
