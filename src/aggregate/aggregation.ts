@@ -9,12 +9,12 @@
 import { CHUNK } from '../../assembly/abi.ts';
 import { openCore } from '../core/core.ts';
 import { meanArenaBytes, planMean } from '../core/mean.ts';
-import { AggregationError, type NonFiniteElement } from '../errors.ts';
+import type { NonFiniteElement } from '../errors.ts';
 import type { CombineCrc32, Crc32 } from '../formats/crc32.ts';
 import type { Encoding, TensorSpec } from '../formats/encoding.ts';
 import { type ByteSink, memoryScratch, type ScratchFactory } from '../tensor/bytes.ts';
 import { itemSize } from '../tensor/dtypes.ts';
-import { elementCount, tensorLabel } from '../tensor/layout.ts';
+import { elementCount } from '../tensor/layout.ts';
 import { measureWidth } from './kernels.ts';
 import { type Lane, type LaneOpener, openLanes } from './lanes.ts';
 import { type PassOptions, runPass } from './passes.ts';
@@ -113,26 +113,8 @@ export class Aggregation {
     inputs: readonly AggregationInput[],
     options: AggregationOptions = {},
   ): Promise<Aggregation> {
-    const {
-      strategy = mean,
-      model,
-      differences,
-      tensors,
-      state,
-      nonFinite = 'reject',
-      blockBytes,
-      scratch = memoryScratch,
-    } = options;
-    const planned = await planAggregation(inputs, {
-      strategy,
-      model,
-      differences,
-      tensors,
-      state,
-      nonFinite,
-      blockBytes,
-      scratch,
-    });
+    const { strategy = mean, nonFinite = 'reject', scratch = memoryScratch, ...others } = options;
+    const planned = await planAggregation(inputs, { strategy, nonFinite, scratch, ...others });
     try {
       return new Aggregation(planned, await totalOf(planned.weightings));
     } catch (error) {
@@ -240,7 +222,12 @@ export class Aggregation {
       found.push(...result.found);
       return found.length < REPORTED_NON_FINITE;
     });
-    if (found.length > 0) throw nonFiniteError(found, this.tensors);
+    if (found.length > 0) await this.#refuse(found);
+  }
+
+  async #refuse(found: readonly NonFiniteElement[]): Promise<never> {
+    const { nonFiniteError } = await import('./non-finite.ts');
+    throw nonFiniteError(found.slice(0, REPORTED_NON_FINITE), this.tensors);
   }
 
   async #fold(
@@ -274,8 +261,6 @@ export class Aggregation {
       async (result, index) => {
         const range = ranges.at(index);
         found.push(...result.found);
-        bytesDone += range.byteLength;
-        options.onProgress?.({ bytesDone, bytesTotal: byteLength });
         if (found.length > 0) return found.length < REPORTED_NON_FINITE;
         for (const [i, checksum] of (result.checksums ?? []).entries()) {
           const { tensor, count } = range.segments[i]!;
@@ -290,8 +275,12 @@ export class Aggregation {
         return true;
       },
       sink,
+      (index) => {
+        bytesDone += ranges.at(index).byteLength;
+        options.onProgress?.({ bytesDone, bytesTotal: byteLength });
+      },
     );
-    if (found.length > 0) throw nonFiniteError(found.slice(0, REPORTED_NON_FINITE), this.tensors);
+    if (found.length > 0) await this.#refuse(found);
   }
 
   /** By slot and tensor: where the state's elements begin in its file, -1 for nowhere. */
@@ -313,6 +302,7 @@ export class Aggregation {
     { signal }: RunOptions,
     onRange: PassOptions['onRange'],
     sink?: ByteSink,
+    onDone?: (index: number) => void,
   ): Promise<void> {
     await runPass(lanes, {
       stage,
@@ -320,10 +310,12 @@ export class Aggregation {
       rangeBytes: this.#plan.blockBytes * this.leaves.length,
       signal,
       onRange,
-      onSpan: async ({ bytesRead, blocks }, from) => {
+      onSpan: async ({ bytesRead, blocks, results }, from) => {
         this.bytesRead += bytesRead;
         for (const [i, block] of (blocks ?? []).entries())
           await sink?.write(ranges.at(from + i).offset, block);
+        // In whatever order: lanes may be far apart.
+        for (const i of results.keys()) onDone?.(from + i);
       },
     });
   }
@@ -337,18 +329,4 @@ async function totalOf(weightings: readonly number[]): Promise<number> {
   } finally {
     core.close();
   }
-}
-
-function nonFiniteError(
-  found: readonly NonFiniteElement[],
-  tensors: readonly TensorSpec[],
-): AggregationError {
-  const [first] = found as [NonFiniteElement];
-  const places = found.map(
-    ({ tensor, index, leaf }) => `${tensorLabel(tensors[tensor]!, tensor)}[${index}] of ${leaf}`,
-  );
-  return new AggregationError('non-finite', `NaN or infinity in ${places.join(', ')}`, {
-    ...first,
-    nonFinite: found,
-  });
 }

@@ -33,6 +33,8 @@ export interface SpanResult {
 export interface Lane {
   /** Spans that it is given at a time: one under way, and for a thread elsewhere one to go on with. */
   readonly depth: number;
+  /** Ranges that follow each other cost far less than others, as streams do: such lanes get stretches of their own. */
+  readonly readsAhead?: boolean | undefined;
   /** Prepares for a stage. */
   begin(stage: LaneStage): Promise<void>;
   run(span: Span): Promise<SpanResult>;

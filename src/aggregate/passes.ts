@@ -11,6 +11,20 @@ const SPANS_PER_LANE = 8;
 /** Results that may wait for an earlier one, in spans of a lane: bounds what is kept in memory. */
 const AHEAD = 8;
 
+/** The same in ranges, where lanes have stretches of their own. */
+const STRETCH = 256;
+
+/** Bytes of input that are worth moving for, where lanes read ahead: what was fetched and not used is lost. */
+const WORTH_MOVING = 24 << 20;
+
+/** Ranges that nobody has begun yet. */
+interface Stretch {
+  next: number;
+  end: number;
+}
+
+const left = ({ next, end }: Stretch) => end - next;
+
 export interface PassOptions {
   readonly stage: LaneStage;
   /** How many ranges the pass has. */
@@ -34,9 +48,13 @@ export async function runPass(lanes: readonly Lane[], options: PassOptions): Pro
   const fair = Math.ceil(count / (lanes.length * SPANS_PER_LANE));
   const isAlone = lanes.length === 1 && lanes[0]!.depth === 1;
   const size = isAlone ? 1 : Math.max(1, Math.min(fair, Math.round(SPAN_BYTES / rangeBytes)));
-  const window = size * lanes.length * AHEAD;
+  // Lanes that read ahead have a stretch each; the others share one.
+  const apart = lanes.some(({ readsAhead }) => readsAhead);
+  const stretches = Array.from({ length: apart ? lanes.length : 1 }, () => ({ next: 0, end: 0 }));
+  const longest = apart ? STRETCH : count;
+  const window = apart ? 2 * STRETCH : size * lanes.length * AHEAD;
   const waiting = new Map<number, RangeResult>();
-  let next = 0;
+  let planned = 0;
   let settled = 0;
   let isOver = false;
   let failure: { readonly error: unknown } | null = null;
@@ -64,18 +82,32 @@ export async function runPass(lanes: readonly Lane[], options: PassOptions): Pro
     for (const wake of wakers.splice(0)) wake();
   };
 
-  const work = async (lane: Lane, ready: Promise<void>): Promise<void> => {
+  /** Makes sure that a stretch has ranges, where some are left: half of what another one has, or new ones. */
+  const fill = (own: Stretch): boolean => {
+    if (left(own) > 0) return true;
+    const most = stretches.reduce((a, b) => (left(b) > left(a) ? b : a));
+    if (left(most) * rangeBytes > WORTH_MOVING) {
+      own.end = most.end;
+      own.next = most.end -= left(most) >> 1;
+    } else {
+      own.next = planned;
+      own.end = planned = Math.min(count, planned + longest);
+    }
+    return left(own) > 0;
+  };
+
+  const work = async (lane: Lane, own: Stretch, ready: Promise<void>): Promise<void> => {
     // A thread that starts while the others do all the work is not waited for.
     await Promise.race([ready, over.promise]);
-    while (next < count && !isOver && failure === null) {
-      if (next >= settled + window) {
+    while (!isOver && failure === null && fill(own)) {
+      const from = own.next;
+      if (from >= settled + window) {
         await new Promise<void>((resolve) => wakers.push(resolve));
         continue;
       }
       signal?.throwIfAborted();
-      const from = next;
-      const to = Math.min(count, from + size);
-      next = to;
+      const to = Math.min(own.end, from + size);
+      own.next = to;
       const result = await lane.run({ from, to });
       const taken = options.onSpan(result, from);
       if (taken !== undefined) await taken;
@@ -87,9 +119,10 @@ export async function runPass(lanes: readonly Lane[], options: PassOptions): Pro
 
   if (count === 0) over.resolve();
   await Promise.all(
-    lanes.flatMap((lane) => {
+    lanes.flatMap((lane, i) => {
       const ready = lane.begin(options.stage);
-      return Array.from({ length: lane.depth }, () => work(lane, ready).catch(fail));
+      const own = stretches[i] ?? stretches[0]!;
+      return Array.from({ length: lane.depth }, () => work(lane, own, ready).catch(fail));
     }),
   );
   const failed = failure as { readonly error: unknown } | null; // set in a callback

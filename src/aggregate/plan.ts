@@ -100,7 +100,7 @@ export interface PlanOptions {
   readonly tensors?: readonly TensorSpec[] | undefined;
   readonly state?: readonly StateInput[] | undefined;
   readonly nonFinite: 'reject' | 'propagate';
-  readonly blockBytes: number | undefined;
+  readonly blockBytes?: number | undefined;
   readonly scratch: ScratchFactory;
 }
 

@@ -61,10 +61,6 @@ export class Ranges {
     return this.#cut({ offset: offset!, piece: piece!, start: start! });
   }
 
-  *[Symbol.iterator](): Generator<Range, void, void> {
-    for (let i = 0; i < this.length; i++) yield this.at(i);
-  }
-
   /** The range that begins at the cursor, which goes on to its end; an empty one at the end of the output. */
   #cut(cursor: Cursor): Range {
     const { offset } = cursor;

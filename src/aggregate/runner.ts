@@ -6,9 +6,7 @@
  * What differs between inputs (container, header lengths, byte order, memory order) ends where their blocks enter the
  * arena; a kernel sees K addresses of little-endian elements in C order.
  */
-import { CHUNK } from '../../assembly/abi.ts';
 import type { Core } from '../core/core.ts';
-import { findNonFinite } from '../core/elements.ts';
 import type { FoldExports } from '../core/exports.ts';
 import type { NonFiniteElement } from '../errors.ts';
 import type { Crc32 } from '../formats/crc32.ts';
@@ -197,17 +195,23 @@ export class RangeRunner {
     if (bench === null) throw new RangeError('no stage was begun');
     const reading = bench.blocks.read(range);
     if (reading !== undefined) await reading;
-    if (stage.kind === 'measure') return { found: [], sums: this.#measure(bench, range) };
+    if (stage.kind === 'measure') {
+      const { measureRange } = await import('./measure-range.ts');
+      const fill = (s: number) =>
+        this.#fillTable(bench, s, range.segments[s]!.tensor, range.segments[s]!.count);
+      return {
+        found: [],
+        sums: measureRange({ ...bench, measure: bench.measure! }, range, this.#plan.tensors, fill),
+      };
+    }
     const found: NonFiniteElement[] = [];
     for (const [s, segment] of range.segments.entries()) {
       this.#fillTable(bench, s, segment.tensor, segment.count);
       // Once something was found the result is lost, and only the report is completed.
       const isFolded = stage.kind === 'fold' && found.length === 0 && this.#fold(bench, segment);
-      if (!isFolded) this.#locate(bench, segment, found);
-      else if (bench.step !== null && !(await this.#step(bench, s, segment, stage, outlets))) {
-        this.#locate(bench, segment, found);
-        if (found.length === 0) found.push(this.#overflown(bench, segment));
-      }
+      const isDone =
+        isFolded && (bench.step === null || (await this.#step(bench, s, segment, stage, outlets)));
+      if (!isDone) await this.#locate(bench, segment, isFolded, found);
       if (found.length >= REPORTED_NON_FINITE) break;
     }
     if (stage.kind === 'scan' || found.length > 0) return { found };
@@ -277,59 +281,33 @@ export class RangeRunner {
     return true;
   }
 
-  /** The first element that a step made too large for its dtype, or whose state it did. */
-  #overflown(
-    { core, out }: Bench,
-    { tensor, start, count, at }: Range['segments'][number],
-  ): NonFiniteElement {
+  /**
+   * Adds the non-finite elements of a segment to the report: those of the inputs, or the first one that a step made too large
+   * for its dtype, or whose state it did.
+   */
+  async #locate(
+    { core, leaves, readsModel, out, table }: Bench,
+    segment: Range['segments'][number],
+    isFolded: boolean,
+    found: NonFiniteElement[],
+  ): Promise<void> {
+    const { locateNonFinite } = await import('./non-finite.ts');
+    const { tensor, start, at } = segment;
     const { code } = DTYPES[this.#plan.tensors[tensor]!.dtype];
-    const index = findNonFinite(core, code, out + at, count, 0);
-    return { tensor, index: start + Math.max(0, index), leaf: 'the result' };
-  }
-
-  /** Measures a range chunk by chunk: chunks have sums of their own, whatever the ranges are. */
-  #measure(bench: Bench, range: Range): Float64Array {
-    const { core, leaves, readsModel, out } = bench;
-    const measure = bench.measure!; // there is one in this stage
-    const entries = leaves.length + (readsModel ? 1 : 0);
-    const chunks = range.segments.reduce((sum, { count }) => sum + Math.ceil(count / CHUNK), 0);
-    const sums = new Float64Array(chunks * measure.width);
-    let at = 0;
-    for (const [s, { tensor, count }] of range.segments.entries()) {
-      const { code } = DTYPES[this.#plan.tensors[tensor]!.dtype];
-      this.#fillTable(bench, s, tensor, count);
-      const table = core.view(bench.table, 4 * entries);
-      for (let start = 0; start < count; start += CHUNK) {
-        const model = readsModel ? table.getUint32(4 * leaves.length, true) : 0;
-        measure.measure(code, bench.table, Math.min(CHUNK, count - start), model, out);
-        const view = core.view(out, 8 * measure.width);
-        for (let i = 0; i < measure.width; i++) sums[at++] = view.getFloat64(8 * i, true);
-        for (let i = 0; i < entries; i++) {
-          const next = table.getUint32(4 * i, true) + CHUNK * this.#itemSizes[tensor]!;
-          table.setUint32(4 * i, next, true);
-        }
-      }
-    }
-    return sums;
-  }
-
-  /** Adds the non-finite elements of a segment to the report, ordered by index and leaf. */
-  #locate(bench: Bench, segment: Range['segments'][number], found: NonFiniteElement[]): void {
-    const { core, leaves, readsModel } = bench;
-    const { code } = DTYPES[this.#plan.tensors[segment.tensor]!.dtype];
     const names = readsModel ? [...leaves, this.#plan.model!.leaf] : leaves; // it is read where there is one
-    const table = core.view(bench.table, 4 * names.length);
-    const here: NonFiniteElement[] = [];
-    for (const [i, leaf] of names.entries()) {
-      const address = table.getUint32(4 * i, true);
-      let index = findNonFinite(core, code, address, segment.count, 0);
-      for (let n = 0; index >= 0 && n < REPORTED_NON_FINITE; n++) {
-        here.push({ tensor: segment.tensor, index: segment.start + index, leaf });
-        index = findNonFinite(core, code, address, segment.count, index + 1);
-      }
-    }
-    here.sort((a, b) => a.index - b.index); // stable: leaves stay in canonical order
-    found.push(...here.slice(0, REPORTED_NON_FINITE - found.length));
+    const addresses = core.view(table, 4 * names.length);
+    const inputs = names.map((leaf, i) => ({ leaf, address: addresses.getUint32(4 * i, true) }));
+    found.push(...locateNonFinite(core, code, inputs, segment, REPORTED_NON_FINITE - found.length));
+    if (!isFolded || found.length > 0) return;
+    const result = { leaf: 'the result', address: out + at };
+    const [first = { tensor, index: start, leaf: result.leaf }] = locateNonFinite(
+      core,
+      code,
+      [result],
+      segment,
+      1,
+    );
+    found.push(first);
   }
 }
 

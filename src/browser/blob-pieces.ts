@@ -1,5 +1,6 @@
-import { blobSource } from '../tensor/blob.ts';
+import { UnavailableError } from '../errors.ts';
 import type { ByteSink, ByteSource, Scratch } from '../tensor/bytes.ts';
+import { openBlob } from './blob-streams.ts';
 
 /** Bytes from `offset` on that the browser keeps. */
 interface Piece {
@@ -77,9 +78,20 @@ export function blobSink(byteLength: number): ByteSink & { readonly blob: Blob }
       return blob;
     },
     write: (offset, bytes) => pieces.write(offset, bytes),
-    commit() {
+    async commit() {
       blob = pieces.join(byteLength);
       pieces.clear();
+      await blob
+        .slice(byteLength - 1)
+        .arrayBuffer()
+        .catch((cause: unknown) => {
+          // Nothing told when it was made: a Blob of which a part found no room cannot be read anywhere.
+          throw new UnavailableError(
+            'unavailable-memory',
+            `the browser has no room for a result of ${byteLength} bytes: give an "output", a file`,
+            { cause },
+          );
+        });
     },
     discard: () => pieces.clear(),
   };
@@ -90,7 +102,7 @@ export function blobScratch(byteLength: number): Scratch {
   const pieces = new BlobPieces();
   let whole: ByteSource | null = null;
   const open = (): ByteSource => {
-    whole ??= blobSource(pieces.join(byteLength), 'scratch');
+    whole ??= openBlob(pieces.join(byteLength), 'scratch', 1);
     return whole;
   };
   return {
@@ -101,9 +113,13 @@ export function blobScratch(byteLength: number): Scratch {
     },
     readInto: (offset, target) => open().readInto(offset, target),
     write(offset, bytes) {
+      whole?.close();
       whole = null;
       pieces.write(offset, bytes);
     },
-    close: () => pieces.clear(),
+    close() {
+      whole?.close();
+      pieces.clear();
+    },
   };
 }

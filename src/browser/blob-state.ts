@@ -16,6 +16,7 @@ import { AggregationError } from '../errors.ts';
 import { blobSource } from '../tensor/blob.ts';
 import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
 import { blobSink } from './blob-pieces.ts';
+import { openBlob } from './blob-streams.ts';
 
 /** Stands for a digest that is not known yet. */
 const NO_DIGEST = '0'.repeat(64);
@@ -55,8 +56,8 @@ export async function openBlobState(
     sink,
     async finish(result) {
       const { literals } = encodeState(owner, round, await digestOf(result, signal));
-      for (const { offset, bytes } of literals) sink.write(offset, bytes);
-      sink.commit();
+      for (const { offset, bytes } of literals) await sink.write(offset, bytes);
+      await sink.commit();
       return sink.blob;
     },
   };
@@ -81,12 +82,16 @@ async function readStored(
 
 /** SHA-256 in lower-case hexadecimal, block by block: WebCrypto would want all of it in memory. */
 async function digestOf(blob: Blob, signal: AbortSignal | undefined): Promise<string> {
-  const source = blobSource(blob, 'model');
+  const source = openBlob(blob, 'model', 1);
   const hash = sha256.create();
   const buffer = new Uint8Array(Math.min(HASH_BYTES, blob.size));
-  for (let at = 0; at < blob.size; at += buffer.byteLength) {
-    signal?.throwIfAborted();
-    hash.update(buffer.subarray(0, await source.readInto(at, buffer)));
+  try {
+    for (let at = 0; at < blob.size; at += buffer.byteLength) {
+      signal?.throwIfAborted();
+      hash.update(buffer.subarray(0, await source.readInto(at, buffer)));
+    }
+  } finally {
+    await source.close();
   }
   return bytesToHex(hash.digest());
 }

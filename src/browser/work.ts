@@ -9,11 +9,11 @@ import type { Encoding } from '../formats/encoding.ts';
 import type { ReadOptions } from '../formats/npy.ts';
 import { openWeights } from '../formats/open.ts';
 import { prepareWeights, type Weights } from '../formats/weights.ts';
-import { blobSource } from '../tensor/blob.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
 import { blobScratch, blobSink } from './blob-pieces.ts';
 import type { BlobState } from './blob-state.ts';
+import { blockFor, openBlob } from './blob-streams.ts';
 import { openHandleSink } from './file-sink.ts';
 import type {
   BlobAggregateReport,
@@ -61,14 +61,15 @@ async function aggregate(work: AggregateWork, run: Run): Promise<BlobAggregateRe
   try {
     const formats = new Set<WeightsFormat>();
     const inputs: AggregationInput[] = [];
+    const count = work.inputs.length + (work.model === undefined ? 0 : 1);
     for (const { blob, leaf, weighting } of work.inputs) {
-      const { source, layout } = await open(blob, leaf, {}, opened, run);
+      const { source, layout } = await open(blob, leaf, { count, opened, run });
       formats.add(layout.format);
       inputs.push({ leaf, source, layout, weighting: weighting ?? layout.weighting });
     }
     let model: Omit<AggregationInput, 'weighting'> | undefined;
     if (work.model !== undefined)
-      model = { leaf: 'model', ...(await open(work.model, 'model', {}, opened, run)) };
+      model = { leaf: 'model', ...(await open(work.model, 'model', { count, opened, run })) };
     const strategy = openStrategy(work.strategy?.name ?? 'mean', work.strategy?.parameters);
     const state = await openState(work, strategy, model, run);
     const aggregation = await Aggregation.open(inputs, {
@@ -77,7 +78,7 @@ async function aggregate(work: AggregateWork, run: Run): Promise<BlobAggregateRe
       state: state?.inputs,
       differences: work.differences,
       nonFinite: work.nonFinite,
-      blockBytes: blockFor(inputs.length),
+      blockBytes: blockFor(count),
       scratch: blobScratch,
     });
     try {
@@ -130,7 +131,7 @@ async function convert(work: ConvertWork, run: Run): Promise<BlobConvertReport> 
   const opened: ByteSource[] = [];
   try {
     const name = work.input instanceof File ? work.input.name : 'blob';
-    const weights = await open(work.input, name, { void16: work.void16 }, opened, run);
+    const weights = await open(work.input, name, { count: 1, opened, run }, { void16: work.void16 });
     const { aggregation, encoding, weighting } = await openConversion(
       name,
       weights,
@@ -155,22 +156,20 @@ async function convert(work: ConvertWork, run: Run): Promise<BlobConvertReport> 
   }
 }
 
-/**
- * Bytes of a block of one of k inputs. A read of a Blob goes through another process and costs about a millisecond,
- * whatever it brings: blocks are as large as 32 MiB of memory for all of them allow. Of hundreds the plan decides.
- */
-function blockFor(k: number): number | undefined {
-  return k > 512 ? undefined : Math.min(4 << 20, Math.floor((32 << 20) / k / 4096) * 4096);
+/** What is opened for a job of `count` sources. */
+interface Opening {
+  readonly count: number;
+  readonly opened: ByteSource[];
+  readonly run: Run;
 }
 
 async function open(
   blob: Blob,
   name: string,
-  options: ReadOptions,
-  opened: ByteSource[],
-  { signal }: Run,
+  { count, opened, run: { signal } }: Opening,
+  options: ReadOptions = {},
 ): Promise<Weights> {
-  const weights = await openWeights(blobSource(blob, name), options);
+  const weights = await openWeights(openBlob(blob, name, count), options);
   const unpacked = await prepareWeights(weights, { scratch: blobScratch, signal });
   opened.push(unpacked.source);
   return unpacked;

@@ -4,8 +4,8 @@ import type { FromLane } from '../aggregate/lane-messages.ts';
 import { type LaneOrder, LocalLane } from '../aggregate/lanes.ts';
 import { packError } from '../aggregate/packed-errors.ts';
 import { crc32 } from '../formats/crc32.ts';
-import { blobSource } from '../tensor/blob.ts';
-import { type ByteSource, joinSources, type SourceHandle } from '../tensor/bytes.ts';
+import type { ByteSource } from '../tensor/bytes.ts';
+import { isStreamed, openBlobHandle } from './blob-streams.ts';
 import { streamCore } from './streamed-core.ts';
 import { runWork } from './work.ts';
 import type { FromWorker, ToWorker } from './worker-messages.ts';
@@ -46,13 +46,17 @@ function sparingly() {
 function callLane(port: MessagePort, order: LaneOrder) {
   const caller = new LaneCaller((message) => port.postMessage(message));
   port.onmessage = ({ data }: MessageEvent<FromLane>) => caller.hear(data);
-  return caller.open(order);
+  return { ...caller.open(order), readsAhead: isStreamed(order.sources.length) };
 }
 
 function beLane(port: MessagePort): void {
+  let opened: ByteSource[] = [];
   const serve = serveLane({
     // Blocks go back with the results: a sink is written by one thread here.
-    open: ({ plan, sources }) => new LocalLane(plan, sources.map(openHandle), crc32, null),
+    open({ plan, sources }) {
+      opened = sources.map((handle) => openBlobHandle(handle, sources.length));
+      return new LocalLane(plan, opened, crc32, null);
+    },
     post(message) {
       const blocks = message.type === 'done' ? (message.value?.blocks ?? []) : [];
       port.postMessage(
@@ -60,18 +64,10 @@ function beLane(port: MessagePort): void {
         blocks.map(({ buffer }) => buffer as ArrayBuffer), // copies out of the arena: LocalLane
       );
     },
-    closed: () => port.close(),
+    closed() {
+      for (const source of opened) source.close();
+      port.close();
+    },
   });
   port.onmessage = ({ data }) => serve(data);
-}
-
-function openHandle(handle: SourceHandle): ByteSource {
-  switch (handle.kind) {
-    case 'blob':
-      return blobSource(handle.blob, handle.name);
-    case 'joined':
-      return joinSources(openHandle(handle.source), { ...openHandle(handle.scratch), write() {} });
-    default:
-      throw new RangeError(`no ${handle.kind} can be read here`);
-  }
 }

@@ -23,7 +23,11 @@ async function bytesOf(blob: Blob, name: string): Promise<ArrayBuffer> {
   try {
     return await blob.arrayBuffer();
   } catch (cause) {
-    // A file that was chosen and then changed or removed; hosts tell nothing else.
-    throw new FileError('file-changed', `${name} cannot be read any more: ${String(cause)}`, name, { cause });
+    throw unreadable(name, cause);
   }
+}
+
+/** For a Blob that refuses to be read: a file that was chosen and then changed or removed; hosts tell nothing else. */
+export function unreadable(name: string, cause: unknown): FileError {
+  return new FileError('file-changed', `${name} cannot be read any more: ${String(cause)}`, name, { cause });
 }

@@ -30,7 +30,9 @@ function checkCover(encoding: Encoding, itemSizes: readonly number[], blockBytes
   const file = new Uint8Array(encoding.byteLength);
   const next = encoding.payloads.map(() => 0);
   let end = 0;
-  for (const range of planRanges(encoding, itemSizes, blockBytes)) {
+  const ranges = planRanges(encoding, itemSizes, blockBytes);
+  for (let i = 0; i < ranges.length; i++) {
+    const range = ranges.at(i);
     assert.is(range.offset, end);
     assert.ok(range.byteLength > 0 && range.byteLength <= blockBytes, `${range.byteLength} of ${blockBytes}`);
     end += range.byteLength;

@@ -49,10 +49,10 @@ test.after(async () => {
 /** Works with a page, which must not complain, nor ask for anything that is not its own. */
 async function withPage(
   work: (open: OpenPage) => Promise<void>,
-  options: Parameters<typeof openPage>[2] = {},
+  { from = browser, ...options }: Parameters<typeof openPage>[2] & { readonly from?: Browser } = {},
 ): Promise<void> {
   const extras = { '/outcomes.js': OUTCOMES, ...options.extras };
-  const open = await openPage(browser, SCRIPT, { ...options, extras });
+  const open = await openPage(from, SCRIPT, { ...options, extras });
   try {
     await work(open);
     assert.equal(open.complaints, []);
@@ -331,6 +331,39 @@ test('a result goes into a file of the origin, whole or not at all', async () =>
     },
     { extras },
   );
+});
+
+test('streams of Blobs outlive the garbage collector', async () => {
+  const { paths, extras } = await writeInputs(9);
+  const inputs = paths.map((path, i) => ({ path, leaf: `leaf ${i}` }));
+  const expected = await jobs.aggregate({ inputs, output: join(folder, 'mean'), format: 'npz', threads: 1 });
+  const collecting = await launchChromium(['--js-flags=--expose-gc']);
+  try {
+    await withPage(
+      async ({ page }) => {
+        const actual = await page.evaluate(async (count) => {
+          const leaves = Array.from({ length: count }, async (_, k) => ({
+            blob: await (await fetch(`/input-${k}`)).blob(),
+            leaf: `leaf ${k}`,
+          }));
+          const { blob } = await cambium.aggregateBlobs(await Promise.all(leaves), {
+            format: 'npz',
+            workers: 1,
+            startWorker: () => new Worker('/collecting.js', { type: 'module' }),
+            signal: AbortSignal.timeout(60_000), // a stream that is lost never ends
+          });
+          return outcomes.sha256(await blob.arrayBuffer());
+        }, paths.length);
+        assert.is(actual, expected.sha256);
+      },
+      {
+        extras: { ...extras, '/collecting.js': "import '/dist/browser-worker.js'; setInterval(gc, 1);" },
+        from: collecting,
+      },
+    );
+  } finally {
+    await collecting.close();
+  }
 });
 
 test('the core is compiled from its file where the server gives it the right type', () =>

@@ -10,6 +10,7 @@ import type { Random } from './random.ts';
 export function distantLanes(count: number, sources: readonly ByteSource[], random: Random): LaneOpener {
   return async (order) => {
     const plan = structuredClone(order.plan);
+    const readsAhead = random.integer(0, 1) === 1;
     return Array.from({ length: count }, (): Lane => {
       const lane = new LocalLane(plan, sources, crc32, null);
       let line: Promise<unknown> = Promise.resolve();
@@ -29,6 +30,7 @@ export function distantLanes(count: number, sources: readonly ByteSource[], rand
       };
       return {
         depth: 2,
+        readsAhead,
         begin: (stage) => ask(() => lane.begin(structuredClone(stage))),
         run: (span) => ask(() => lane.run(span)),
         close: () => void line.then(() => lane.close()),
