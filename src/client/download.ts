@@ -1,4 +1,4 @@
-import { type CambiumError, FormatError, ProtocolError, UnavailableError } from '../errors.ts';
+import { type CambiumError, FileError, FormatError, ProtocolError, UnavailableError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
 import { memorySink, memorySource } from '../tensor/bytes.ts';
 import type { Layout } from '../tensor/layout.ts';
@@ -191,6 +191,8 @@ const MIN_KEPT_BYTES = 1 << 20;
 function isSpoiled(error: unknown): boolean {
   // A page in the place of the file says nothing of what came before.
   if (error instanceof ProtocolError) return error.code !== 'protocol-download';
+  // A part that fills the disk is in the way of everybody.
+  if (error instanceof FileError) return error.code === 'disk-full';
   return error instanceof FormatError;
 }
 

@@ -117,10 +117,12 @@ export interface CallOptions {
 /** How far a transfer is. After a broken connection it goes on from what the other side has safely. */
 export interface TransferProgress {
   readonly bytesDone: number;
+  /** Of the whole file; where a server does not tell, what has come so far. */
   readonly bytesTotal: number;
 }
 
 export interface TransferOptions extends CallOptions {
+  /** Told, often, how far the transfer is. Default: nobody is. */
   readonly onProgress?: ((progress: TransferProgress) => void) | undefined;
 }
 

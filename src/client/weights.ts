@@ -17,6 +17,7 @@ export interface ValidateOptions {
   readonly checkFinite?: boolean | undefined;
   /** The layout of a model that the tensors must be like: in number, names where both have them, dtypes and shapes. */
   readonly like?: Pick<Layout, 'tensors'> | undefined;
+  /** Ends the check, which then throws the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
 

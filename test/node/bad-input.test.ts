@@ -165,7 +165,23 @@ const CASES: readonly Case[] = [
     says: /^cannot write .*\.npy: the disk is full$/,
     work: async ({ server, folder }) => {
       server.aggregations.set(A, Buffer.from(await encodeUpdate(UPDATE)));
-      const client = new Client(server.credentials, { files: fullDisk });
+      const client = new Client(server.credentials, { files: diskOf(0) });
+      try {
+        return await client.fileDownload(A, { folder });
+      } finally {
+        await client.close();
+      }
+    },
+  },
+  {
+    name: 'a disk that fills up when much is there: it gets its room back',
+    code: 'disk-full',
+    kind: FileError,
+    says: /^cannot write .*\.npy: the disk is full$/,
+    work: async ({ server, folder }) => {
+      const tensors = [tensorOf(new Float32Array(1 << 20))];
+      server.aggregations.set(A, Buffer.from(await encodeUpdate({ weighting: 1, tensors })));
+      const client = new Client(server.credentials, { files: diskOf(2 << 20) });
       try {
         return await client.fileDownload(A, { folder });
       } finally {
@@ -266,8 +282,8 @@ const CASES: readonly Case[] = [
   },
 ];
 
-/** Files of Node on a disk that takes nothing. */
-const fullDisk = {
+/** Files of Node on a disk that takes so many bytes. */
+const diskOf = (room: number) => ({
   openSource: (path: string) => openFileSource(path),
   openSink: (path: string) => openFileSink(path),
   async openPartialSink(path: string, key: string) {
@@ -279,16 +295,19 @@ const fullDisk = {
     return {
       ...sink,
       keep: sink.keep.bind(sink),
-      write: () => Promise.reject(fileError(cause, path, 'write')),
+      write: (offset: number, bytes: Uint8Array) =>
+        offset + bytes.byteLength > room
+          ? Promise.reject(fileError(cause, path, 'write'))
+          : sink.write(offset, bytes),
     };
   },
   sha256: () => ({
     update() {},
-    copy: () => fullDisk.sha256(),
+    copy: () => diskOf(room).sha256(),
     digest: () => '',
     digestBytes: () => new Uint8Array(32),
   }),
-};
+});
 
 for (const { name, code, kind, says, work, also } of CASES) {
   test(`${name}: ${code}`, async () => {

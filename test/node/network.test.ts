@@ -174,6 +174,22 @@ test('checks can be switched off and on while the client lives, loudly', async (
   server.close();
 });
 
+test('a connection that does not come to stand is given up after connectMs', async () => {
+  // Takes connections and says nothing: no TLS comes of it. Were there no limit, this test would not end.
+  const sockets = new Set<Socket>();
+  const silent = createServer((socket) => sockets.add(socket.on('error', () => {})));
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  const server = `https://127.0.0.1:${(silent.address() as AddressInfo).port}`;
+  const retry = { attempts: 1 };
+  const credentials = { server, id: 'i', session_token: 't' };
+  const client = new Client(credentials, { retry, network: { connectMs: 1 } });
+  await failsWith('timeout', () => client.getRunDetails());
+  assert.is(sockets.size, 1);
+  await client.close();
+  for (const socket of sockets) socket.destroy();
+  silent.close();
+});
+
 test('senseless options', () => {
   for (const options of [{ proxy: 'ftp://secret@x' }, { proxy: 'x' }, { cert: 'x' }, { connectMs: 0 }]) {
     assert.throws(
