@@ -116,7 +116,7 @@ export class Aggregator {
     let rule: RoundRule;
     try {
       rule = await ruleOf(db, round);
-      await rm(state, { force: true });
+      if (rule.keepsState) await rm(state, { force: true });
       if (rule.stateId !== undefined) await blobs.borrow(rule.stateId, state);
       report = await this.#carryOut(rule, updates, { output, state });
     } catch (error) {
@@ -202,8 +202,9 @@ export class Aggregator {
     const removed = await db
       .transaction()
       .execute((tx) => completeRound(tx, round, completion, keepUpdates, now()));
-    for (const blob of removed) await blobs.remove(blob);
+    // To take large files away takes a while, and nobody should wait for that.
     await announce(this.#domain, round.branch_id, round.id);
+    for (const blob of removed) await blobs.remove(blob);
   }
 
   async #fail(round: Round, startedAt: number, failure: ErrorBody): Promise<void> {

@@ -52,6 +52,9 @@ const RESERVE = 0.05;
 /** The disk is asked again after this many bytes. */
 const DISK_CHECK_BYTES = 64 << 20;
 
+/** And after so many of small bodies: what the reserve takes at any size of disk. */
+const SMALL_DISK_CHECK_BYTES = 1 << 20;
+
 /**
  * A body of so many bytes is not worth a file. It is kept in the database (domain/updates.ts), where more than a page
  * would take pages of its own, and all of a round's are in memory when it is aggregated: 40 MB where a branch has 10,000 leaves.
@@ -64,6 +67,8 @@ const FLUSH_BYTES = 16 << 20;
 export class Spool {
   readonly #folder: string;
   readonly #options: SpoolOptions;
+  /** Bytes of small bodies since the disk was asked; it has not been yet. */
+  #unasked = Number.POSITIVE_INFINITY;
 
   constructor(folder: string, options: SpoolOptions) {
     this.#folder = folder;
@@ -74,7 +79,12 @@ export class Spool {
   async check(expected: number | undefined): Promise<void> {
     const { maxBytes } = this.#options;
     if (expected !== undefined && expected > maxBytes) throw tooLarge(maxBytes);
+    if (expected !== undefined && expected <= HELD_BYTES && this.#unasked < SMALL_DISK_CHECK_BYTES) {
+      this.#unasked += expected;
+      return;
+    }
     await this.checkRoom(expected ?? 0);
+    this.#unasked = 0;
   }
 
   /** @throws Refusal `disk-full` when so many bytes more would leave too little of the disk free */

@@ -138,6 +138,13 @@ test('a full disk is refused, whether it shows at the start, on the way or in th
   await failsWith('disk-full', () => spool({ disk: disk(499) }).check(undefined));
   await failsWith('disk-full', () => spool({ disk: disk(600) }).check(101));
   await spool({ disk: disk(600) }).check(100);
+  let asked = 0;
+  const counted = spool({ maxBytes: 5000, disk: async () => ({ total: 1e9, free: 1e9 - asked++ }) });
+  for (let i = 0; i < 2 * 257; i++) await counted.check(4096);
+  assert.is(asked, 2); // small bodies ask once in a MiB
+  await counted.check(4097);
+  await counted.check(undefined);
+  assert.is(asked, 4);
 
   const failing = async (...args: Parameters<typeof open>) => {
     const handle = await open(...args);
