@@ -22,6 +22,9 @@ const inputs = await writeInputs(join(folder, 'one'), 10, ONE_TENSOR);
 const listed = await writeInputs(join(folder, 'many'), 10, RESIDUAL_NETWORK);
 const bytesOf = (list) => list.reduce((sum, { byteLength }) => sum + byteLength, 0);
 
+/** The inputs read and the output's size written, with nothing between. */
+const FLOOR = 'floor: read, write, nothing between';
+
 /** Small tensors must not cost reads: what a list of 113 takes for each byte, beside one tensor. */
 const MANY_TENSORS = 1.15;
 
@@ -40,17 +43,27 @@ const RULES = [
 for (const [title, strategy, peer, tolerance, share] of RULES) {
   const cambium = commandOf('aggregate/cambium.mjs');
   const contenders = [
-    { name: 'Cambium, 1 thread', command: cambium, job: { strategy, threads: 1, rounds: 3 } },
+    { name: FLOOR, command: commandOf('aggregate/floor.mjs'), result: false },
+    { name: 'Cambium, 1 thread', command: cambium, job: { strategy, threads: 1 } },
     { name: 'Cambium, 2 threads', command: cambium, job: { strategy, threads: 2 } },
     { name: 'NumPy', command: commandOf('strategies/numpy_rules.py', peer), job: { rounds: 3 }, tolerance },
   ];
   if (peer === 'krum') {
     const command = commandOf('strategies/numpy_rules.py', 'krum32');
-    contenders.push({ ...contenders[2], name: 'NumPy, distances in float32', command, tolerance: Infinity });
+    contenders.push({
+      ...contenders.at(-1),
+      name: 'NumPy, distances in float32',
+      command,
+      tolerance: Infinity,
+    });
   }
   const results = await compare(title, contenders);
-  const [one, two, numpy] = contenders.map(({ name }) => secondsOf(results, name));
-  const many = contenders.slice(0, 2);
+  const [floor, one, two, numpy] = contenders.map(({ name }) => secondsOf(results, name));
+  // Reading and writing are no faster on two threads than the machine is: what is near them has little left to share.
+  console.log(
+    `${title}: 1 thread takes ${(one / floor).toFixed(2)} × the floor, 2 threads ${(two / floor).toFixed(2)} ×`,
+  );
+  const many = contenders.slice(1, 3);
   const ofMany = await compare(`${title}, 113 tensors`, many, listed);
   const [, twoOfMany] = many.map(({ name }) => secondsOf(ofMany, name));
   printGoals([
@@ -74,7 +87,7 @@ async function compare(title, contenders, list = inputs) {
     read: ({ tolerance }) => (tolerance === undefined ? readElements(output) : readBareElements(output)),
   });
   printHeader(`${title} of 10 × 100 MB`, ['float32; Cambium from file to file, NumPy in memory']);
-  printContenders(results, bytesOf(list), '1 thread');
+  printContenders(results, bytesOf(list), results[0].name === FLOOR ? 'floor' : '1 thread');
   for (const remark of remarks) console.log(remark);
   return results;
 }
