@@ -47,6 +47,17 @@ export function isStreamed(count: number): boolean {
   return canStream && count <= MOST_STREAMED;
 }
 
+/**
+ * Whether other threads may begin in the middle of sources at little cost: not where they are streams of Blobs that are no
+ * Files, see `BlobStream`. One thread that reads them once is faster then than two.
+ */
+export function canDivide(sources: readonly SourceHandle[]): boolean {
+  return (
+    !isStreamed(sources.length) ||
+    sources.every((handle) => handle.kind === 'blob' && handle.blob instanceof File)
+  );
+}
+
 /** Bytes of a block of one of `count` sources; undefined where the plan decides, of hundreds. */
 export function blockFor(count: number): number | undefined {
   if (isStreamed(count)) return STREAMED_BLOCK;

@@ -8,7 +8,8 @@ import type { FromWorker, ToWorker } from './worker-messages.ts';
 export interface BlobJobsOptions {
   /**
    * Web Workers that share a job, started when they are first needed; as many as there are processors, but four at most,
-   * unless given. 0 works on the calling thread, between its other tasks.
+   * unless given. Files are shared; where other Blobs are among up to 32 inputs, one worker does all, which is faster than
+   * to read them more than once. 0 works on the calling thread, between its other tasks.
    */
   readonly workers?: number | undefined;
   /**

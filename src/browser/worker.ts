@@ -5,7 +5,7 @@ import { type LaneOrder, LocalLane } from '../aggregate/lanes.ts';
 import { packError } from '../aggregate/packed-errors.ts';
 import { crc32 } from '../formats/crc32.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
-import { isStreamed, openBlobHandle } from './blob-streams.ts';
+import { canDivide, isStreamed, openBlobHandle } from './blob-streams.ts';
 import { streamCore } from './streamed-core.ts';
 import { runWork } from './work.ts';
 import type { FromWorker, ToWorker } from './worker-messages.ts';
@@ -22,7 +22,8 @@ self.addEventListener('message', ({ data }: MessageEvent<ToWorker>) => {
 });
 
 async function doJob({ work, lanes }: ToWorker & { type: 'job' }): Promise<void> {
-  const openLanes = async (order: LaneOrder) => lanes.map((port) => callLane(port, order));
+  const openLanes = async (order: LaneOrder) =>
+    canDivide(order.sources) ? lanes.map((port) => callLane(port, order)) : [];
   try {
     const value = await runWork(work, { onProgress: sparingly(), openLanes });
     send({ type: 'done', value });

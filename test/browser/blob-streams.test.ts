@@ -2,7 +2,7 @@
 // are matters of real pages: door.test.ts, heap.long.ts.
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { isStreamed, openBlob, openBlobHandle } from '../../src/browser/blob-streams.ts';
+import { canDivide, isStreamed, openBlob, openBlobHandle } from '../../src/browser/blob-streams.ts';
 import { blobSource } from '../../src/tensor/blob.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';
@@ -130,6 +130,16 @@ test('many sources are not streamed, and handles open what they name', async () 
     () => openBlobHandle({ kind: 'file', name: 'x', byteLength: 1, descriptor: 1 }, 1),
     (error: unknown) => error instanceof RangeError,
   );
+});
+
+test('threads share Files, and what is not streamed', () => {
+  const handleOf = (blob: Blob) => blobSource(blob, 'blob').handle!;
+  const file = handleOf(new File([bytes], 'file'));
+  const blob = handleOf(new Blob([bytes]));
+  assert.is(canDivide([file, file]), true);
+  assert.is(canDivide([file, blob]), false);
+  assert.is(canDivide([file, { kind: 'joined', source: file, scratch: file }]), false);
+  assert.is(canDivide(Array.from({ length: 33 }, () => blob)), true);
 });
 
 test.run();

@@ -186,10 +186,12 @@ test('every rule gives the bytes of Node, on the page and on any number of worke
         for (const workers of WORKERS) {
           const actual = await page.evaluate(
             async ([count, options]) => {
-              const all = Array.from({ length: count }, async (_, k) => ({
-                blob: await fetch(`/input-${k}`),
-                leaf: `leaf ${k}`,
-              }));
+              // Workers share Files only.
+              const all = Array.from({ length: count }, async (_, k) => {
+                const response = await fetch(`/input-${k}`);
+                const blob = options.workers === 2 ? new File([await response.blob()], '') : response;
+                return { blob, leaf: `leaf ${k}` };
+              });
               let told = 0;
               const { blob, ...report } = await cambium.aggregateBlobs(await Promise.all(all), {
                 ...options,

@@ -63,7 +63,11 @@ interface PageWork {
 /** Runs in the page. Without workers through the door's parts, as `run.mjs` does it, else by jobs on Blobs. */
 async function aggregateInPage({ inputs, strategy, workers }: PageWork): Promise<string> {
   const blobs = await Promise.all(
-    inputs.map(async ({ name, address }) => ({ leaf: name, blob: await (await fetch(address)).blob() })),
+    // Files: workers share no other Blobs.
+    inputs.map(async ({ name, address }) => {
+      const blob = await (await fetch(address)).blob();
+      return { leaf: name, blob: new File([blob], name) };
+    }),
   );
   if (workers > 0) {
     try {
