@@ -1,9 +1,7 @@
 // Encoded updates and differences as a user makes and averages them: the built command line.
-import { execFile } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { average } from '../../src/aggregate/average.ts';
@@ -15,37 +13,16 @@ import { openFileSink } from '../../src/node/files.ts';
 import { memorySource } from '../../src/tensor/bytes.ts';
 import { type ModelUpdate, type Tensor, tensorOf } from '../../src/tensor/tensor.ts';
 import { sameBytes } from '../helpers/bytes.ts';
+import { commandIn } from '../helpers/command.ts';
 import { Random, testSeed } from '../helpers/random.ts';
 
-const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'cambium-encoded-'));
 const test = suite('command line: encoded updates');
 const random = new Random(testSeed());
 
 test.after(() => rmSync(folder, { recursive: true, force: true }));
 
-function cambium(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  return new Promise((resolve) => {
-    execFile(process.execPath, [cli, ...args], { cwd: folder }, (error, stdout, stderr) => {
-      const code = typeof error?.code === 'number' ? error.code : error === null ? 0 : -1;
-      resolve({ code, stdout, stderr });
-    });
-  });
-}
-
-async function report(...args: string[]) {
-  const { code, stdout, stderr } = await cambium(...args, '--json');
-  assert.is(code, 0, stderr);
-  return JSON.parse(stdout);
-}
-
-async function failsWith(exitCode: number, code: string, ...args: string[]): Promise<string> {
-  const { code: actual, stdout } = await cambium(...args, '--json');
-  const { code: said, message } = JSON.parse(stdout);
-  assert.is(said, code, stdout);
-  assert.is(actual, exitCode);
-  return message;
-}
+const { report, failsWith } = commandIn(folder);
 
 const read = async (name: string) => readTensors(memorySource(readFileSync(join(folder, name)), name));
 const bytesOf = (list: readonly Tensor[]) => Buffer.concat(list.map(({ data }) => data));

@@ -1,5 +1,4 @@
 // Exact partial sums as a user makes them: the built command line, from update files to the file of the mean.
-import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -7,34 +6,14 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { commandIn } from '../helpers/command.ts';
 
-const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'cambium-merge-'));
 const test = suite('command line: merge');
 
 test.after(() => rmSync(folder, { recursive: true, force: true }));
 
-function cambium(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  return new Promise((resolve) => {
-    execFile(process.execPath, [cli, ...args], { cwd: folder }, (error, stdout, stderr) => {
-      const code = typeof error?.code === 'number' ? error.code : error === null ? 0 : -1;
-      resolve({ code, stdout, stderr });
-    });
-  });
-}
-
-/** The report of a command that must succeed. */
-async function report(...args: string[]) {
-  const { code, stdout, stderr } = await cambium(...args, '--json');
-  assert.is(code, 0, stderr);
-  return JSON.parse(stdout);
-}
-
-async function failsWith(exitCode: number, code: string, ...args: string[]) {
-  const { code: actual, stdout } = await cambium(...args, '--json');
-  assert.is(JSON.parse(stdout).code, code, stdout);
-  assert.is(actual, exitCode);
-}
+const { cambium, report, failsWith } = commandIn(folder);
 
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/fedavg/${name}`, import.meta.url));
 const [a, b, c] = ['leaf-0000', 'leaf-0001', 'leaf-0002'].map((leaf) => fixture(`tiny/${leaf}.npy`)) as [
