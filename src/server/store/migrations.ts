@@ -126,6 +126,8 @@ const MIGRATIONS: readonly (readonly string[])[] = [
     `create index rounds_by_run on rounds (run_id, status, number)`,
     `alter table updates add column bytes blob`,
   ],
+  // What is still kept is little beside the history of a long run, which every completion would look through.
+  [`create index updates_kept on updates (round_id) where removed_at is null`],
 ];
 
 /** The schema that this program writes. */
