@@ -1,5 +1,5 @@
 /** Uploads as the clients of BranchKey send them: a multipart form whose part `file` is the weights. */
-import multipart, { type MultipartFile } from '@fastify/multipart';
+import multipart, { type Multipart, type MultipartFile } from '@fastify/multipart';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Envelope, UploadData } from '../../wire/branchkey.ts';
 import type { Leaf } from '../domain/leaves.ts';
@@ -38,31 +38,53 @@ export async function branchkeyUpload(
   app.post(path, async (request, reply): Promise<void> => {
     const { leaf } = await identify(request);
     await checkUpload(context, leaf, request, FRAMING_BYTES);
-    const { file } = await filePart(request);
-    const { file_id } = await receiveUpdate(context, leaf, request, file);
+    const form = new Form(request);
+    const { file } = await form.file();
+    const { file_id } = await receiveUpdate(context, leaf, request, file, { whole: () => form.end() });
     const answer: Envelope<UploadData> = { data: { file_id } };
     return reply.status(201).send(answer);
   });
 }
 
-/** The part with the weights; the parts before it are skipped. Throws Refusal. */
-async function filePart(request: FastifyRequest): Promise<MultipartFile> {
-  try {
-    for await (const part of request.parts()) {
+/** The parts of a multipart body, in their order. */
+class Form {
+  readonly #parts: AsyncIterator<Multipart>;
+
+  constructor(request: FastifyRequest) {
+    this.#parts = request.parts()[Symbol.asyncIterator]();
+  }
+
+  /** The part with the weights; the parts before it are skipped. Throws Refusal. */
+  async file(): Promise<MultipartFile> {
+    for (let part = await this.#next(); part !== undefined; part = await this.#next()) {
       if (part.type !== 'file') continue;
       if (part.fieldname === 'file') return part;
       part.file.resume();
     }
-  } catch (cause) {
-    // What has a code is known to everybody (routes/errors.ts); the parser's own faults have none.
-    if (!(cause instanceof Error) || 'code' in cause) throw cause;
-    if (/unexpected end|terminated early/i.test(cause.message)) {
-      const message = 'the upload ended before its last byte';
-      throw new Refusal('malformed', 'upload-incomplete', message, undefined, { cause });
-    }
-    throw new Refusal('malformed', 'multipart-invalid', 'the body is no multipart form', undefined, {
-      cause,
-    });
+    throw new Refusal('unprocessable', 'file-missing', 'the upload has no part "file" with a file name');
   }
-  throw new Refusal('unprocessable', 'file-missing', 'the upload has no part "file" with a file name');
+
+  /** Skips the parts that are left, to the last boundary. Throws Refusal where that is missing. */
+  async end(): Promise<void> {
+    for (let part = await this.#next(); part !== undefined; part = await this.#next()) {
+      if (part.type === 'file') part.file.resume();
+    }
+  }
+
+  async #next(): Promise<Multipart | undefined> {
+    try {
+      const { done, value } = await this.#parts.next();
+      return done ? undefined : value;
+    } catch (cause) {
+      // What has a code is known to everybody (routes/errors.ts); the parser's own faults have none.
+      if (!(cause instanceof Error) || 'code' in cause) throw cause;
+      if (/unexpected end|terminated early/i.test(cause.message)) {
+        const message = 'the upload ended before its last byte';
+        throw new Refusal('malformed', 'upload-incomplete', message, undefined, { cause });
+      }
+      throw new Refusal('malformed', 'multipart-invalid', 'the body is no multipart form', undefined, {
+        cause,
+      });
+    }
+  }
 }

@@ -71,7 +71,7 @@ export function uploadRoutes(app: FastifyInstance, context: RouteContext): void 
       return beginUpload(context, leaf, request, reply, options, digest);
     }
     if (known === undefined) await checkUpload(context, leaf, request);
-    const body = await receiveUpdate(context, leaf, request, request.raw, options, digest);
+    const body = await receiveUpdate(context, leaf, request, request.raw, { ...options, digest });
     return reply.status(201).send(body);
   });
 }
@@ -110,16 +110,23 @@ export async function checkUpload(
   await context.spool.check(length === undefined ? undefined : Math.max(0, length - framing));
 }
 
+/** What is known of a body before it has come. */
+interface BodyOptions extends UpdateOptions {
+  /** The SHA-256 that it must have, in lower-case hexadecimal. */
+  readonly digest?: string | undefined;
+  /** Waits for what the request has after the body. Throws Refusal where the request is not whole. */
+  readonly whole?: () => Promise<void>;
+}
+
 /** Spools a body and hands it to the domain; nothing stays in the spool. Throws Refusal. */
 export function receiveUpdate(
   context: RouteContext,
   leaf: Leaf,
   request: FastifyRequest,
   body: Readable,
-  options: UpdateOptions = {},
-  digest?: string,
+  options: BodyOptions,
 ): Promise<UploadBody> {
-  return context.work.track(spoolAndAccept(context, leaf, request, body, options, digest));
+  return context.work.track(spoolAndAccept(context, leaf, request, body, options));
 }
 
 async function spoolAndAccept(
@@ -127,13 +134,13 @@ async function spoolAndAccept(
   leaf: Leaf,
   request: FastifyRequest,
   body: Readable,
-  options: UpdateOptions,
-  digest: string | undefined,
+  { digest, whole, ...options }: BodyOptions,
 ): Promise<UploadBody> {
   const arrived = await context.spool.receive(body);
-  // From here on the server works and the sender waits, however long that takes.
-  request.raw.socket.setTimeout(0);
   try {
+    await whole?.();
+    // From here on the server works and the sender waits, however long that takes.
+    request.raw.socket.setTimeout(0);
     if (digest !== undefined && digest !== arrived.sha256) {
       throw digestMismatch('Repr-Digest', digest, arrived.sha256);
     }
