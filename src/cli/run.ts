@@ -70,7 +70,7 @@ function printRun(run: RunBody, { json }: OperatorOptions): void {
   else
     printLine(
       `run ${run.run_number} of branch ${run.branch_id}: ${run.run_status}, round ${run.round}, ` +
-        `${run.updates} of ${counted(run.aggregation_target, 'update')}, newest aggregation ${run.aggregation_id ?? 'none'}`,
+        `${counted(run.updates, 'update')} (target ${run.aggregation_target}), newest aggregation ${run.aggregation_id ?? 'none'}`,
     );
 }
 
