@@ -64,11 +64,16 @@ export async function checkWeights(
   return layout;
 }
 
-async function requireLike(model: Pick<Layout, 'tensors'>, layout: Layout, name: string): Promise<void> {
+/** @throws AggregationError `layout-count`, `layout-name`, `layout-dtype`, `layout-shape`: an update that is not like the model */
+export async function requireLike(
+  model: Pick<Layout, 'tensors'>,
+  layout: Layout,
+  name: string,
+): Promise<void> {
   const { matchTensors } = await import('../aggregate/match.ts');
   try {
     matchTensors([
-      { leaf: 'the model', layout: model },
+      { leaf: 'the global model', layout: model },
       { leaf: name, layout },
     ]);
   } catch (error) {

@@ -111,7 +111,7 @@ const FAILURES = [
   ['nothing', 'program-no-update', 70],
   ['garbage', 'format-unknown', 65],
   ['nan', 'non-finite', 65],
-  ['shape', 'average-shape', 65],
+  ['shape', 'layout-shape', 65],
   ['zero', 'weighting-zero', 65],
   ['plain', 'weighting-missing', 65],
   ['metrics', 'metrics-invalid', 65],

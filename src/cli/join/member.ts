@@ -4,8 +4,8 @@
  * restart of either side cost a look, not a round.
  */
 import { rename, stat } from 'node:fs/promises';
-import { matchTensors } from '../../aggregate/match.ts';
 import type { RunDetails } from '../../client/dialect.ts';
+import { requireLike } from '../../client/weights.ts';
 import {
   AggregationError,
   CambiumError,
@@ -238,12 +238,7 @@ export class Member {
         { nonFinite },
       );
     }
-    if (model !== undefined) {
-      matchTensors([
-        { leaf: 'the global model', layout: model },
-        { leaf: 'the update', layout },
-      ]);
-    }
+    if (model !== undefined) await requireLike(model, layout, 'the update');
     await this.#makeReady(layout);
     const metrics: Metrics = new Map([...heard, ...(await readMetricsFile(folder.metrics))]);
     await this.#keep(place, metrics);
