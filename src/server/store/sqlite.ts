@@ -97,10 +97,15 @@ async function openNodeSqlite(path: string): Promise<Engine> {
       const statement = database.prepare(sql);
       return {
         reader: statement.columns().length > 0,
-        all: (parameters) => statement.all(...parameters),
+        all: (parameters) => statement.all(...parameters).map(plain),
         iterate: (parameters) => statement.iterate(...parameters),
         run: (parameters) => statement.run(...parameters),
       };
     },
   };
+}
+
+/** A row as the other engine gives it: those of Node have no prototype. */
+function plain(row: unknown): unknown {
+  return { ...(row as object) };
 }
