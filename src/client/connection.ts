@@ -148,7 +148,8 @@ export class Connection {
       throw new TypeError('paths need file access, which this host has not');
     }
     const transfer = {
-      ...{ signal, format },
+      signal,
+      format,
       onProgress: (progress: TransferProgress) => {
         options.onProgress?.(progress);
         events.emit('download', { ...progress, aggregationId });

@@ -140,7 +140,10 @@ async function downloadInto(
         const body = readAggregation(
           await readJson(
             await http.open({
-              ...{ method: 'GET', target: paths.aggregation(aggregationId), query: { format }, signal },
+              method: 'GET',
+              target: paths.aggregation(aggregationId),
+              query: { format },
+              signal,
             }),
           ),
         );

@@ -38,8 +38,12 @@ export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
   const rule = strategyOf(strategy);
   const tensors = await contractOfRound(db, round);
   const plain = {
-    ...{ nonFinite, tensors, upstream },
-    ...{ modelId: undefined, stateId: undefined, keepsState: false },
+    nonFinite,
+    tensors,
+    upstream,
+    modelId: undefined,
+    stateId: undefined,
+    keepsState: false,
   };
   if (rule.needsModel !== true && !(await holdsDifferences(db, round))) return { ...plain, strategy };
   const base = await db
