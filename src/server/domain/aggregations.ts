@@ -65,6 +65,11 @@ export class Aggregator {
     for (const round of rounds) this.schedule(round.branch_id);
   }
 
+  /** When what was scheduled is done and recorded, and what it replaces is removed. */
+  async idle(): Promise<void> {
+    await Promise.all(this.#chains.values());
+  }
+
   /**
    * Stops taking up work and tells the jobs to end. A job that does not is left behind: its round stays `aggregating`
    * for the next start, and what it still says is not heard.

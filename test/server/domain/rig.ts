@@ -78,6 +78,11 @@ export class Rig {
     return this.#deadlines.idle();
   }
 
+  /** When the aggregations that were asked for are over, with all that follows: a round is settled before that. */
+  recorded(): Promise<void> {
+    return this.#aggregator.idle();
+  }
+
   async restart(): Promise<void> {
     await this.kill();
     await this.start();

@@ -185,6 +185,7 @@ test('nothing comes from above in time: the round fails, and a retry lets it wai
   const again = await rig.settled(id, 1);
   assert.equal([again.status, again.closes_at], ['summed', rig.clock.now() + 90_000]);
   assert.is(again.sum?.sha256, round.sum?.sha256);
+  await rig.recorded();
   assert.throws(() => readFileSync(rig.domain.blobs.path(round.sum!.file_id)), /ENOENT/);
   const done = await hand(round.id, ABOVE);
   assert.equal([done.status, done.closes_at, done.failure], ['done', null, null]);
