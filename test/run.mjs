@@ -11,8 +11,14 @@ import { fileURLToPath } from 'node:url';
 /** A suite that takes longer hangs. The long ones get more. */
 const TIMEOUT_MS = process.env.CAMBIUM_LONG ? 1_800_000 : 240_000;
 
+/** A suite that has told its totals is done; one that still runs has left a process, a server or a client open. */
+const END_MS = 30_000;
+
 /** A suite that is left out on a machine that must have everything hides a failure. */
 const IS_CI = /^(1|true)$/i.test(process.env.CI ?? '');
+
+/** The last line that uvu prints. */
+const TOTALS = /^\s*Duration:/m;
 
 const folder = fileURLToPath(new URL('.', import.meta.url));
 const endings = process.env.CAMBIUM_LONG ? ['.test.ts', '.long.ts'] : ['.test.ts'];
@@ -38,12 +44,24 @@ function runFile(file) {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let output = '';
-    child.stdout.on('data', (chunk) => (output += chunk));
-    child.stderr.on('data', (chunk) => (output += chunk));
-    const timer = setTimeout(() => {
-      output += `\nstopped after ${TIMEOUT_MS / 1000} s\n`;
+    const stop = (why) => {
+      output += `\n${why}\n`;
       child.kill('SIGKILL');
-    }, TIMEOUT_MS);
+    };
+    let timer = setTimeout(stop, TIMEOUT_MS, `stopped after ${TIMEOUT_MS / 1000} s`);
+    let isTold = false;
+    child.stdout.on('data', (chunk) => {
+      output += chunk;
+      if (isTold || !TOTALS.test(output)) return;
+      isTold = true;
+      clearTimeout(timer);
+      timer = setTimeout(
+        stop,
+        END_MS,
+        `stopped ${END_MS / 1000} s after its totals: something was left open`,
+      );
+    });
+    child.stderr.on('data', (chunk) => (output += chunk));
     child.on('close', (code, signal) => {
       clearTimeout(timer);
       const count = (name) => Number(new RegExp(`^\\s*${name}:\\s+(\\d+)`, 'm').exec(output)?.[1] ?? 0);

@@ -14,7 +14,7 @@ import { realTimers } from '../../src/server/timers.ts';
 import { type CredentialsBody, type PolicyBody, paths, type RoundBody } from '../../src/wire/cambium.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { JoinedLeaf } from '../helpers/joined.ts';
-import { EventStream, Harness } from '../server/harness.ts';
+import { Harness } from '../server/harness.ts';
 import { BRANCHES, cambium, writeUpdates } from './trees.ts';
 
 const test = suite('trees');
@@ -33,6 +33,7 @@ test.before(async () => {
   flat = readFileSync(join(folder, 'flat.npy'));
 });
 test.after(async () => {
+  await JoinedLeaf.endAll();
   for (const server of servers) await server.end();
   await jobs.close();
   rmSync(folder, { recursive: true });
@@ -70,20 +71,9 @@ async function upload(server: Harness, leaves: readonly CredentialsBody[], updat
   }
 }
 
-/** The first round of a branch when it is in a state. */
-async function until(server: Harness, branchId: string, status: RoundBody['status']): Promise<RoundBody> {
-  const url = new URL(paths.watch(branchId), server.server.url);
-  const stream = await EventStream.open(url, { authorization: `Bearer ${server.operator.token}` });
-  let round: RoundBody;
-  do round = JSON.parse((await stream.event())!.data!);
-  while (round.round !== 1 || round.status !== status);
-  await stream.close();
-  return round;
-}
-
 /** The file of the first round of a branch, when it is done, as the command line saves it. */
 async function result(server: Harness, branchId: string, name: string): Promise<Buffer> {
-  const round = await until(server, branchId, 'done');
+  const round = await server.round(branchId, 1, 'done');
   const output = join(folder, name);
   await cambium('round', 'save', round.aggregation_id!, '-o', output, '--data', server.dataDir);
   return readFileSync(output);
@@ -143,7 +133,7 @@ test('by hand: sums are saved, merged, and what comes of them is handed down', a
   const sums: string[] = [];
   const rounds: string[] = [];
   for (const [b, id] of branches.entries()) {
-    const round = await until(server, id, 'summed');
+    const round = await server.round(id, 1, 'summed');
     const file = join(folder, `${b}.partial.safetensors`);
     await cambium('round', 'save', round.id, '--sum', '-o', file, '--data', server.dataDir);
     rounds.push(round.id);

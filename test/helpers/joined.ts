@@ -13,6 +13,7 @@ export interface JoinLine {
 }
 
 export class JoinedLeaf {
+  static readonly #running = new Set<JoinedLeaf>();
   readonly child: ChildProcess;
   readonly lines: JoinLine[] = [];
   /** What came on stderr. */
@@ -21,12 +22,18 @@ export class JoinedLeaf {
   #isEnded = false;
   readonly #exit: Promise<unknown[]>;
 
+  /** Ends all that still run: one that a failed test has left would keep the suite from ending. */
+  static async endAll(): Promise<void> {
+    for (const leaf of [...JoinedLeaf.#running]) await leaf.end();
+  }
+
   constructor(args: readonly string[], env: NodeJS.ProcessEnv = process.env, command = 'join') {
     this.child = spawn(process.execPath, [CLI, command, '--json', ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env,
     });
-    this.#exit = once(this.child, 'close');
+    JoinedLeaf.#running.add(this);
+    this.#exit = once(this.child, 'close').finally(() => JoinedLeaf.#running.delete(this));
     this.child.stderr!.setEncoding('utf8').on('data', (text: string) => {
       this.stderr += text;
     });

@@ -29,6 +29,7 @@ import {
   type ErrorBody,
   type OperatorFile,
   paths,
+  type RoundBody,
   type RunBody,
   type RunStatus,
   type UploadBody,
@@ -397,6 +398,20 @@ export class Harness {
 
   async run(branchId: string, run_status: RunStatus): Promise<Answer<RunBody>> {
     return this.operate('POST', paths.run(branchId), { run_status });
+  }
+
+  /** A round when it is in a state; waits for it. */
+  async round(branchId: string, number: number, status: RoundBody['status']): Promise<RoundBody> {
+    const url = new URL(paths.watch(branchId), this.server.url);
+    const stream = await EventStream.open(url, { authorization: `Bearer ${this.operator.token}` });
+    try {
+      for (;;) {
+        const round = JSON.parse((await stream.event())!.data!) as RoundBody;
+        if (round.round === number && round.status === status) return round;
+      }
+    } finally {
+      await stream.close();
+    }
   }
 
   upload<T = UploadBody>(

@@ -9,25 +9,13 @@ import * as assert from 'uvu/assert';
 import { AggregationError } from '../../src/errors.ts';
 import { startServer } from '../../src/server/index.ts';
 import { type AggregationBody, paths, type RoundBody, type RunBody } from '../../src/wire/cambium.ts';
-import { EventStream, Harness, leafToken, toyFile } from './harness.ts';
+import { Harness, leafToken, toyFile } from './harness.ts';
 
 /** The data directory of a server that is killed now. */
 function killed(harness: Harness): string {
   const copy = mkdtempSync(join(tmpdir(), 'cambium-killed-'));
   cpSync(harness.dataDir, copy, { recursive: true });
   return copy;
-}
-
-/** Waits until the newest closed round has a status. */
-async function roundIs(harness: Harness, branchId: string, status: string): Promise<RoundBody> {
-  const url = new URL(paths.watch(branchId), harness.server.url);
-  const stream = await EventStream.open(url, { authorization: `Bearer ${harness.operator.token}` });
-  for (;;) {
-    const round = JSON.parse((await stream.event())!.data!) as RoundBody;
-    if (round.status !== status) continue;
-    await stream.close();
-    return round;
-  }
 }
 
 test('an open round goes on after a restart, with the same operator and the same leaves', async () => {
@@ -46,7 +34,7 @@ test('an open round goes on after a restart, with the same operator and the same
   assert.is(again.body.file_id, receipt.body.file_id);
   assert.is(again.body.duplicate, true);
   await second.upload(b, toyFile(3, [{ values: [6, 8] }]));
-  const round = await roundIs(second, id, 'done');
+  const round = await second.round(id, 1, 'done');
   assert.is(round.total_weighting, 4);
   await second.end();
 });
@@ -58,13 +46,13 @@ test('a kill during an aggregation: it is done again under the same id, once', a
   for (const [i, leaf] of leaves.entries()) {
     await first.upload(leaf, toyFile(1, [{ values: [i, i] }]));
   }
-  const before = await roundIs(first, id, 'aggregating');
+  const before = await first.round(id, 1, 'aggregating');
   const dataDir = killed(first);
   writeFileSync(join(dataDir, 'spool', `${before.aggregation_id}.work`), 'half');
   await first.end(); // and a close does not wait for a job that never ends
 
   const second = await new Harness(dataDir).start();
-  const after = await roundIs(second, id, 'done');
+  const after = await second.round(id, 1, 'done');
   assert.is(after.aggregation_id, before.aggregation_id);
   assert.is(second.jobs.requests.length, 1);
   const { body } = await second.call<AggregationBody>('GET', paths.aggregation(after.aggregation_id!), {
@@ -105,7 +93,7 @@ test('a failed round keeps its updates over a restart; an operator retries or di
   const { id, leaves } = await first.branch(1);
   first.jobs.failure = new AggregationError('average-shape', 'they do not fit', { tensor: 3 });
   await first.upload(leaves[0]!, toyFile(1));
-  const failed = await roundIs(first, id, 'failed');
+  const failed = await first.round(id, 1, 'failed');
   assert.equal(failed.failure, {
     error: 'they do not fit',
     message: 'they do not fit',
@@ -120,13 +108,13 @@ test('a failed round keeps its updates over a restart; an operator retries or di
   const retried = await second.operate<RoundBody>('POST', paths.roundRetry(failed.id));
   assert.is(retried.status, 200);
   assert.is(retried.body.status, 'aggregating');
-  const done = await roundIs(second, id, 'done');
+  const done = await second.round(id, 1, 'done');
   assert.is(done.aggregation_id, failed.aggregation_id);
   assert.is((await second.operate('POST', paths.roundRetry(failed.id))).body.code, 'round-not-failed');
 
   second.jobs.failure = new Error('a defect');
   await second.upload(leaves[0]!, toyFile(1, [{ values: [7, 7] }]));
-  const other = await roundIs(second, id, 'failed');
+  const other = await second.round(id, 2, 'failed');
   assert.is(other.failure?.code, 'internal');
   assert.not.match(other.failure!.message, /defect/);
   const discarded = await second.operate<RoundBody>('POST', paths.roundDiscard(other.id));
