@@ -223,7 +223,7 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
   const leaf = program.command('leaf').description('leaves: the places where the data is');
   remote(leaf, 'create <name>', 'create a leaf and write its credentials')
     .requiredOption('--branch <id>', 'its branch')
-    .option('--out <file>', 'where to write the credentials (0600, never overwritten)')
+    .option('-o, --out <file>', 'where to write the credentials (0600, never overwritten)')
     .addOption(
       new Option('--for <client>', 'print only what a client of that generation reads').choices([
         'branchkey-2.0',

@@ -73,7 +73,7 @@ function sentenceOf(event: JoinEvent): string {
     case 'skipped':
       return `${placed(event)}: skipped, ${event.reason}`;
     case 'done':
-      return `done: ${event.rounds} rounds`;
+      return `done: ${event.rounds} ${event.rounds === 1 ? 'round' : 'rounds'}`;
   }
 }
 
