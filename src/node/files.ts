@@ -3,7 +3,7 @@
  * positional read straight into the core's memory is the fastest way in.
  *
  * A sink writes to a hidden file in the folder of its target and renames it there on `commit`, so that a reader sees
- * the old content, or the new one, and never a part.
+ * the old content, or the new one, and never a part. Where the target is a link, it is the file behind it that is replaced.
  */
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
@@ -13,6 +13,12 @@ import { FileError } from '../errors.ts';
 import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
 import { fileError } from './file-errors.ts';
 
+/** To open what is to be read: a pipe that nobody writes to would hold up the thread for ever, and no signal ends that. */
+export const TO_READ = fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0); // which Windows has not
+
+/** Of the target's name, so that ours stays below the 255 bytes that file systems allow. */
+export const NAME_CHARACTERS = 60;
+
 export interface FileSinkOptions {
   /** Flush the file and its folder to the disk before `commit` ends: needed where a receipt follows. Default false. */
   readonly durable?: boolean | undefined;
@@ -20,7 +26,7 @@ export interface FileSinkOptions {
 
 /** Opens a file for positional reading. Throws FileError. */
 export async function openFileSource(path: string, name = path): Promise<ByteSource> {
-  const handle = await guardFile(path, 'read', () => open(path, 'r'));
+  const handle = await guardFile(path, 'read', () => open(path, TO_READ));
   try {
     const stat = await guardFile(path, 'read', () => handle.stat());
     return {
@@ -37,7 +43,7 @@ export async function openFileSource(path: string, name = path): Promise<ByteSou
 
 /** The same, synchronous; for workers. Throws FileError. */
 export function openFileSourceSync(path: string, name = path): ByteSource {
-  const descriptor = guardSync(path, 'read', () => fs.openSync(path, 'r'));
+  const descriptor = guardSync(path, 'read', () => fs.openSync(path, TO_READ));
   const stat = () => guardSync(path, 'read', () => fs.fstatSync(descriptor));
   try {
     const opened = stat();
@@ -86,8 +92,8 @@ export type CheckedFileSink = ByteSink & Pick<ByteSource, 'readInto'>;
 
 /** Opens a sink that becomes the file at `path` on commit. Throws FileError. */
 export async function openFileSink(path: string, options: FileSinkOptions = {}): Promise<CheckedFileSink> {
-  const part = partPath(path);
-  checkNoFolder(path);
+  const target = targetOf(path);
+  const part = partPath(target);
   const handle = await guardFile(path, 'write', () => open(part, 'wx+', 0o666));
   let isOpen = true;
   const closeOnce = async () => {
@@ -108,8 +114,8 @@ export async function openFileSink(path: string, options: FileSinkOptions = {}):
       guardFile(path, 'write', async () => {
         if (options.durable) await handle.sync();
         await closeOnce();
-        await rename(part, path);
-        if (options.durable) await syncPath(dirname(path));
+        await rename(part, target);
+        if (options.durable) await syncPath(dirname(target));
       }),
     async discard() {
       await closeOnce();
@@ -120,8 +126,8 @@ export async function openFileSink(path: string, options: FileSinkOptions = {}):
 
 /** The same, synchronous; for workers. Throws FileError. */
 export function openFileSinkSync(path: string, options: FileSinkOptions = {}): CheckedFileSink {
-  const part = partPath(path);
-  checkNoFolder(path);
+  const target = targetOf(path);
+  const part = partPath(target);
   const descriptor = guardSync(path, 'write', () => fs.openSync(part, 'wx+', 0o666));
   let isOpen = true;
   const closeOnce = () => {
@@ -137,8 +143,8 @@ export function openFileSinkSync(path: string, options: FileSinkOptions = {}): C
       guardSync(path, 'write', () => {
         if (options.durable) fs.fsyncSync(descriptor);
         closeOnce();
-        fs.renameSync(part, path);
-        if (options.durable) syncFolderSync(dirname(path));
+        fs.renameSync(part, target);
+        if (options.durable) syncFolderSync(dirname(target));
       }),
     discard() {
       closeOnce();
@@ -188,14 +194,26 @@ export function readFullSync(descriptor: number, offset: number, target: Uint8Ar
   return done;
 }
 
-/** Before the work: a rename onto a folder would fail after it. Throws FileError `file-is-folder`. */
-function checkNoFolder(path: string): void {
-  if (fs.statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return;
-  throw new FileError('file-is-folder', `cannot write ${path}: this is a folder`, path);
+/**
+ * The file that a path leads to, through links, or is to become. Told before the work: a rename onto a folder would fail
+ * after it, and one onto a device or a pipe would put a file in its place.
+ *
+ * @throws FileError `file-is-folder`, `file-not-regular`
+ */
+export function targetOf(path: string): string {
+  return guardSync(path, 'write', () => {
+    const stat = fs.statSync(path, { throwIfNoEntry: false });
+    if (stat === undefined) return path;
+    if (stat.isFile()) return fs.realpathSync(path);
+    if (stat.isDirectory())
+      throw new FileError('file-is-folder', `cannot write ${path}: this is a folder`, path);
+    throw new FileError('file-not-regular', `cannot write ${path}: not a regular file`, path);
+  });
 }
 
 function partPath(path: string): string {
-  return join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.part`);
+  const name = basename(path).slice(0, NAME_CHARACTERS);
+  return join(dirname(path), `.${name}.${randomBytes(6).toString('hex')}.part`);
 }
 
 /** @throws FileError for what has no positions: folders, pipes */

@@ -8,7 +8,7 @@ import { type FileHandle, open, readdir, rename, rm, stat } from 'node:fs/promis
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import type { PartialSink } from '../client/file-access.ts';
-import { guardFile, readFully, syncPath } from './files.ts';
+import { guardFile, NAME_CHARACTERS, readFully, syncPath, targetOf } from './files.ts';
 
 /** What lies about for longer belongs to nobody: a download that is still wanted is asked for again sooner. */
 const KEEP_MS = 7 * 24 * 3600_000;
@@ -19,9 +19,6 @@ const FLUSH_BYTES = 32 << 20;
 /** Digits of the key in the name: enough to tell apart, and the digest of the whole is checked in the end. */
 const KEY_DIGITS = 16;
 
-/** Of the target's name, so that ours stays below the 255 bytes that file systems allow. */
-const NAME_CHARACTERS = 60;
-
 /** A process id means something on its own machine only. */
 const HOST = createHash('sha256').update(hostname()).digest('hex').slice(0, 8);
 
@@ -29,8 +26,9 @@ const HOST = createHash('sha256').update(hostname()).digest('hex').slice(0, 8);
 const busy = new Set<string>();
 let count = 0;
 
-/** Opens a sink that becomes the file at `path` on commit, and survives a power cut then. Throws FileError. */
-export async function openPartialSink(path: string, key: string): Promise<PartialSink> {
+/** Opens a sink that becomes the file at `to` on commit, and survives a power cut then. Throws FileError. */
+export async function openPartialSink(to: string, key: string): Promise<PartialSink> {
+  const path = targetOf(to);
   const part = join(dirname(path), `${prefixOf(path, key)}${HOST}-${process.pid}-${++count}.part`);
   busy.add(part);
   try {

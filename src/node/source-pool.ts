@@ -6,7 +6,7 @@ import * as fs from 'node:fs';
 import { FileError, isCambiumError } from '../errors.ts';
 import { type ByteSource, memorySource, type SourceHandle } from '../tensor/bytes.ts';
 import { fileError } from './file-errors.ts';
-import { readFullSync, sizeOf } from './files.ts';
+import { readFullSync, sizeOf, TO_READ } from './files.ts';
 import type { AggregateInput } from './jobs.ts';
 
 /** Descriptors that are left for the output, for scratch room and for the host itself. */
@@ -122,7 +122,7 @@ export class SourcePool {
   #descriptorOf(path: string): number {
     for (let isSecond = false; ; isSecond = true) {
       try {
-        return fs.openSync(path, 'r');
+        return fs.openSync(path, TO_READ);
       } catch (cause) {
         const error = fileError(cause, path, 'read');
         const isFull = isCambiumError(error) && error.code === 'file-too-many-open';

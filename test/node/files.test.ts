@@ -1,10 +1,14 @@
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
@@ -70,6 +74,30 @@ for (const [name, openSource, openSink] of [
       chmodSync(path(`folder-${name}`), 0o500);
       await failsWith('file-access', () => openSink(path(`folder-${name}/file`)));
     }
+  });
+
+  test(`${name}: a pipe is refused at once, and stays one`, async () => {
+    execFileSync('mkfifo', [path(`pipe-${name}`)]);
+    await failsWith('file-not-regular', () => openSource(path(`pipe-${name}`)));
+    await failsWith('file-not-regular', () => openSink(path(`pipe-${name}`)));
+    assert.ok(statSync(path(`pipe-${name}`)).isFIFO());
+  });
+
+  test(`${name}: a link stays one, and what it leads to is replaced`, async () => {
+    const [link, target] = [path(`link-${name}`), path(`behind-${name}`)];
+    symlinkSync(target, link);
+    writeFileSync(target, 'old');
+    const sink = await openSink(link);
+    await sink.write(0, Buffer.from('new'));
+    await sink.commit();
+    assert.ok(lstatSync(link).isSymbolicLink());
+    assert.is(readFileSync(target, 'utf8'), 'new');
+  });
+
+  test(`${name}: the longest name that the file system allows`, async () => {
+    const sink = await openSink(path('n'.repeat(255)));
+    await sink.commit();
+    assert.is(readFileSync(path('n'.repeat(255)), 'utf8'), '');
   });
 
   test(`${name}: a file that shrinks gives fewer bytes`, async () => {

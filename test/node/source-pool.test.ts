@@ -23,6 +23,12 @@ function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length;
 }
 
+test('a pipe is refused at once', async () => {
+  const pipe = join(folder, 'pipe');
+  spawnSync('mkfifo', [pipe]);
+  await failsWith('file-not-regular', () => new SourcePool().open(pipe));
+});
+
 test('reads any of many files with few of them open', () => {
   const paths = Array.from({ length: 20 }, (_, i) => join(folder, `file-${i}`));
   for (const [i, path] of paths.entries()) writeFileSync(path, Uint8Array.of(i, i + 1, i + 2));
