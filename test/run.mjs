@@ -34,6 +34,20 @@ if (files.length === 0) {
 }
 
 const sum = { passed: 0, failed: 0, skipped: 0 };
+const running = new Set();
+
+/** Kills a suite, and what it has started. */
+function end({ pid }) {
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch (error) {
+    if (error.code !== 'ESRCH') throw error; // nothing is left
+  }
+}
+
+// Suites have groups of their own, which an interrupt at the terminal does not reach.
+process.on('exit', () => running.forEach(end));
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
 
 function runFile(file) {
   return new Promise((resolve) => {
@@ -42,11 +56,13 @@ function runFile(file) {
       cwd: join(folder, '..'),
       env: { ...process.env, FORCE_COLOR: '0', NO_COLOR: '1' },
       stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
     });
+    running.add(child);
     let output = '';
     const stop = (why) => {
       output += `\n${why}\n`;
-      child.kill('SIGKILL');
+      end(child);
     };
     let timer = setTimeout(stop, TIMEOUT_MS, `stopped after ${TIMEOUT_MS / 1000} s`);
     let isTold = false;
@@ -62,8 +78,12 @@ function runFile(file) {
       );
     });
     child.stderr.on('data', (chunk) => (output += chunk));
-    child.on('close', (code, signal) => {
+    child.on('exit', () => {
       clearTimeout(timer);
+      end(child); // what holds its pipes would keep us
+    });
+    child.on('close', (code, signal) => {
+      running.delete(child);
       const count = (name) => Number(new RegExp(`^\\s*${name}:\\s+(\\d+)`, 'm').exec(output)?.[1] ?? 0);
       const total = count('Total');
       const passed = count('Passed');
