@@ -159,8 +159,9 @@ test('people get a table', async () => {
 
 test('with --serve the server goes on until it is interrupted', async () => {
   const demo = start(['--rounds', '1', '--leaves', '2', '--serve', '--json', '--data', newFolder()]);
+  const line = demo.says('"round":1'); // on another stream, so perhaps heard later
   await demo.says('goes on at');
-  const { server }: Line = JSON.parse(demo.output.stdout);
+  const { server }: Line = JSON.parse(await line);
   assert.is((await fetch(`${server}/cambium/v1/health`)).status, 200);
   assert.equal(childrenOf(demo.pid), []);
   demo.kill('SIGINT');

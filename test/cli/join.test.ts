@@ -185,12 +185,18 @@ test('an update that cannot be sent waits for the server, also over a restart of
   const branch = await own.branch(1);
   const path = fileOf(branch.leaves[0]!);
   const program = [...words('good'), join(folder, 'marker')];
-  const slow = `setTimeout(() => import(${JSON.stringify(PROGRAM)}), 1000)`;
-  const delayed = [process.execPath, '-e', slow, 'x', ...program.slice(2)];
-  const first = start(path, delayed, '--rounds', '2');
+  const go = join(folder, 'go');
+  const whenTold = `const look = setInterval(() => {
+    if (!require('fs').existsSync(${JSON.stringify(go)})) return;
+    clearInterval(look);
+    import(${JSON.stringify(PROGRAM)});
+  }, 10)`;
+  const first = start(path, [process.execPath, '-e', whenTold, 'x', ...program.slice(2)], '--rounds', '2');
   await first.told('training');
   await own.server.close();
-  await first.told('waiting', first.all('waiting').length + 1);
+  const waited = first.all('waiting').length;
+  writeFileSync(go, '');
+  await first.told('waiting', waited + 1);
   await first.end();
   assert.is(first.all('uploaded').length, 0);
   await own.start({ jobs, timers: realTimers, port });

@@ -72,6 +72,7 @@ export class JoinedLeaf {
 
   async end(): Promise<void> {
     if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGKILL');
+    this.child.stderr!.destroy(); // a program that it has started may go on, and holds it
     await this.#exit;
   }
 }
