@@ -5,7 +5,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -18,6 +17,7 @@ import { tensorOf } from '../../src/tensor/tensor.ts';
 import { type CredentialsBody, paths, type RoundBody } from '../../src/wire/cambium.ts';
 import { FaultProxy } from '../helpers/fault-proxy.ts';
 import { sha256Of } from '../helpers/leaf-server.ts';
+import { freePorts } from '../helpers/loopback.ts';
 import { Random, testSeed } from '../helpers/random.ts';
 
 const CLI = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
@@ -56,7 +56,7 @@ test.before(async () => {
   const values = Float32Array.from({ length: 6 * MiB }, () => random.integer(-1000, 1000));
   bytes = await encodeUpdate({ weighting: 1, tensors: [tensorOf(values)] });
   writeFileSync(path, bytes);
-  port = await freePort();
+  [port = 0] = await freePorts(1);
   // Links lead over the line too, because the server is told that it is its address.
   line = await FaultProxy.start(`http://127.0.0.1:${port}`, random, {});
   await startServer();
@@ -102,7 +102,7 @@ async function operate<T>(method: string, target: string, body?: object): Promis
 
 /** A client with as much patience as a server needs to come back. */
 function patient(credentials: CredentialsBody): Client {
-  return new Client(credentials, { retry: { attempts: 100, baseMs: 50, maxMs: 200 } });
+  return new Client(credentials, { retry: { attempts: 1000, baseMs: 50, maxMs: 200 } });
 }
 
 /**
@@ -221,13 +221,5 @@ test('the server and the leaf, while an aggregation comes down', async () => {
   sent = line.down - before;
   assert.ok(sent < bytes.byteLength + PER_KILL, `${sent} bytes came for ${bytes.byteLength}`);
 });
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve));
-  const { port: free } = probe.address() as AddressInfo;
-  await new Promise((resolve) => probe.close(resolve));
-  return free;
-}
 
 test.run();

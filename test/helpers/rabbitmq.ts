@@ -5,16 +5,17 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
+import { freePorts } from './loopback.ts';
 
 /** `rabbitmq-server` itself: the one in /usr/sbin changes to another user and to the system's folders. */
 const PROGRAM = process.env.CAMBIUM_RABBITMQ_SERVER ?? '/usr/lib/rabbitmq/bin/rabbitmq-server';
 
 const POLL_MS = 50;
-const START_MS = 60_000;
+/** Erlang starts in seconds; on a machine that does much else besides, in a minute. */
+const START_MS = 240_000;
 
 /** Whether this machine has the program; if not, the runner counts the line printed here. */
 export function hasRabbitMq(): boolean {
@@ -153,18 +154,4 @@ export class RabbitMq {
     process.kill(pid, signal);
     await exit;
   }
-}
-
-/** Ports that nobody listens on at this moment. */
-export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer().listen(0, '127.0.0.1');
-      await once(server, 'listening');
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => once(server.close(), 'close')));
-  return ports;
 }

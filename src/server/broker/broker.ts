@@ -33,7 +33,7 @@ export interface BrokerOptions {
 }
 
 /** An answer waits for the broker no longer than this; what is not done by then is done in the background. */
-const PATIENCE_MS = 2000;
+export const PATIENCE_MS = 2000;
 
 /** The end of the server waits for the broker no longer than this. */
 const CLOSING_MS = 3000;

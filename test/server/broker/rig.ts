@@ -1,5 +1,6 @@
 /** What the suites with a real RabbitMQ share: the harness on a real clock, and rounds that leaves close together. */
-import { realTimers } from '../../../src/server/timers.ts';
+import { PATIENCE_MS } from '../../../src/server/broker/broker.ts';
+import { realTimers, type Timers } from '../../../src/server/timers.ts';
 import { type AggregationBody, type CredentialsBody, paths } from '../../../src/wire/cambium.ts';
 import { hasPythonModule } from '../../helpers/peers.ts';
 import { hasRabbitMq, type RabbitMq } from '../../helpers/rabbitmq.ts';
@@ -12,8 +13,13 @@ export function hasPeers(): boolean {
 
 export type StartOptions = Parameters<Harness['start']>[0];
 
+/** An answer waits until the broker is ready for the leaf, however busy the machine is: clients that come too early give up. */
+const patientTimers: Timers = {
+  after: (ms, work) => realTimers.after(ms === PATIENCE_MS ? 240_000 : ms, work),
+};
+
 export function startHarness(options: StartOptions): Promise<Harness> {
-  return new Harness().start({ timers: realTimers, ...options });
+  return new Harness().start({ timers: patientTimers, ...options });
 }
 
 /** A server that makes its users at the broker. */
