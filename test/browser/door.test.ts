@@ -352,7 +352,7 @@ test('streams of Blobs outlive the garbage collector', async () => {
             format: 'npz',
             workers: 1,
             startWorker: () => new Worker('/collecting.js', { type: 'module' }),
-            signal: AbortSignal.timeout(60_000), // a stream that is lost never ends
+            signal: AbortSignal.timeout(200_000), // a stream that is lost never ends
           });
           return outcomes.sha256(await blob.arrayBuffer());
         }, paths.length);

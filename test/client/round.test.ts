@@ -206,7 +206,8 @@ test('a leaf that was away gets the newest aggregation when it comes back', () =
 
 test('a restart of the server is survived: notices go on where they were', () =>
   withServer(1, 1, async ({ harness, join: enter }) => {
-    const client = enter(0);
+    // Patient enough for a server that starts on a busy machine.
+    const client = enter(0, { retry: { baseMs: 20, maxMs: 1_000 } });
     await client.authenticate();
     await client.fileUpload(updateOf(1, 1));
     const first = await client.queue.get();

@@ -121,7 +121,7 @@ test('a clock that is far off is told, once', async () => {
     await client.authenticate();
     const [warning, ...others] = told.of('warning') as { code: string; message: string }[];
     assert.is(warning?.code, 'clock-off');
-    assert.match(warning?.message ?? '', /clock is (3599|36\d\d) s ahead of the server's: set it/);
+    assert.match(warning?.message ?? '', /clock is 3[56]\d\d s ahead of the server's: set it/);
     assert.equal(others, []);
   } finally {
     await client.close();

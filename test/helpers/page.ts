@@ -12,10 +12,13 @@ import { type LoopbackServer, serve } from './loopback.ts';
 /** Whether this machine has a Chromium. If not, the caller's tests are left out, and the runner counts the line. */
 export const hasChromium = (): boolean => findChromium() !== null;
 
+/** Playwright's own patience is half a minute, which a machine that is busy can exceed. */
+const PATIENCE_MS = 240_000;
+
 export async function launchChromium(args: readonly string[] = []): Promise<Browser> {
   const executablePath = findChromium();
   if (executablePath === null) throw new Error('there is no Chromium');
-  return chromium.launch({ executablePath, args: [...FLAGS, ...args] });
+  return chromium.launch({ executablePath, args: [...FLAGS, ...args], timeout: PATIENCE_MS });
 }
 
 /** The strictest policy that WebAssembly lives under. */
@@ -95,6 +98,7 @@ export async function openPage(
   if (typeof options.policy === 'function') policy = await options.policy(server.url);
   else policy = options.policy ?? STRICT_POLICY;
   const context = await browser.newContext();
+  context.setDefaultTimeout(PATIENCE_MS);
   const page = await context.newPage();
   const complaints: string[] = [];
   const strangers: string[] = [];

@@ -1,4 +1,5 @@
 import { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
 import { createServer as createHttp } from 'node:http';
 import { createServer as createHttps } from 'node:https';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
@@ -179,11 +180,13 @@ test('a connection that does not come to stand is given up after connectMs', asy
   const sockets = new Set<Socket>();
   const silent = createServer((socket) => sockets.add(socket.on('error', () => {})));
   await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  const arrived = once(silent, 'connection'); // perhaps later than it is given up
   const server = `https://127.0.0.1:${(silent.address() as AddressInfo).port}`;
   const retry = { attempts: 1 };
   const credentials = { server, id: 'i', session_token: 't' };
   const client = new Client(credentials, { retry, network: { connectMs: 1 } });
   await failsWith('timeout', () => client.getRunDetails());
+  await arrived;
   assert.is(sockets.size, 1);
   await client.close();
   for (const socket of sockets) socket.destroy();
