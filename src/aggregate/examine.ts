@@ -9,7 +9,7 @@ import { AggregationError, type NonFiniteElement } from '../errors.ts';
 import type { Decoder } from '../formats/decode.ts';
 import type { TensorSpec } from '../formats/encoding.ts';
 import type { ByteSource, ScratchFactory } from '../tensor/bytes.ts';
-import { DTYPES, itemSize } from '../tensor/dtypes.ts';
+import { DTYPES, itemSize, numberSize } from '../tensor/dtypes.ts';
 import type { Layout, TensorLayout } from '../tensor/layout.ts';
 import { matchTensors } from './match.ts';
 import { needsReorder, readAll, reorderInto } from './reorder.ts';
@@ -175,7 +175,7 @@ class Look {
         await this.#decoder!.decode(source, [piece]); // there is one where something is encoded
       }
       if (byteOrder === 'big') {
-        const number = dtype.startsWith('complex') ? size / 2 : size;
+        const number = numberSize(dtype);
         swapBytes(core, this.#block, bytes.byteLength / number, number);
       }
       if (model !== undefined) {

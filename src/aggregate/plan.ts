@@ -6,7 +6,7 @@ import { CHUNK } from '../../assembly/abi.ts';
 import { AggregationError } from '../errors.ts';
 import type { TensorSpec } from '../formats/encoding.ts';
 import type { ByteSource, ScratchFactory } from '../tensor/bytes.ts';
-import { DTYPES, itemSize } from '../tensor/dtypes.ts';
+import { DTYPES, itemSize, numberSize } from '../tensor/dtypes.ts';
 import { type EncodedParts, type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts';
 import { compareUtf8 } from '../tensor/text.ts';
 import { matchTensors } from './match.ts';
@@ -229,7 +229,7 @@ function findPlaces(tensors: readonly TensorLayout[]): Places {
     byteOffsets: Float64Array.from(tensors, (tensor) =>
       needsReorder(tensor) ? 0 : (tensor.byteOffset ?? 0),
     ),
-    swaps: Uint8Array.from(tensors, (tensor) => (tensor.byteOrder === 'big' ? numberSize(tensor) : 1)),
+    swaps: Uint8Array.from(tensors, (tensor) => (tensor.byteOrder === 'big' ? numberSize(tensor.dtype) : 1)),
     parts: tensors.some(({ parts }) => parts !== undefined) ? tensors.map(({ parts }) => parts) : undefined,
   };
 }
@@ -308,11 +308,6 @@ function planState(
     planned[slot]!.byteOffsets[expected.tensor] = place.byteOffset;
   }
   return planned;
-}
-
-/** Bytes of one number: half of a complex element. */
-function numberSize({ dtype }: TensorLayout): number {
-  return dtype.startsWith('complex') ? itemSize(dtype) / 2 : itemSize(dtype);
 }
 
 /** Bytes of a block when there are k of them. */

@@ -1,5 +1,5 @@
 import { type ByteSource, memoryScratch } from '../tensor/bytes.ts';
-import { type DType, itemSize } from '../tensor/dtypes.ts';
+import { type DType, itemSize, numberSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout, type TensorLayout, tensorLabel } from '../tensor/layout.ts';
 import type { ModelUpdate, Tensor } from '../tensor/tensor.ts';
 import { readExactly } from './exact.ts';
@@ -58,7 +58,7 @@ async function readTensor(source: ByteSource, tensor: TensorLayout, position: nu
 
 /** Reverses the bytes of each number in place; of complex ones each component. */
 function swapElements(bytes: Uint8Array, dtype: DType): void {
-  const size = dtype.startsWith('complex') ? itemSize(dtype) / 2 : itemSize(dtype);
+  const size = numberSize(dtype);
   for (let start = 0; start < bytes.byteLength; start += size) {
     for (let low = start, high = start + size - 1; low < high; low++, high--) {
       const byte = bytes[low]!;

@@ -5,7 +5,7 @@ import { openStrategies } from '../core/core.ts';
 import { swapBytes } from '../core/elements.ts';
 import { TALLY_ARENA_BYTES, Tally } from '../core/statistics.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
-import { DTYPES, itemSize } from '../tensor/dtypes.ts';
+import { DTYPES, numberSize } from '../tensor/dtypes.ts';
 import type { TensorLayout } from '../tensor/layout.ts';
 import { fileScratch } from './scratch.ts';
 
@@ -57,7 +57,7 @@ async function read(
   { dtype, byteLength, byteOrder }: TensorLayout,
   { digest = true }: StatisticsOptions,
 ): Promise<TensorStatistics> {
-  const numberSize = dtype.startsWith('complex') ? itemSize(dtype) / 2 : itemSize(dtype);
+  const size = numberSize(dtype);
   const hash = digest ? createHash('sha256') : undefined;
   const core = await openStrategies(BLOCK + 16 + TALLY_ARENA_BYTES);
   try {
@@ -66,8 +66,8 @@ async function read(
     for (let at = 0; at < byteLength; at += BLOCK) {
       const bytes = core.bytes(block, Math.min(BLOCK, byteLength - at));
       await readAll(source, offset + at, bytes);
-      const count = bytes.byteLength / numberSize;
-      if (byteOrder === 'big') swapBytes(core, block, count, numberSize);
+      const count = bytes.byteLength / size;
+      if (byteOrder === 'big') swapBytes(core, block, count, size);
       hash?.update(bytes);
       tally.add(DTYPES[dtype].code, block, count);
     }

@@ -66,3 +66,8 @@ export function dtypeOfCode(code: number): DType {
 export function itemSize(dtype: DType): number {
   return DTYPES[dtype].size;
 }
+
+/** Bytes of one number: half of a complex element, which is two. */
+export function numberSize(dtype: DType): number {
+  return dtype.startsWith('complex') ? itemSize(dtype) / 2 : itemSize(dtype);
+}
