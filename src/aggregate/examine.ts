@@ -8,11 +8,11 @@ import type { StrategyExports } from '../core/exports.ts';
 import { AggregationError, type NonFiniteElement } from '../errors.ts';
 import type { Decoder } from '../formats/decode.ts';
 import type { TensorSpec } from '../formats/encoding.ts';
-import type { ByteSource, ScratchFactory } from '../tensor/bytes.ts';
+import { type ByteSource, readAll, type ScratchFactory } from '../tensor/bytes.ts';
 import { DTYPES, itemSize, numberSize } from '../tensor/dtypes.ts';
 import type { Layout, TensorLayout } from '../tensor/layout.ts';
 import { matchTensors } from './match.ts';
-import { needsReorder, readAll, reorderInto } from './reorder.ts';
+import { needsReorder, reorderInto } from './reorder.ts';
 
 /** Bytes read at a time: whole chunks of every element. */
 const BLOCK = 256 << 10;

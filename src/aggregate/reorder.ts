@@ -6,7 +6,7 @@
  * contiguous part of the result and is gathered from every column: whole columns are read in bulk where the slab's part
  * of a column is short, and only that part where it is long enough to be worth a read of its own.
  */
-import { type ByteSource, changed, type Scratch } from '../tensor/bytes.ts';
+import { type ByteSource, readAll, type Scratch } from '../tensor/bytes.ts';
 import { itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type TensorLayout } from '../tensor/layout.ts';
 
@@ -91,15 +91,4 @@ function columnRanks(shape: readonly number[]): (column: number) => number {
     }
     return rank;
   };
-}
-
-/**
- * Fills `target` from `offset` on.
- *
- * @throws FileError `file-changed` when the source ends before
- */
-export async function readAll(source: ByteSource, offset: number, target: Uint8Array): Promise<void> {
-  const read = source.readInto(offset, target);
-  const count = typeof read === 'number' ? read : await read;
-  if (count !== target.byteLength) throw changed(source, offset + count);
 }

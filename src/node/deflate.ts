@@ -8,11 +8,10 @@
 import { pipeline, Readable } from 'node:stream';
 import { createDeflateRaw } from 'node:zlib';
 import type { RunOptions } from '../aggregate/aggregation.ts';
-import { readAll } from '../aggregate/reorder.ts';
 import type { Encoding } from '../formats/encoding.ts';
 import { readZipDirectory, type ZipMember } from '../formats/zip.ts';
 import { encodeZip } from '../formats/zip-writer.ts';
-import type { ByteSink, ByteSource, ScratchFactory } from '../tensor/bytes.ts';
+import { type ByteSink, type ByteSource, readAll, type ScratchFactory } from '../tensor/bytes.ts';
 
 /** Members that are deflated at the same time, each on a thread of Node's pool. */
 const PARALLEL = 4;

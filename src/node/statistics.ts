@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { tmpdir } from 'node:os';
-import { needsReorder, readAll, reorderInto } from '../aggregate/reorder.ts';
+import { needsReorder, reorderInto } from '../aggregate/reorder.ts';
 import { openStrategies } from '../core/core.ts';
 import { swapBytes } from '../core/elements.ts';
 import { TALLY_ARENA_BYTES, Tally } from '../core/statistics.ts';
-import type { ByteSource } from '../tensor/bytes.ts';
+import { type ByteSource, readAll } from '../tensor/bytes.ts';
 import { DTYPES, numberSize } from '../tensor/dtypes.ts';
 import type { TensorLayout } from '../tensor/layout.ts';
 import { fileScratch } from './scratch.ts';

@@ -152,13 +152,15 @@ export function joinSources(source: ByteSource, scratch: Scratch): ByteSource {
   }
 }
 
-/** The error for a source that has become shorter since its layout was read. */
-export function changed(source: ByteSource, offset: number): FileError {
-  return new FileError(
-    'file-changed',
-    `${source.name} ended at byte ${offset} while it was read: it has changed since it was opened`,
-    source.name,
-  );
+/**
+ * Fills `target` from `offset` on.
+ *
+ * @throws FileError `file-changed` when the source ends before
+ */
+export async function readAll(source: ByteSource, offset: number, target: Uint8Array): Promise<void> {
+  const read = source.readInto(offset, target);
+  const count = typeof read === 'number' ? read : await read;
+  if (count !== target.byteLength) throw changed(source, offset + count);
 }
 
 /**
@@ -178,4 +180,13 @@ export function startRead(
   const reading = source.readInto(offset, target);
   if (typeof reading === 'number') check(reading);
   else waits.push(reading.then(check));
+}
+
+/** The error for a source that has become shorter since its layout was read. */
+function changed(source: ByteSource, offset: number): FileError {
+  return new FileError(
+    'file-changed',
+    `${source.name} ended at byte ${offset} while it was read: it has changed since it was opened`,
+    source.name,
+  );
 }
