@@ -43,8 +43,8 @@ export async function openFileSource(path: string, name = path): Promise<ByteSou
 
 /** The same, synchronous; for workers. Throws FileError. */
 export function openFileSourceSync(path: string, name = path): ByteSource {
-  const descriptor = guardSync(path, 'read', () => fs.openSync(path, TO_READ));
-  const stat = () => guardSync(path, 'read', () => fs.fstatSync(descriptor));
+  const descriptor = guardFileSync(path, 'read', () => fs.openSync(path, TO_READ));
+  const stat = () => guardFileSync(path, 'read', () => fs.fstatSync(descriptor));
   try {
     const opened = stat();
     const byteLength = sizeOf(opened, path);
@@ -73,14 +73,15 @@ export function descriptorSource(descriptor: number, name: string, byteLength: n
   return {
     name,
     byteLength,
-    readInto: (offset, target) => guardSync(name, 'read', () => readFullSync(descriptor, offset, target)),
+    readInto: (offset, target) =>
+      guardFileSync(name, 'read', () => readFullySync(descriptor, offset, target)),
     close() {},
   };
 }
 
 /** Writes to a file that is open in this process. Throws FileError. */
 export function writeToDescriptor(descriptor: number, path: string, offset: number, bytes: Uint8Array): void {
-  guardSync(path, 'write', () => {
+  guardFileSync(path, 'write', () => {
     for (let done = 0; done < bytes.byteLength; ) {
       done += fs.writeSync(descriptor, bytes, done, bytes.byteLength - done, offset + done);
     }
@@ -102,13 +103,7 @@ export async function openFileSink(path: string, options: FileSinkOptions = {}):
     await handle.close();
   };
   return {
-    write: (offset, bytes) =>
-      guardFile(path, 'write', async () => {
-        for (let done = 0; done < bytes.byteLength; ) {
-          const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done, offset + done);
-          done += bytesWritten;
-        }
-      }),
+    write: (offset, bytes) => guardFile(path, 'write', () => writeFully(handle, offset, bytes)),
     readInto: (offset, target) => guardFile(path, 'read', () => readFully(handle, offset, target)),
     commit: () =>
       guardFile(path, 'write', async () => {
@@ -128,7 +123,7 @@ export async function openFileSink(path: string, options: FileSinkOptions = {}):
 export function openFileSinkSync(path: string, options: FileSinkOptions = {}): CheckedFileSink {
   const target = targetOf(path);
   const part = partPath(target);
-  const descriptor = guardSync(path, 'write', () => fs.openSync(part, 'wx+', 0o666));
+  const descriptor = guardFileSync(path, 'write', () => fs.openSync(part, 'wx+', 0o666));
   let isOpen = true;
   const closeOnce = () => {
     if (!isOpen) return;
@@ -138,9 +133,10 @@ export function openFileSinkSync(path: string, options: FileSinkOptions = {}): C
   return {
     handle: { path, descriptor },
     write: (offset, bytes) => writeToDescriptor(descriptor, path, offset, bytes),
-    readInto: (offset, target) => guardSync(path, 'read', () => readFullSync(descriptor, offset, target)),
+    readInto: (offset, target) =>
+      guardFileSync(path, 'read', () => readFullySync(descriptor, offset, target)),
     commit: () =>
-      guardSync(path, 'write', () => {
+      guardFileSync(path, 'write', () => {
         if (options.durable) fs.fsyncSync(descriptor);
         closeOnce();
         fs.renameSync(part, target);
@@ -183,8 +179,16 @@ export async function readFully(handle: FileHandle, offset: number, target: Uint
   return done;
 }
 
-/** Fills `target` from `offset` on, up to the end of the file. Throws errors of the system. */
-export function readFullSync(descriptor: number, offset: number, target: Uint8Array): number {
+/** Writes all of `bytes`. */
+export async function writeFully(handle: FileHandle, offset: number, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.byteLength; ) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done, offset + done);
+    done += bytesWritten;
+  }
+}
+
+/** As `readFully`, synchronous. Throws errors of the system. */
+export function readFullySync(descriptor: number, offset: number, target: Uint8Array): number {
   let done = 0;
   while (done < target.byteLength) {
     const read = fs.readSync(descriptor, target, done, target.byteLength - done, offset + done);
@@ -201,7 +205,7 @@ export function readFullSync(descriptor: number, offset: number, target: Uint8Ar
  * @throws FileError `file-is-folder`, `file-not-regular`
  */
 export function targetOf(path: string): string {
-  return guardSync(path, 'write', () => {
+  return guardFileSync(path, 'write', () => {
     const stat = fs.statSync(path, { throwIfNoEntry: false });
     if (stat === undefined) return path;
     if (stat.isFile()) return fs.realpathSync(path);
@@ -243,7 +247,8 @@ export async function guardFile<T>(
   }
 }
 
-function guardSync<T>(path: string, action: 'read' | 'write', work: () => T): T {
+/** The same, synchronous. */
+export function guardFileSync<T>(path: string, action: 'read' | 'write', work: () => T): T {
   try {
     return work();
   } catch (error) {

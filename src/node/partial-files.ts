@@ -8,7 +8,7 @@ import { type FileHandle, open, readdir, rename, rm, stat } from 'node:fs/promis
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import type { PartialSink } from '../client/file-access.ts';
-import { guardFile, NAME_CHARACTERS, readFully, syncPath, targetOf } from './files.ts';
+import { guardFile, NAME_CHARACTERS, readFully, syncPath, targetOf, writeFully } from './files.ts';
 
 /** What lies about for longer belongs to nobody: a download that is still wanted is asked for again sooner. */
 const KEEP_MS = 7 * 24 * 3600_000;
@@ -61,10 +61,7 @@ function sinkOf(path: string, part: string, handle: FileHandle, bytesThere: numb
     bytesThere,
     write: (offset, bytes) =>
       guardFile(path, 'write', async () => {
-        for (let done = 0; done < bytes.byteLength; ) {
-          const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done, offset + done);
-          done += bytesWritten;
-        }
+        await writeFully(handle, offset, bytes);
         unflushed += bytes.byteLength;
         if (unflushed < FLUSH_BYTES) return;
         unflushed = 0;

@@ -1,9 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
-
 import type { Scratch, ScratchFactory } from '../tensor/bytes.ts';
-import { fileError } from './file-errors.ts';
+import { descriptorSource, guardFileSync, writeToDescriptor } from './files.ts';
 
 /**
  * Scratch room in files of a folder, synchronous, for workers. A file loses its name as soon as it is open, so that
@@ -14,27 +13,12 @@ import { fileError } from './file-errors.ts';
 export function fileScratch(folder: string): ScratchFactory {
   return (byteLength): Scratch => {
     const path = join(folder, `.cambium-scratch.${randomBytes(6).toString('hex')}`);
-    const guard = <T>(work: () => T): T => {
-      try {
-        return work();
-      } catch (error) {
-        throw fileError(error, path, 'write');
-      }
-    };
-    const descriptor = guard(() => fs.openSync(path, 'wx+', 0o600));
+    const descriptor = guardFileSync(path, 'write', () => fs.openSync(path, 'wx+', 0o600));
     fs.rmSync(path);
     return {
-      name: path,
-      byteLength,
+      ...descriptorSource(descriptor, path, byteLength),
       handle: { kind: 'file', name: path, byteLength, descriptor },
-      readInto: (offset, target) =>
-        guard(() => fs.readSync(descriptor, target, 0, target.byteLength, offset)),
-      write: (offset, bytes) =>
-        guard(() => {
-          for (let done = 0; done < bytes.byteLength; ) {
-            done += fs.writeSync(descriptor, bytes, done, bytes.byteLength - done, offset + done);
-          }
-        }),
+      write: (offset, bytes) => writeToDescriptor(descriptor, path, offset, bytes),
       close: () => fs.closeSync(descriptor),
     };
   };

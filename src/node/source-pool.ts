@@ -6,7 +6,7 @@ import * as fs from 'node:fs';
 import { FileError, isCambiumError } from '../errors.ts';
 import { type ByteSource, memorySource, type SourceHandle } from '../tensor/bytes.ts';
 import { fileError } from './file-errors.ts';
-import { readFullSync, sizeOf, TO_READ } from './files.ts';
+import { guardFileSync, readFullySync, sizeOf, TO_READ } from './files.ts';
 import type { AggregateInput } from './jobs.ts';
 
 /** Descriptors that are left for the output, for scratch room and for the host itself. */
@@ -84,13 +84,8 @@ export class SourcePool {
           ? { kind: 'pooled', file }
           : { kind: 'file', name, byteLength, descriptor };
       },
-      readInto(offset, target) {
-        try {
-          return readFullSync(pool.#use(file), offset, target);
-        } catch (error) {
-          throw fileError(error, file.path, 'read');
-        }
-      },
+      readInto: (offset, target) =>
+        guardFileSync(file.path, 'read', () => readFullySync(pool.#use(file), offset, target)),
       checkUnchanged: () => checkSame(file, fs.fstatSync(pool.#use(file))),
       close() {
         const descriptor = pool.#open.get(file);
