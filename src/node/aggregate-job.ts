@@ -1,5 +1,4 @@
 /** The aggregation of files into a file: opens, checks, aggregates, writes. For workers: reads are synchronous. */
-import { createHash } from 'node:crypto';
 import { dirname } from 'node:path';
 import {
   Aggregation,
@@ -20,6 +19,7 @@ import { openWeights } from '../formats/open.ts';
 import { prepareWeights, type Weights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
+import { digestOf } from './digest.ts';
 import type { AggregateInput, AggregateReport, AggregateRequest } from './jobs.ts';
 import { lanesFor } from './lanes.ts';
 import { checkForm, formatOfName } from './output-format.ts';
@@ -143,25 +143,12 @@ async function openState(
   }
   const tensors = model.layout.tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
   const owner = { strategy: name, step, tensors };
-  const before =
-    (await openStateFile(path, owner, digestOfWritten(model.file) ?? (await digestOf(model.file)))) ??
-    undefined;
+  const { file } = model;
+  const digest = digestOfWritten(file) ?? (await digestOf(file, file.byteLength));
+  const before = (await openStateFile(path, owner, digest)) ?? undefined;
   if (before === undefined) return { path, owner, before, inputs: undefined };
   const inputs = stateInputs(owner, before.source, before.byteOffsets);
   return { path, owner, before, inputs };
-}
-
-/** Bytes of a file that are hashed at a time. */
-const HASH_BYTES = 1 << 20;
-
-/** SHA-256 of a model's file, in lower-case hexadecimal. */
-async function digestOf(source: ByteSource): Promise<string> {
-  const hash = createHash('sha256');
-  const buffer = new Uint8Array(Math.min(HASH_BYTES, source.byteLength));
-  for (let at = 0; at < source.byteLength; at += buffer.byteLength) {
-    hash.update(buffer.subarray(0, await source.readInto(at, buffer)));
-  }
-  return hash.digest('hex');
 }
 
 /** Model and state in the order that a crash between them does no harm to (`state-file.ts`). */

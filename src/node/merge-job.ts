@@ -1,5 +1,4 @@
 /** Weight files and partial sums added, to a partial sum or to a mean. For workers: reads are synchronous. */
-import { createHash } from 'node:crypto';
 import { dirname } from 'node:path';
 import type { AggregationInput, RunOptions, Stop } from '../aggregate/aggregation.ts';
 import { openPartialSum, type PartialSum } from '../aggregate/partial-file.ts';
@@ -8,6 +7,7 @@ import { Summation } from '../aggregate/summation.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
 import { prepareWeights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
+import { digestOf } from './digest.ts';
 import { openUnlessSum } from './examine.ts';
 import { openFileSinkSync } from './files.ts';
 import { nodeCrc32 } from './inflate.ts';
@@ -18,9 +18,6 @@ import { fileScratch } from './scratch.ts';
 import { SourcePool } from './source-pool.ts';
 import { unpackingIn } from './unpacking.ts';
 import { writeOutput } from './write-output.ts';
-
-/** Bytes that are hashed at a time. */
-const HASH_BYTES = 256 << 10;
 
 /** @throws FormatError, AggregationError, FileError; the reason of `signal`. Nothing is left behind then */
 export async function mergeJob(
@@ -129,13 +126,9 @@ async function writeSum(
   try {
     const { byteLength, residues } = await summation.write(sink, { ...run, crc32: nodeCrc32 });
     // The header was written last, so the file is read once more, mostly from the page cache.
-    const hash = createHash('sha256');
-    const buffer = new Uint8Array(HASH_BYTES);
-    for (let at = 0; digest && at < byteLength; at += HASH_BYTES) {
-      hash.update(buffer.subarray(0, await sink.readInto(at, buffer)));
-    }
+    const sha256 = digest ? await digestOf(sink, byteLength) : null;
     await sink.commit();
-    return { format: 'partial-sum', byteLength, residues, sha256: digest ? hash.digest('hex') : null };
+    return { format: 'partial-sum', byteLength, residues, sha256 };
   } catch (error) {
     await sink.discard();
     throw error;
