@@ -15,18 +15,16 @@ import { openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
 import type { Encoding } from '../formats/encoding.ts';
 import type { ReadOptions } from '../formats/npy.ts';
-import { openWeights } from '../formats/open.ts';
-import { prepareWeights, type Weights } from '../formats/weights.ts';
+import type { Weights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
 import { digestOf } from './digest.ts';
 import type { AggregateInput, AggregateReport, AggregateRequest } from './jobs.ts';
 import { lanesFor } from './lanes.ts';
 import { checkForm, formatOfName } from './output-format.ts';
-import { fileScratch } from './scratch.ts';
 import { SourcePool } from './source-pool.ts';
 import { createStateFile, type NextState, type OpenedState, openStateFile } from './state-file.ts';
-import { unpackingIn } from './unpacking.ts';
+import { openPrepared, unpackingIn } from './unpacking.ts';
 import { writeOutput } from './write-output.ts';
 import { digestOfWritten, rememberModel } from './written-model.ts';
 
@@ -42,13 +40,10 @@ export async function aggregateJob(
   const opened: ByteSource[] = [];
   const formats = new Set<WeightsFormat>();
   const layouts = new SharedLayouts();
+  const unpacking = unpackingIn(dirname(request.output), signal);
   const openInput = async (input: AggregateInput, options?: ReadOptions) => {
     const file = pool.openInput(input, input.leaf);
-    opened.push(file);
-    const weights = await openWeights(file, options);
-    const unpacked: Weights = await prepareWeights(weights, unpackingIn(dirname(request.output), signal));
-    if (unpacked.source !== file) opened.push(unpacked.source);
-    return { ...unpacked, file };
+    return { ...(await openPrepared(file, unpacking, opened, options)), file };
   };
   try {
     for (const input of request.inputs) {
@@ -83,7 +78,7 @@ export async function aggregateJob(
       tensors: request.tensors,
       state: state?.inputs,
       nonFinite: request.nonFinite,
-      scratch: fileScratch(dirname(request.output)),
+      scratch: unpacking.scratch,
     });
     try {
       const format = formatOf(request, formats);

@@ -5,12 +5,10 @@ import type { AggregationInput, RunOptions } from '../aggregate/aggregation.ts';
 import { UpdateEncoder } from '../aggregate/update-encoder.ts';
 import { FormatError } from '../errors.ts';
 import { encodeWeights } from '../formats/encode.ts';
-import { openWeights } from '../formats/open.ts';
-import { prepareWeights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { openFileSinkSync, openFileSourceSync } from './files.ts';
 import type { ConvertReport, ConvertRequest } from './jobs.ts';
-import { unpackingIn } from './unpacking.ts';
+import { openPrepared, unpackingIn } from './unpacking.ts';
 import { writeOutput } from './write-output.ts';
 
 /**
@@ -29,10 +27,7 @@ export async function encodeJob(
   const unpacking = unpackingIn(dirname(output), run.signal);
   const opened: ByteSource[] = [];
   const open = async (path: string, void16?: 'bfloat16'): Promise<AggregationInput> => {
-    const file = openFileSourceSync(path);
-    opened.push(file);
-    const weights = await prepareWeights(await openWeights(file, { void16 }), unpacking);
-    if (weights.source !== file) opened.push(weights.source);
+    const weights = await openPrepared(openFileSourceSync(path), unpacking, opened, { void16 });
     return { leaf: path, ...weights, weighting: weights.layout.weighting };
   };
   try {
