@@ -142,7 +142,8 @@ test('errors keep their class, code and place', async () => {
 });
 
 test('an aborted job stops, tidies up and leaves its thread usable', async () => {
-  const path = await writeZeros('large.npy', 20_000_000);
+  // So large (and sparse) that it is not over before this thread hears that it has begun.
+  const path = await writeZeros('large.npy', 500_000_000);
   const jobs = startJobs({ threads: 1 });
   const controller = new AbortController();
   const reason = new Error('enough');
