@@ -91,10 +91,10 @@ test('rounds: the model comes down, the update goes up, metrics belong to the mo
     assert.equal(leaf.all('done'), [leaf.lines.at(-1)]);
     assert.is(leaf.all('failed').length, 0);
   }
+  // Which may be averaged only after the leaves are done.
+  const { aggregation_id } = await harness.round(branch.id, 3, 'done');
   const client = new Client(branch.leaves[0]!);
-  await client.authenticate();
-  const id = await client.queue.get();
-  const { tensors } = await readTensors(memorySource((await client.fileDownload(id)).bytes));
+  const { tensors } = await readTensors(memorySource((await client.fileDownload(aggregation_id!)).bytes));
   await client.close();
   assert.equal([...new Float32Array(tensors[0]!.data.buffer, tensors[0]!.data.byteOffset, 2)], [2, 2]);
   const metrics = await harness.operate<{ items: MetricsBody[] }>('GET', paths.branchMetrics(branch.id));
