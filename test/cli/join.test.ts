@@ -15,7 +15,7 @@ import { memorySource } from '../../src/tensor/bytes.ts';
 import { tensorOf } from '../../src/tensor/tensor.ts';
 import { type CredentialsBody, type MetricsBody, paths, type RoundBody } from '../../src/wire/cambium.ts';
 import { JoinedLeaf } from '../helpers/joined.ts';
-import { serve } from '../helpers/loopback.ts';
+import { freePorts, serve } from '../helpers/loopback.ts';
 import { Harness } from '../server/harness.ts';
 
 const PROGRAM = fileURLToPath(new URL('join-program.mjs', import.meta.url));
@@ -180,8 +180,8 @@ test('a round that is left out is not the last one', async () => {
 });
 
 test('an update that cannot be sent waits for the server, also over a restart of the leaf', async () => {
-  const own = await new Harness().start({ jobs, timers: realTimers });
-  const port = Number(new URL(own.server.url).port);
+  const [port] = await freePorts(1);
+  const own = await new Harness().start({ jobs, timers: realTimers, port });
   const branch = await own.branch(1);
   const path = fileOf(branch.leaves[0]!);
   const program = [...words('good'), join(folder, 'marker')];

@@ -11,6 +11,7 @@ import * as assert from 'uvu/assert';
 import type { BranchBody, RoundBody, TreeBody } from '../../src/wire/cambium.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { JoinedLeaf } from '../helpers/joined.ts';
+import { freePorts } from '../helpers/loopback.ts';
 import { Random } from '../helpers/random.ts';
 import { BRANCHES, cambium, writeUpdates } from './trees.ts';
 
@@ -44,27 +45,26 @@ test.after(async () => {
 class Site {
   readonly data = mkdtempSync(join(folder, 'site-'));
   tree = '';
-  #port = '0';
+  #port = 0;
   #process!: JoinedLeaf;
   #restarting = Promise.resolve();
 
   static async start(): Promise<Site> {
     const site = new Site();
     running.add(site);
+    [site.#port = 0] = await freePorts(1);
     await site.#serve();
     site.tree = (await site.operate<TreeBody>('tree', 'create', 't')).id;
     return site;
   }
 
   async #serve(): Promise<void> {
-    this.#process = new JoinedLeaf(['--data', this.data, '--port', this.#port], process.env, 'serve');
+    this.#process = new JoinedLeaf(['--data', this.data, '--port', String(this.#port)], process.env, 'serve');
     while (this.#process.lines.length === 0) {
       assert.is(this.#process.child.exitCode, null, this.#process.stderr);
       await new Promise(setImmediate);
     }
-    const { url } = this.#process.lines[0]!;
-    assert.type(url, 'string', this.#process.stderr);
-    this.#port = new URL(String(url)).port;
+    assert.type(this.#process.lines[0]!.url, 'string', this.#process.stderr);
   }
 
   /** One after the other: several relays ask for it, and a data directory has one server. */

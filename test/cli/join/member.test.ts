@@ -22,6 +22,7 @@ import { realTimers } from '../../../src/server/timers.ts';
 import type { Clock } from '../../../src/transport/clock.ts';
 import type { CredentialsBody } from '../../../src/wire/cambium.ts';
 import { failsWith } from '../../helpers/errors.ts';
+import { freePorts } from '../../helpers/loopback.ts';
 import { Harness } from '../../server/harness.ts';
 
 const PROGRAM = fileURLToPath(new URL('../join-program.mjs', import.meta.url));
@@ -63,7 +64,7 @@ async function takePart(
     report: { tell, pass() {}, forward() {}, hasStatus: false } as unknown as JoinReport,
     program: [process.execPath, PROGRAM, 'good', '{global}', '{update}', '{metrics}'],
     ...{ format: 'npy-object', weighting: undefined, policy: 'stop', retries: 0, retryMs: 1 },
-    ...{ timeoutMs: undefined, isTold: true, signal: AbortSignal.timeout(60_000) },
+    ...{ timeoutMs: undefined, isTold: true, signal: AbortSignal.timeout(240_000) },
   });
   await member.takePart();
   return told;
@@ -155,8 +156,8 @@ test('a disk that is full ends it, with all that was done before kept', async ()
 
 for (const jumpMs of [-DAY_MS, DAY_MS]) {
   test(`a clock that jumps by ${jumpMs} ms while the server is away costs nothing`, async () => {
-    const own = await new Harness().start({ jobs, timers: realTimers });
-    const port = Number(new URL(own.server.url).port);
+    const [port] = await freePorts(1);
+    const own = await new Harness().start({ jobs, timers: realTimers, port });
     const [leaf] = (await own.branch(1)).leaves as [CredentialsBody];
     await own.server.close();
     const clock = new JumpingClock();
