@@ -231,6 +231,8 @@ export const PARTIAL_RESIDUE = 4;
 export const PARTIAL_CHUNK = 4096;
 /** Most parts of one element behind the first: 2274 bits in parts of 53, and the count of zeros. */
 export const PARTIAL_PARTS = 46;
+/** The largest block: an array, and a list in which every element has all its parts. */
+export const PARTIAL_RESIDUE_BYTES = 8 + 8 * PARTIAL_CHUNK + 10 * PARTIAL_CHUNK * PARTIAL_PARTS;
 
 // An input of partialFold: 8-byte aligned.
 /** f64: what its elements are multiplied by: a weighting, or 1 or -1 of a partial sum. */

@@ -18,7 +18,7 @@
 //         2  how many leaves have -0 there, when some have and not all: with it the zero that is left after leaves are taken
 //            out has the right sign. Where all have, the sum itself is -0.
 
-import { PARTIAL_CHUNK, PARTIAL_PARTS } from './abi';
+import { PARTIAL_PARTS } from './abi';
 
 export const KIND_PART: u32 = 0;
 export const KIND_LOW: u32 = 1;
@@ -59,6 +59,12 @@ export function indexOf(place: u32): u32 {
 
 export function kindOf(place: u32): u32 {
   return place & 3;
+}
+
+/** The element of the part at a position of the list, n behind its end. */
+export function listedFrom(block: usize, position: u32, n: u32): u32 {
+  if (position >= listLength(block)) return n;
+  return indexOf(load<u16>(placesOf(block, n) + ((<usize>position) << 1)));
 }
 
 /**
@@ -103,23 +109,21 @@ export function checkResidues(block: usize, bytes: u32, n: u32, leaves: f64): i3
 
 // --- writing ----------------------------------------------------------------------------------------------------------
 
-/** Where parts are collected: values, then places. */
-let room: usize = 0;
+// Parts are collected in the block itself: the values where they stand if there is an array, the places behind room for all
+// values. So what remains moves down when the block is closed.
+let block: usize = 0;
+let values: usize = 0;
+let places: usize = 0;
 let length: u32 = 0;
 /** How many of them are an r_1. */
 let firsts: u32 = 0;
 let lastIndex: u32 = 0;
 
-const ROOM_PLACES: usize = 8 * PARTIAL_CHUNK * PARTIAL_PARTS;
-
-/** Bytes of the room in which the parts of a chunk are collected. */
-export function residueRoomBytes(): usize {
-  return 10 * PARTIAL_CHUNK * PARTIAL_PARTS;
-}
-
-/** Begins a block; `at` is residueRoomBytes() long and 8-byte aligned. */
-export function openResidues(at: usize): void {
-  room = at;
+/** Begins the block of a chunk of n elements; `out` is PARTIAL_RESIDUE_BYTES long and 8-byte aligned. */
+export function openResidues(out: usize, n: u32): void {
+  block = out;
+  values = out + 8 + ((<usize>n) << 3);
+  places = values + <usize>n * 8 * PARTIAL_PARTS;
   length = 0;
   firsts = 0;
   lastIndex = 0xffffffff;
@@ -127,43 +131,49 @@ export function openResidues(at: usize): void {
 
 /** Adds a part, in the order of the places. */
 export function addResidue(index: u32, kind: u32, value: f64): void {
-  store<f64>(room + ((<usize>length) << 3), value);
-  store<u16>(room + ROOM_PLACES + ((<usize>length) << 1), <u16>placeOf(index, kind));
+  store<f64>(values + ((<usize>length) << 3), value);
+  store<u16>(places + ((<usize>length) << 1), <u16>placeOf(index, kind));
   if (kind === KIND_PART && index !== lastIndex) firsts++;
   lastIndex = index;
   length++;
 }
 
-/** Writes the block of a chunk of n elements to `out` (8-byte aligned) and answers its bytes, 0 for none. */
-export function closeResidues(n: u32, out: usize): u32 {
+/** Ends the block, of n elements, and answers its bytes, 0 for none. */
+export function closeResidues(n: u32): u32 {
   if (length === 0) return 0;
   const isDense = 10 * firsts > 8 * n;
-  const t = isDense ? length - firsts : length;
-  store<u32>(out, t);
-  store<u32>(out, <u32>isDense, 4);
-  const array = out + 8;
-  if (isDense) memory.fill(array, 0, (<usize>n) << 3);
-  let value = valuesOf(out, n);
-  let place = placesOf(out, n);
-  lastIndex = 0xffffffff;
-  for (let i: u32 = 0; i < length; i++) {
-    const x = load<f64>(room + ((<usize>i) << 3));
-    const p = load<u16>(room + ROOM_PLACES + ((<usize>i) << 1));
-    const index = indexOf(p);
-    const isFirst = kindOf(p) === KIND_PART && index !== lastIndex;
-    lastIndex = index;
-    if (isDense && isFirst) {
-      store<f64>(array + ((<usize>index) << 3), x);
-      continue;
-    }
-    store<f64>(value, x);
-    store<u16>(place, p);
-    value += 8;
-    place += 2;
-  }
-  while (((place - out) & 7) !== 0) {
+  if (isDense) moveFirsts(n);
+  store<u32>(block, length);
+  store<u32>(block, <u32>isDense, 4);
+  memory.copy(valuesOf(block, n), values, (<usize>length) << 3);
+  let place = placesOf(block, n);
+  memory.copy(place, places, (<usize>length) << 1);
+  place += (<usize>length) << 1;
+  while (((place - block) & 7) !== 0) {
     store<u16>(place, 0);
     place += 2;
   }
-  return <u32>(place - out);
+  return <u32>(place - block);
+}
+
+/** Moves every r_1 from the list into the array. */
+function moveFirsts(n: u32): void {
+  const array = block + 8;
+  memory.fill(array, 0, (<usize>n) << 3);
+  let left: u32 = 0;
+  lastIndex = 0xffffffff;
+  for (let i: u32 = 0; i < length; i++) {
+    const x = load<f64>(values + ((<usize>i) << 3));
+    const p = load<u16>(places + ((<usize>i) << 1));
+    const index = indexOf(p);
+    if (kindOf(p) === KIND_PART && index !== lastIndex) {
+      store<f64>(array + ((<usize>index) << 3), x);
+    } else {
+      store<f64>(values + ((<usize>left) << 3), x);
+      store<u16>(places + ((<usize>left) << 1), p);
+      left++;
+    }
+    lastIndex = index;
+  }
+  length = left;
 }

@@ -54,6 +54,7 @@ import {
   KIND_PART,
   KIND_ZEROS,
   kindOf,
+  listedFrom,
   listLength,
   placesOf,
   valuesOf,
@@ -128,12 +129,21 @@ export function partialFinish(
   next = 0;
   let i: u32 = 0;
   if (ASC_FEATURE_SIMD) {
-    if (dtype === DTYPE_FLOAT32 && block === 0) {
-      const isExact = load<i32>(total, TOTAL_BITS) <= 52 - <i32>precision;
+    if (dtype === DTYPE_FLOAT32) {
+      const array: usize = block === 0 ? 0 : arrayOf(block);
+      const isExact = array === 0 && load<i32>(total, TOTAL_BITS) <= 52 - <i32>precision;
+      let listed = block === 0 ? n : listedFrom(block, 0, n);
       for (; i + 4 <= n; i += 4) {
-        if (divideFour(total, sums + ((<usize>i) << 3), isExact, out + ((<usize>i) << 2))) continue;
+        const at = (<usize>i) << 3;
+        if (
+          listed >= i + 4 &&
+          (array === 0 || areResidues(array + at, sums + at)) &&
+          divideFour(total, sums + at, isExact, out + ((<usize>i) << 2))
+        )
+          continue;
         const status = finishRange(dtype, size, precision, total, sums, block, i, i + 4, n, out, propagate);
         if (status !== 0) return status;
+        if (block !== 0) listed = listedFrom(block, next, n);
       }
     }
   }
@@ -183,7 +193,17 @@ function finishRange(
   return 0;
 }
 
-/** Four float32 without residues; false when a rounding is open, or a mean seems beyond the dtype or is not finite. */
+/** Whether four numbers of an array are small beside their sums. */
+function areResidues(array: usize, sums: usize): bool {
+  const share = f64x2.splat(RESIDUE);
+  const limit0 = f64x2.mul(f64x2.abs(v128.load(sums)), share);
+  const limit1 = f64x2.mul(f64x2.abs(v128.load(sums, 16)), share);
+  const isSmall0 = f64x2.le(f64x2.abs(v128.load(array)), limit0);
+  const isSmall1 = f64x2.le(f64x2.abs(v128.load(array, 16)), limit1);
+  return i64x2.all_true(v128.and(isSmall0, isSmall1));
+}
+
+/** Four float32; `isExact` of sums without residues. False when a rounding is open, or a mean seems beyond the dtype or is not finite. */
 function divideFour(total: usize, sums: usize, isExact: bool, to: usize): bool {
   const w = v128.load64_splat(total, PLAN_W);
   const q0 = f64x2.div(v128.load(sums), w);

@@ -13,7 +13,7 @@
 //    element of more than 26 bits into 26 + 26 with a sign (Veltkamp). TwoSum (Knuth) adds them to s, and its errors, by
 //    another TwoSum, to e. If no error of the second one was other than zero, S = s + e.
 //
-// C. The chunks of partial sums alone, none of them with residues: where no TwoSum of an element has an error, S = s.
+// C. Partial sums alone, and no residues of the element: where no TwoSum has an error, S = s.
 //
 // Everything else is added in integers (partial-exact).
 
@@ -40,6 +40,7 @@ import {
   KIND_ZEROS,
   kindOf,
   LOW_SCALE,
+  listedFrom,
   listLength,
   openResidues,
   placesOf,
@@ -106,8 +107,7 @@ export function setPlace(i: u32): void {
 /**
  * Sums n elements, one chunk at most. `inputs` is the address of k records (PARTIAL_), `bits` those of the significand of an
  * element of a leaf, `limit` that of certificate A (0 for none), `leaves` how many the result has. The nearest binary64
- * numbers go to `out`, the residues to `block`, by way of `room` (residueRoomBytes); all are 8-byte aligned and do not
- * overlap.
+ * numbers go to `out`, the residues to `block` (PARTIAL_RESIDUE_BYTES); all are 8-byte aligned and do not overlap.
  *
  * Answers the bytes of the block, 0 for none, or the negative of a PARTIAL_ status. NaN or infinity is refused; with
  * `propagate` it goes into the sum as IEEE 754 has it, NaN in its canonical form, but never where something is taken out.
@@ -120,30 +120,37 @@ export function partialFold(
   limit: u32,
   leaves: f64,
   out: usize,
-  room: usize,
   block: usize,
   propagate: bool,
 ): i32 {
-  openResidues(room);
+  openResidues(block, n);
   let isPlain = limit !== 0;
   let isOfSums = true;
+  let isPaired = true;
   for (let j: u32 = 0; j < k; j++) {
     const input = inputs + <usize>j * PARTIAL_INPUT_BYTES;
     store<u32>(input, 0, NEXT);
     store<u32>(input, 0, AFTER);
     const isSum = load<u32>(input, PARTIAL_IS_SUM) !== 0;
+    const block = <usize>load<u32>(input, PARTIAL_BLOCK);
     isPlain = isPlain && !isSum;
-    isOfSums = isOfSums && isSum && load<u32>(input, PARTIAL_BLOCK) === 0;
+    isOfSums = isOfSums && isSum && (block === 0 || arrayOf(block) === 0);
+    isPaired = isPaired && (isSum || bits <= 26);
   }
   let i: u32 = 0;
   if (ASC_FEATURE_SIMD) {
-    if (isPlain || isOfSums) {
-      for (; i + 4 <= n; i += 4) {
-        if (isPlain ? foldFour(inputs, k, i, limit, out) : addFour(inputs, k, i, out)) continue;
-        for (let at = i; at < i + 4; at++) {
-          const status = foldElement(inputs, k, at, n, bits, leaves, out, propagate);
-          if (status !== 0) return -status;
-        }
+    let listed = nextListed(inputs, k, n);
+    for (; i + 4 <= n; i += 4) {
+      if (listed >= i + 4) {
+        if (isPlain && foldFour(inputs, k, i, limit, out)) continue;
+        if (isOfSums && addFour(inputs, k, i, out)) continue;
+      }
+      for (let at = i; at < i + 4; at += 2) {
+        if (isPaired && listed >= at + 2 && foldTwo(inputs, k, at, out)) continue;
+        let status = foldElement(inputs, k, at, n, bits, leaves, out, propagate);
+        if (status === 0) status = foldElement(inputs, k, at + 1, n, bits, leaves, out, propagate);
+        if (status !== 0) return -status;
+        listed = nextListed(inputs, k, n);
       }
     }
   }
@@ -151,7 +158,7 @@ export function partialFold(
     const status = foldElement(inputs, k, i, n, bits, leaves, out, propagate);
     if (status !== 0) return -status;
   }
-  return closeResidues(n, block);
+  return closeResidues(n);
 }
 
 /** Certificate A for four elements; false when one of them fails it, is not finite, or has a -0. */
@@ -219,6 +226,75 @@ function addFour(inputs: usize, k: u32, i: u32, out: usize): bool {
   v128.store(out + at, s0);
   v128.store(out + at, s1, 16);
   return true;
+}
+
+/**
+ * Certificate B for two elements, of leaves with up to 26 bits and of sums without residues but those of arrays; false when one
+ * of them fails it, is not finite, or has a -0.
+ */
+function foldTwo(inputs: usize, k: u32, i: u32, out: usize): bool {
+  const at = (<usize>i) << 3;
+  const zero = f64x2.splat(0.0);
+  const minusZero = i64x2.splat(MINUS_ZERO);
+  let s = zero;
+  let e = zero;
+  let odd = i64x2.splat(0); // an error of e, NaN where something is not finite, or -0
+  const end = inputs + <usize>k * PARTIAL_INPUT_BYTES;
+  for (let input = inputs; input < end; input += PARTIAL_INPUT_BYTES) {
+    const values = v128.load(<usize>load<u32>(input, PARTIAL_VALUES) + at);
+    odd = v128.or(odd, i64x2.eq(values, minusZero));
+    const w = load<f64>(input, PARTIAL_WEIGHT);
+    let x = values;
+    let more = zero;
+    let hasMore = false;
+    if (load<u32>(input, PARTIAL_IS_SUM) !== 0) {
+      x = f64x2.mul(f64x2.splat(w), values);
+      const block = <usize>load<u32>(input, PARTIAL_BLOCK);
+      hasMore = block !== 0 && arrayOf(block) !== 0;
+      if (hasMore) more = f64x2.mul(f64x2.splat(w), v128.load(arrayOf(block) + at));
+    } else {
+      const wh = reinterpret<f64>(reinterpret<u64>(w) & HIGH26);
+      x = f64x2.mul(f64x2.splat(wh), values);
+      hasMore = w !== wh;
+      if (hasMore) more = f64x2.mul(f64x2.splat(w - wh), values);
+    }
+    for (;;) {
+      const next = f64x2.add(s, x);
+      const part = f64x2.sub(next, s);
+      const error = f64x2.add(f64x2.sub(s, f64x2.sub(next, part)), f64x2.sub(x, part));
+      s = next;
+      const low = f64x2.add(e, error);
+      const lowPart = f64x2.sub(low, e);
+      const lost = f64x2.add(f64x2.sub(e, f64x2.sub(low, lowPart)), f64x2.sub(error, lowPart));
+      odd = v128.or(odd, f64x2.ne(lost, zero));
+      e = low;
+      if (!hasMore) break;
+      hasMore = false;
+      x = more;
+    }
+  }
+  const sum = f64x2.add(s, e);
+  const part = f64x2.sub(sum, s);
+  const rest = f64x2.add(f64x2.sub(s, f64x2.sub(sum, part)), f64x2.sub(e, part));
+  // NaN is not equal to itself: a sum beyond binary64.
+  if (v128.any_true(v128.or(odd, f64x2.ne(rest, rest)))) return false;
+  v128.store(out + at, sum);
+  const r0 = f64x2.extract_lane(rest, 0);
+  const r1 = f64x2.extract_lane(rest, 1);
+  if (r0 !== 0) addResidue(i, KIND_PART, r0);
+  if (r1 !== 0) addResidue(i + 1, KIND_PART, r1);
+  return true;
+}
+
+/** The next element that a list of residues has something of, n when there is none. */
+function nextListed(inputs: usize, k: u32, n: u32): u32 {
+  let least = n;
+  const end = inputs + <usize>k * PARTIAL_INPUT_BYTES;
+  for (let input = inputs; input < end; input += PARTIAL_INPUT_BYTES) {
+    const block = <usize>load<u32>(input, PARTIAL_BLOCK);
+    if (block !== 0) least = min(least, listedFrom(block, load<u32>(input, NEXT), n));
+  }
+  return least;
 }
 
 /** Adds to s + e. */

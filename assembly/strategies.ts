@@ -10,7 +10,7 @@ export { trimmed, trimmedPlan, trimmedPlanBytes } from './order-trimmed';
 export { weightedMedian, weightedMedianPlan, weightedMedianPlanBytes } from './order-weighted';
 export { pairwiseDistances } from './pairwise';
 export { partialFold, partialPlace, partialTerms } from './partial';
-export { checkResidues, residueRoomBytes } from './partial-block';
+export { checkResidues } from './partial-block';
 export { partialFinish, partialTotal } from './partial-finish';
 export { dequantise, extend, quantise, quantiseBy, scaleOf } from './quantise';
 export { addStatistics, startStatistics } from './statistics';

@@ -2,7 +2,7 @@
  * The exact sum of one chunk of numbers over any number of inputs, in constant memory: inputs are folded in groups, and the
  * sum of a group is the first term of the next one. A sum is the same however it is put together, so groups leave no trace.
  */
-import { PARTIAL_CHUNK } from '../../assembly/abi.ts';
+import { PARTIAL_CHUNK, PARTIAL_RESIDUE_BYTES } from '../../assembly/abi.ts';
 import type { Core } from '../core/core.ts';
 import type { StrategyExports } from '../core/exports.ts';
 import {
@@ -26,12 +26,26 @@ const TERMS = 2 * GROUP + 2;
 /** Bytes of an input's chunk in binary64. */
 const WIDE_BYTES = 2 * 8 * PARTIAL_CHUNK + 64;
 
-/** Bytes of residues of all inputs of a group: those of two chunks at their largest. */
-const RESIDUE_BYTES = 4 << 20;
+/** What is going to be added to chunks. */
+export interface ChunkInputs {
+  readonly leaves: number;
+  /** Whether a sum has residues. */
+  readonly hasResidues: boolean;
+}
 
 /** Bytes of the arena that `ChunkSums` takes. */
-export const CHUNK_SUMS_ARENA_BYTES =
-  2 * (partialArenaBytes(TERMS) + 64) + GROUP * (WIDE_BYTES + 16) + RESIDUE_BYTES + 64;
+export function chunkSumsArenaBytes(inputs: ChunkInputs): number {
+  return 2 * partialArenaBytes(TERMS) + wideBytes(inputs) + residueBytes(inputs) + 32;
+}
+
+function wideBytes({ leaves }: ChunkInputs): number {
+  return Math.min(GROUP, leaves) * WIDE_BYTES;
+}
+
+/** Bytes of residues of all inputs of a group: those of a chunk at their largest, or of some sixty with one at each number. */
+function residueBytes({ hasResidues }: ChunkInputs): number {
+  return hasResidues ? PARTIAL_RESIDUE_BYTES : 0;
+}
 
 /** The sum of a chunk; it is there until the next chunk is begun. */
 export interface ChunkSum {
@@ -54,6 +68,7 @@ export class ChunkSums {
   readonly #rooms: readonly [PartialRoom, PartialRoom];
   readonly #wide: number;
   readonly #residues: number;
+  readonly #residueBytes: number;
   readonly #spreads = new Map<string, number>();
   readonly #propagate: boolean;
 
@@ -71,12 +86,13 @@ export class ChunkSums {
   #sum: ChunkSum | null = null;
 
   /** @param propagate let NaN and infinity go into sums as IEEE 754 has it */
-  constructor(core: Core<StrategyExports>, propagate: boolean) {
+  constructor(core: Core<StrategyExports>, inputs: ChunkInputs, propagate: boolean) {
     this.#core = core;
     this.#propagate = propagate;
     this.#rooms = [takePartialRoom(core, TERMS), takePartialRoom(core, TERMS)];
-    this.#wide = core.take(GROUP * WIDE_BYTES);
-    this.#residues = core.take(RESIDUE_BYTES);
+    this.#wide = core.take(wideBytes(inputs));
+    this.#residueBytes = residueBytes(inputs);
+    this.#residues = core.take(this.#residueBytes);
   }
 
   /** @param n numbers of the chunk */
@@ -112,7 +128,7 @@ export class ChunkSums {
 
   /** Room for residues of the next sum that is added. */
   takeResidues(byteLength: number): number {
-    if (this.#usedResidues + byteLength > RESIDUE_BYTES) this.#fold();
+    if (this.#usedResidues + byteLength > this.#residueBytes) this.#fold();
     const address = this.#residues + this.#usedResidues;
     this.#usedResidues += byteLength;
     return address;

@@ -6,18 +6,10 @@
  * Chunks do not depend on each other, so ranges have the same bits whoever does which. Only where residues lie in the file
  * depends on all chunks before: they go back with the result, and the coordinator puts them one behind the other.
  */
-import { CHUNK, PARTIAL_CHUNK } from '../../assembly/abi.ts';
+import { CHUNK, PARTIAL_CHUNK, PARTIAL_RESIDUE_BYTES, PARTIAL_TOTAL_BYTES } from '../../assembly/abi.ts';
 import { type Core, openStrategies } from '../core/core.ts';
 import type { StrategyExports } from '../core/exports.ts';
-import {
-  finishPartial,
-  type PartialKind,
-  type PartialRoom,
-  partialArenaBytes,
-  partialKind,
-  prepareTotal,
-  takePartialRoom,
-} from '../core/partial.ts';
+import { finishPartial, type PartialKind, partialKind, prepareTotal } from '../core/partial.ts';
 import { AggregationError } from '../errors.ts';
 import type { Crc32 } from '../formats/crc32.ts';
 import type { TensorSpec } from '../formats/encoding.ts';
@@ -25,7 +17,7 @@ import type { ByteSource } from '../tensor/bytes.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { tensorLabel } from '../tensor/layout.ts';
 import { Blocks, blocksArenaBytes, type Reader } from './blocks.ts';
-import { CHUNK_SUMS_ARENA_BYTES, type ChunkSum, ChunkSums } from './chunk-sums.ts';
+import { type ChunkSum, ChunkSums, chunkSumsArenaBytes } from './chunk-sums.ts';
 import { readResidueEnds, residueError } from './partial-file.ts';
 import type { PlannedInput } from './plan.ts';
 import { planRanges, type Range, type Ranges } from './ranges.ts';
@@ -119,7 +111,8 @@ interface Bench {
   readonly cut: Cut;
   readonly blocks: Blocks;
   readonly sums: ChunkSums;
-  readonly room: PartialRoom;
+  /** Address of the prepared total, 0 where sums are written. */
+  readonly total: number;
   readonly out: number;
 }
 
@@ -171,19 +164,21 @@ export class SumRunner {
         blockBytes: sum === null ? blockBytes : blockBytes * stretch,
       }),
     );
+    const inputs = {
+      leaves: terms.filter(({ sum }) => sum === null).length,
+      hasResidues: terms.some(({ sum }) => sum !== null && sum.residueBytes > 0),
+    };
     const core = await openStrategies(
-      CHUNK_SUMS_ARENA_BYTES + blocksArenaBytes(readers) + partialArenaBytes(1) + blockBytes + 256,
+      chunkSumsArenaBytes(inputs) + blocksArenaBytes(readers) + PARTIAL_TOTAL_BYTES + blockBytes + 16,
     );
     try {
-      const room = takePartialRoom(core, 1);
-      if (stage.total !== null) prepareTotal(core, room, stage.total);
       this.#bench = {
         core,
         cut,
         blocks: await Blocks.open(core, this.#sources, readers),
-        sums: new ChunkSums(core, nonFinite === 'propagate'),
-        room,
-        out: core.take(blockBytes + 16),
+        sums: new ChunkSums(core, inputs, nonFinite === 'propagate'),
+        total: stage.total === null ? 0 : prepareTotal(core, stage.total),
+        out: core.take(blockBytes),
       };
     } catch (error) {
       core.close();
@@ -213,11 +208,11 @@ export class SumRunner {
 
   /** The mean of a range. */
   async #finish(bench: Bench, range: Range, stage: SumStage, outlets: Outlets): Promise<RangeResult> {
-    const { core, room, out, cut } = bench;
+    const { core, total, out, cut } = bench;
     const propagate = this.#plan.nonFinite === 'propagate';
     await this.#sum(bench, range, ({ sums, block }, { tensor, start, at }, { kind, from, n }) => {
       const size = cut.itemSizes[tensor]! / kind.numbers;
-      const refusal = finishPartial(core, room, kind, sums, block, n, out + at + from * size, propagate);
+      const refusal = finishPartial(core, total, kind, sums, block, n, out + at + from * size, propagate);
       if (refusal === undefined) return;
       const index = start + Math.floor((from + refusal.index) / kind.numbers);
       throw new AggregationError(
@@ -320,8 +315,7 @@ export class SumRunner {
     const source = this.#sources[position]!;
     const byteLength = end - begin;
     // No block is longer: a length is a claim.
-    if (byteLength > core.exports.residueRoomBytes() + 8 * PARTIAL_CHUNK + 16)
-      throw residueError({ source, residuesOffset }, begin);
+    if (byteLength > PARTIAL_RESIDUE_BYTES) throw residueError({ source, residuesOffset }, begin);
     const address = sums.takeResidues(byteLength);
     const read = await source.readInto(residuesOffset + begin, core.bytes(address, byteLength));
     this.#residueBytesRead += read;

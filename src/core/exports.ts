@@ -145,7 +145,6 @@ export interface StrategyExports extends FoldExports {
     limit: number,
     leaves: number,
     out: number,
-    room: number,
     block: number,
     propagate: boolean,
   ): number;
@@ -165,8 +164,6 @@ export interface StrategyExports extends FoldExports {
   ): number;
   /** The position of the first wrong byte of a block of residues, -1 when it may be used. */
   checkResidues(block: number, bytes: number, n: number, leaves: number): number;
-  /** Bytes of the room in which residues are collected. */
-  residueRoomBytes(): number;
 }
 
 /** The first module: codecs and the mean. */

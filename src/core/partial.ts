@@ -17,6 +17,7 @@ import {
   PARTIAL_MISMATCH,
   PARTIAL_NON_FINITE,
   PARTIAL_RANGE,
+  PARTIAL_RESIDUE_BYTES,
   PARTIAL_SCALE,
   PARTIAL_TOTAL_BYTES,
   PARTIAL_VALUES,
@@ -105,29 +106,22 @@ export interface PartialTerm {
 /** Room for folds of up to k terms in the arena of one core. */
 export interface PartialRoom {
   readonly inputs: number;
-  readonly room: number;
   /** Address of the sums of a chunk. */
   readonly sums: number;
   /** Address of their residues. */
   readonly block: number;
-  readonly total: number;
 }
 
 /** Bytes of the arena that `takePartialRoom` takes. */
 export function partialArenaBytes(k: number): number {
-  return k * PARTIAL_INPUT_BYTES + 2 * PARTS_BYTES + 16 * PARTIAL_CHUNK + PARTIAL_TOTAL_BYTES + 160;
+  return k * PARTIAL_INPUT_BYTES + 8 * PARTIAL_CHUNK + PARTIAL_RESIDUE_BYTES + 48;
 }
-
-/** As residueRoomBytes of the core: asked for before there is one. */
-const PARTS_BYTES = 10 * PARTIAL_CHUNK * 46;
 
 export function takePartialRoom(core: Core<StrategyExports>, k: number): PartialRoom {
   return {
     inputs: core.take(k * PARTIAL_INPUT_BYTES),
-    room: core.take(core.exports.residueRoomBytes()),
     sums: core.take(8 * PARTIAL_CHUNK),
-    block: core.take(PARTS_BYTES + 8 * PARTIAL_CHUNK + 16),
-    total: core.take(PARTIAL_TOTAL_BYTES),
+    block: core.take(PARTIAL_RESIDUE_BYTES),
   };
 }
 
@@ -172,26 +166,31 @@ export function foldPartial(
     spread,
     leaves,
     sums,
-    room.room,
     block,
     propagate,
   );
   return answer < 0 ? refusal(core, -answer) : answer;
 }
 
-/** Prepares the exact total of the weightings, in units of 2^-116, for `finishPartial`. */
-export function prepareTotal(core: Core<StrategyExports>, room: PartialRoom, total: bigint): void {
-  const view = core.view(room.total, PARTIAL_TOTAL_BYTES);
+/**
+ * Prepares the exact total of the weightings, in units of 2^-116, for `finishPartial`.
+ *
+ * @returns its address, PARTIAL_TOTAL_BYTES of the arena
+ */
+export function prepareTotal(core: Core<StrategyExports>, total: bigint): number {
+  const address = core.take(PARTIAL_TOTAL_BYTES);
+  const view = core.view(address, PARTIAL_TOTAL_BYTES);
   for (let i = 0; i < 6; i++) {
     view.setUint32(4 * i, Number((total >> BigInt(32 * i)) & 0xffffffffn), true);
   }
-  core.exports.partialTotal(room.total);
+  core.exports.partialTotal(address);
+  return address;
 }
 
 /** Divides n sums of one chunk by the prepared total into elements at `out`; undefined when all went well. */
 export function finishPartial(
   core: Core<StrategyExports>,
-  room: PartialRoom,
+  total: number,
   kind: PartialKind,
   sums: number,
   block: number,
@@ -199,7 +198,7 @@ export function finishPartial(
   out: number,
   propagate: boolean,
 ): PartialRefusal | undefined {
-  const answer = core.exports.partialFinish(kind.dtype, room.total, sums, block, n, out, propagate);
+  const answer = core.exports.partialFinish(kind.dtype, total, sums, block, n, out, propagate);
   return answer < 0 ? refusal(core, -answer) : undefined;
 }
 

@@ -100,12 +100,11 @@ function fold(core: Core<StrategyExports>, dtype: DType, parts: readonly Part[],
 function finish(core: Core<StrategyExports>, dtype: DType, sum: Sum, count: number): Uint8Array {
   return core.scope(() => {
     const kind = partialKind(DTYPES[dtype].code);
-    const room = takePartialRoom(core, 1);
-    prepareTotal(core, room, totalOf(sum.weightings));
+    const total = prepareTotal(core, totalOf(sum.weightings));
     const block = sum.block.byteLength === 0 ? 0 : put(core, sum.block);
     const size = count * itemSize(dtype);
     const out = core.take(size + 16);
-    const refusal = finishPartial(core, room, kind, put(core, sum.sums), block, count, out, false);
+    const refusal = finishPartial(core, total, kind, put(core, sum.sums), block, count, out, false);
     if (refusal !== undefined) throw new Error(`${dtype}: ${refusal.code} at ${refusal.index}`);
     return core.bytes(out, size).slice();
   });
