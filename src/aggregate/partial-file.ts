@@ -25,7 +25,7 @@
 import { MAX_DIMENSIONS, PARTIAL_CHUNK } from '../../assembly/abi.ts';
 import { partialKind, totalOf } from '../core/partial.ts';
 import { AggregationError, type FormatError } from '../errors.ts';
-import { type Crc32, crc32 as slowCrc32 } from '../formats/crc32.ts';
+import { type Crc32, combineCrc32, crc32 as slowCrc32 } from '../formats/crc32.ts';
 import type { Encoding, TensorSpec } from '../formats/encoding.ts';
 import { readExactly } from '../formats/exact.ts';
 import { formatError } from '../formats/format-error.ts';
@@ -76,6 +76,10 @@ export interface PartialSum extends SumOwner {
   readonly endsOffset: number;
   readonly residuesOffset: number;
   readonly residueBytes: number;
+  /** Where the bytes begin that the checksum covers, what it goes on from there, and what the file says it is. */
+  readonly dataOffset: number;
+  readonly seed: number;
+  readonly checksum: string | undefined;
 }
 
 /** The places in a file that is to be written. */
@@ -90,8 +94,13 @@ export interface PartialPlaces {
 }
 
 /** Chunks of a tensor. */
-function chunksOf({ dtype, shape }: TensorSpec): number {
-  return Math.ceil((elementCount(shape) * partialKind(DTYPES[dtype].code).numbers) / PARTIAL_CHUNK);
+function chunksOf(tensor: TensorSpec): number {
+  return Math.ceil(numbersOf(tensor) / PARTIAL_CHUNK);
+}
+
+/** Numbers of a tensor: its elements, or twice as many. */
+function numbersOf({ dtype, shape }: TensorSpec): number {
+  return elementCount(shape) * partialKind(DTYPES[dtype].code).numbers;
 }
 
 /** The sums of a tensor as a tensor. */
@@ -169,7 +178,7 @@ function encode(owner: SumOwner, residueBytes: number, crc: number, headerLength
         [KIND]: PARTIAL_SUM,
         version: VERSION,
         ...describe(owner),
-        crc32: (crc >>> 0).toString(16).padStart(8, '0'),
+        crc32: textOf(crc),
       },
       headerLength,
     );
@@ -188,6 +197,10 @@ function describe({ tensors, leaves }: SumOwner) {
   };
 }
 
+function textOf(crc: number): string {
+  return (crc >>> 0).toString(16).padStart(8, '0');
+}
+
 /** The CRC-32 to go on from with the bytes behind the header. */
 function seedOf({ tensors, leaves, total }: ReturnType<typeof describe>): number {
   return slowCrc32(new TextEncoder().encode(`${tensors}\n${leaves}\n${total}`));
@@ -198,18 +211,12 @@ function seedOf({ tensors, leaves, total }: ReturnType<typeof describe>): number
 type Refuse = (code: string, sentence: string, tensor?: string) => never;
 
 /**
- * Opens a partial sum and compares its checksum, which reads the file once.
+ * Opens a partial sum. Its checksum is compared by who reads it: `verifyPartialSum`, or a summation on its way.
  *
  * @throws FormatError `st-…`; `partial-form` when it is no partial sum or says things that do not fit each other,
- *   `partial-version`, `partial-leaf-duplicate`, `partial-total`, `partial-crc`
+ *   `partial-version`, `partial-leaf-duplicate`, `partial-total`
  */
-export async function openPartialSum(
-  source: ByteSource,
-  options: {
-    readonly crc32?: Crc32 | undefined;
-    readonly signal?: Pick<AbortSignal, 'throwIfAborted'> | undefined;
-  } = {},
-): Promise<PartialSum> {
+export async function openPartialSum(source: ByteSource): Promise<PartialSum> {
   const { layout, metadata } = await readSafetensors(source);
   const refuse: Refuse = (code, sentence, tensor) => {
     throw formatError(code, sentence, { file: source.name, tensor });
@@ -231,9 +238,8 @@ export async function openPartialSum(
     refuse('partial-total', 'the total is not the sum of the weightings, or is more than 2^53 - 1');
   }
   const places = placesOf(layout, tensors, refuse);
-  await checkSum(source, places, seedOf(texts), metadata.get('crc32'), options);
   await checkLastEnd(source, places);
-  return { source, tensors, leaves, total, ...places };
+  return { source, tensors, leaves, total, ...places, seed: seedOf(texts), checksum: metadata.get('crc32') };
 }
 
 function placesOf({ tensors: stored }: Layout, tensors: readonly TensorSpec[], refuse: Refuse) {
@@ -280,24 +286,74 @@ function placesOf({ tensors: stored }: Layout, tensors: readonly TensorSpec[], r
 
 type Places = ReturnType<typeof placesOf>;
 
-async function checkSum(
-  source: ByteSource,
-  { dataOffset }: Places,
-  seed: number,
-  expected: string | undefined,
-  { crc32 = slowCrc32, signal }: Parameters<typeof openPartialSum>[1] & object,
+/** Reads all of a partial sum and compares its checksum. Throws FormatError `partial-crc`; the reason of `signal`. */
+export async function verifyPartialSum(
+  sum: PartialSum,
+  options: {
+    readonly crc32?: Crc32 | undefined;
+    readonly signal?: Pick<AbortSignal, 'throwIfAborted'> | undefined;
+  } = {},
 ): Promise<void> {
-  const { byteLength } = source;
-  const buffer = new Uint8Array(Math.min(CHECK_BYTES, byteLength - dataOffset));
+  const { source, dataOffset, seed } = sum;
+  refuseUnless(sum, await checksumOf(source, dataOffset, source.byteLength, seed, options));
+}
+
+/**
+ * Compares the checksum of a partial sum whose numbers others have read.
+ *
+ * @param read CRC-32 of the sums of each tensor, and of its residues
+ * @throws FormatError `partial-crc`
+ */
+export async function compareChecksum(
+  sum: PartialSum,
+  read: { readonly sums: readonly number[]; readonly residues: readonly number[] },
+  crc32: Crc32,
+): Promise<void> {
+  const { source, tensors, byteOffsets, chunks, endsOffset, residuesOffset } = sum;
+  const parts = [];
+  let chunkCount = 0;
+  for (const [i, tensor] of tensors.entries()) {
+    const count = chunksOf(tensor);
+    const [begin] = await readResidueEnds(sum, chunks[i]!, 0);
+    const [end] = await readResidueEnds(sum, chunks[i]! + count, 0);
+    parts.push(
+      { offset: byteOffsets[i]!, byteLength: 8 * numbersOf(tensor), crc: read.sums[i]! },
+      { offset: residuesOffset + begin!, byteLength: end! - begin!, crc: read.residues[i]! },
+    );
+    chunkCount += count;
+  }
+  const byteLength = 8 * chunkCount;
+  const crc = await checksumOf(source, endsOffset, endsOffset + byteLength, 0, { crc32 });
+  parts.push({ offset: endsOffset, byteLength, crc });
+  // Of parts that begin at one place all but one are empty, and change nothing.
+  parts.sort((a, b) => a.offset - b.offset);
+  refuseUnless(
+    sum,
+    parts.reduce((all, part) => combineCrc32(all, part.crc, part.byteLength), sum.seed),
+  );
+}
+
+function refuseUnless({ source, checksum }: PartialSum, crc: number): void {
+  if (textOf(crc) === checksum) return;
+  throw formatError('partial-crc', 'the checksum is wrong: the file was damaged', { file: source.name });
+}
+
+async function checksumOf(
+  source: ByteSource,
+  from: number,
+  to: number,
+  seed: number,
+  { crc32 = slowCrc32, signal }: Parameters<typeof verifyPartialSum>[1] & object,
+): Promise<number> {
+  const buffer = new Uint8Array(Math.min(CHECK_BYTES, to - from));
   let crc = seed;
-  for (let at = dataOffset; at < byteLength; at += buffer.byteLength) {
+  for (let at = from; at < to; at += buffer.byteLength) {
     signal?.throwIfAborted();
-    const bytes = buffer.subarray(0, Math.min(buffer.byteLength, byteLength - at));
+    const bytes = buffer.subarray(0, Math.min(buffer.byteLength, to - at));
     await readExactly(source, at, bytes, 'partial-form');
     crc = crc32(bytes, crc);
   }
-  if ((crc >>> 0).toString(16).padStart(8, '0') === expected) return;
-  throw formatError('partial-crc', 'the checksum is wrong: the file was damaged', { file: source.name });
+  return crc;
 }
 
 async function checkLastEnd(source: ByteSource, places: Places): Promise<void> {

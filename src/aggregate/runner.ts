@@ -21,6 +21,7 @@ import { planRanges, type Range, type Ranges } from './ranges.ts';
 import { kernelsFor, openKernelCore } from './stage-kernels.ts';
 import { type StateSlot, stateSlots, stateTensors } from './steps.ts';
 import type { CombineSpec, MeasureSpec, StepSpec } from './strategies/strategy.ts';
+import type { SumRead } from './sum-checks.ts';
 import type { RangeResidues } from './sum-runner.ts';
 
 /** A report of non-finite elements names this many. */
@@ -59,6 +60,8 @@ export interface RangeResult {
   readonly sums?: Float64Array | undefined;
   /** Of a partial sum (`sum-runner.ts`). */
   readonly residues?: RangeResidues | undefined;
+  /** By segment: what was read of each partial sum. */
+  readonly reads?: readonly (readonly SumRead[])[] | undefined;
   /** Where the output wants them: the CRC-32 of the elements of each segment. */
   readonly checksums?: readonly number[] | undefined;
 }

@@ -22,6 +22,7 @@ import { readResidueEnds, residueError } from './partial-file.ts';
 import type { PlannedInput } from './plan.ts';
 import { planRanges, type Range, type Ranges } from './ranges.ts';
 import type { Outlets, OutputLayout, RangeResult } from './runner.ts';
+import type { SumRead } from './sum-checks.ts';
 
 /** Bytes of a block of one input, and of all blocks together, where a chunk is not more. */
 const BLOCK = 256 << 10;
@@ -210,17 +211,21 @@ export class SumRunner {
   async #finish(bench: Bench, range: Range, stage: SumStage, outlets: Outlets): Promise<RangeResult> {
     const { core, total, out, cut } = bench;
     const propagate = this.#plan.nonFinite === 'propagate';
-    await this.#sum(bench, range, ({ sums, block }, { tensor, start, at }, { kind, from, n }) => {
-      const size = cut.itemSizes[tensor]! / kind.numbers;
-      const refusal = finishPartial(core, total, kind, sums, block, n, out + at + from * size, propagate);
-      if (refusal === undefined) return;
-      const index = start + Math.floor((from + refusal.index) / kind.numbers);
-      throw new AggregationError(
-        refusal.code,
-        `${this.#labelOf(tensor, index)}: the sum has no mean in ${this.#plan.tensors[tensor]!.dtype}`,
-        { tensor, index },
-      );
-    });
+    const reads = await this.#sum(
+      bench,
+      range,
+      ({ sums, block }, { tensor, start, at }, { kind, from, n }) => {
+        const size = cut.itemSizes[tensor]! / kind.numbers;
+        const refusal = finishPartial(core, total, kind, sums, block, n, out + at + from * size, propagate);
+        if (refusal === undefined) return;
+        const index = start + Math.floor((from + refusal.index) / kind.numbers);
+        throw new AggregationError(
+          refusal.code,
+          `${this.#labelOf(tensor, index)}: the sum has no mean in ${this.#plan.tensors[tensor]!.dtype}`,
+          { tensor, index },
+        );
+      },
+    );
     const bytes = core.bytes(out, range.byteLength);
     const checksums = stage.checksums
       ? range.segments.map(({ tensor, at, count }) =>
@@ -230,7 +235,7 @@ export class SumRunner {
     for (const literal of range.literals) bytes.set(literal.bytes, literal.at);
     const written = outlets.write(stage.base + range.offset, bytes);
     if (written !== undefined) await written;
-    return { found: [], checksums };
+    return { found: [], reads, checksums };
   }
 
   /** The sums of a range. */
@@ -240,7 +245,7 @@ export class SumRunner {
     const ends: number[] = [];
     let end = 0;
     let count = 0;
-    await this.#sum(bench, range, ({ sums, block, blockBytes }, { at }, { from, n }) => {
+    const reads = await this.#sum(bench, range, ({ sums, block, blockBytes }, { at }, { from, n }) => {
       core.bytes(out + at + 8 * from, 8 * n).set(core.bytes(sums, 8 * n));
       if (blockBytes > 0) {
         count += countResidues(core.view(block, blockBytes), n);
@@ -253,14 +258,15 @@ export class SumRunner {
     const checksum = this.#crc32(bytes);
     const written = outlets.write(stage.base + range.offset, bytes);
     if (written !== undefined) await written;
-    return { found: [], residues: { bytes: joined(parts, end), ends, count, checksum } };
+    return { found: [], reads, residues: { bytes: joined(parts, end), ends, count, checksum } };
   }
 
-  /** Sums a range chunk by chunk. */
-  async #sum({ core, blocks, sums }: Bench, range: Range, onChunk: OnChunk): Promise<void> {
+  /** Sums a range chunk by chunk. Answers what was read of partial sums, by segment. */
+  async #sum({ core, blocks, sums }: Bench, range: Range, onChunk: OnChunk): Promise<SumRead[][]> {
     const { tensors, terms } = this.#plan;
     const reading = blocks.read(range);
     if (reading !== undefined) await reading;
+    const reads: SumRead[][] = [];
     for (const [s, segment] of range.segments.entries()) {
       const { tensor, start, count } = segment;
       const { dtype } = tensors[tensor]!;
@@ -271,6 +277,7 @@ export class SumRunner {
       const chunks = Math.ceil(numbers / PARTIAL_CHUNK);
       const values = terms.map((_, i) => blocks.place(i, s, tensor, count));
       const ends = await this.#readEnds(tensor, first, chunks);
+      const residues = terms.map(() => 0);
       for (let c = 0; c < chunks; c++) {
         const from = c * PARTIAL_CHUNK;
         const n = Math.min(PARTIAL_CHUNK, numbers - from);
@@ -284,12 +291,25 @@ export class SumRunner {
             continue;
           }
           const [begin, end] = [ends[i]![c]!, ends[i]![c + 1]!];
-          const block = begin === end ? 0 : await this.#readBlock(core, sums, sum, begin, end, n);
+          let block = 0;
+          if (begin < end) {
+            block = await this.#readBlock(core, sums, sum, begin, end, n);
+            residues[i] = this.#crc32(core.bytes(block, end - begin), residues[i]);
+          }
           sums.addSum(input.leaf, values[i]! + from * 8, block, sum.leaves, sum.sign);
         }
         onChunk(sums.end(), segment, { kind, from, n });
       }
+      const read = [];
+      for (const [i, { sum }] of terms.entries()) {
+        if (sum === null) continue;
+        const bytes = core.bytes(values[i]!, 8 * numbers);
+        const residueBytes = ends[i]!.at(-1)! - ends[i]![0]!; // there is one more than chunks
+        read.push({ sums: this.#crc32(bytes), numbers, residues: residues[i]!, residueBytes });
+      }
+      reads.push(read);
     }
+    return reads;
   }
 
   /** By input: where the residues of chunks of a tensor begin and end; nothing for updates. */

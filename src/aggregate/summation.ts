@@ -5,7 +5,7 @@
  *
  * Ranges are carried out by this thread and by what other lanes it is given (`sum-runner.ts`).
  */
-import { AggregationError } from '../errors.ts';
+import { AggregationError, FormatError } from '../errors.ts';
 import { combineCrc32, crc32 as slowCrc32 } from '../formats/crc32.ts';
 import type { Encoding, TensorSpec } from '../formats/encoding.ts';
 import type { ByteSink, ByteSource, ScratchFactory } from '../tensor/bytes.ts';
@@ -22,12 +22,14 @@ import {
   type SumLeaf,
   totalOfLeaves,
   totalWeightingOf,
+  verifyPartialSum,
   writePartialHeader,
 } from './partial-file.ts';
 import { runPass } from './passes.ts';
 import { type AggregationInput, type PlannedInput, planInput, Sources } from './plan.ts';
 import type { Range } from './ranges.ts';
 import type { RangeResult } from './runner.ts';
+import { SumChecks, type SumFile } from './sum-checks.ts';
 import { cutSums, type SumPlan, type SumStage, type SumTerm } from './sum-runner.ts';
 import { settleWeightings } from './weightings.ts';
 
@@ -74,6 +76,8 @@ export class Summation {
 
   readonly #plan: SumPlan;
   readonly #sources: readonly ByteSource[];
+  /** The partial sums in the order of their terms. */
+  readonly #files: readonly SumFile[];
   readonly #scratch: readonly ByteSource[];
 
   /**
@@ -118,6 +122,7 @@ export class Summation {
     const scratch: ByteSource[] = [];
     try {
       const terms: SumTerm[] = [];
+      const files = new Map<SumTerm, SumFile>();
       for (const [i, one] of all.entries()) {
         const positions = match.sources[i]!;
         if (one.sum === null) {
@@ -134,14 +139,17 @@ export class Summation {
             leaves: file.leaves.length,
             chunks: positions.map((position) => file.chunks[position]!),
           };
-          terms.push({ input, weighting: 0, sum });
+          const term = { input, weighting: 0, sum };
+          terms.push(term);
+          files.set(term, { file, positions });
         }
       }
       // Leaves first, so that groups of leaves alone are folded fast; what is taken out last.
       terms.sort((a, b) => rankOf(a) - rankOf(b));
       const { nonFinite, blockBytes } = options;
       const plan = { tensors: match.tensors, terms, nonFinite, blockBytes };
-      return new Summation(plan, leaves, total, sources.list, scratch);
+      const inOrder = terms.flatMap((term) => files.get(term) ?? []);
+      return new Summation(plan, leaves, total, sources.list, inOrder, scratch);
     } catch (error) {
       for (const source of scratch) await source.close();
       throw error;
@@ -153,6 +161,7 @@ export class Summation {
     leaves: readonly SumLeaf[],
     total: bigint,
     sources: readonly ByteSource[],
+    files: readonly SumFile[],
     scratch: readonly ByteSource[],
   ) {
     this.tensors = plan.tensors;
@@ -162,13 +171,14 @@ export class Summation {
     this.parameters = plan.tensors.reduce((sum, { shape }) => sum + elementCount(shape), 0);
     this.#plan = plan;
     this.#sources = sources;
+    this.#files = files;
     this.#scratch = scratch;
   }
 
   /**
    * Writes the mean. The sink is neither committed nor discarded.
    *
-   * @throws AggregationError `non-finite`, `partial-range`, `partial-mismatch`; FormatError `partial-form`,
+   * @throws AggregationError `non-finite`, `partial-range`, `partial-mismatch`; FormatError `partial-form`, `partial-crc`,
    *   `partial-residue`; FileError; the reason of `signal`
    */
   async run(sink: ByteSink, encoding: Encoding, options: Omit<RunOptions, 'state'> = {}): Promise<void> {
@@ -265,7 +275,8 @@ export class Summation {
     onRange: (result: RangeResult, range: Range) => Promise<void>,
   ): Promise<void> {
     const { ranges, blockBytes } = cutSums(this.#plan, stage);
-    const { openLanes: others, crc32 = slowCrc32 } = options;
+    const { openLanes: others, crc32 = slowCrc32, signal } = options;
+    const checks = new SumChecks(this.#files);
     const host = { openLanes: others, crc32 };
     const lanes = await openLanes(this.#plan, this.#sources, { sink, state: undefined }, host);
     try {
@@ -274,9 +285,11 @@ export class Summation {
         count: ranges.length,
         // Residues come back with the results: spans are short, so that few wait in memory.
         rangeBytes: Math.max(SPAN_BYTES, blockBytes * this.#plan.terms.length),
-        signal: options.signal,
+        signal,
         onRange: async (result, index) => {
-          await onRange(result, ranges.at(index));
+          const range = ranges.at(index);
+          checks.add(result.reads!, range); // such stages give them
+          await onRange(result, range);
           return true;
         },
         onSpan: async ({ bytesRead, blocks }, from) => {
@@ -285,10 +298,17 @@ export class Summation {
             await sink.write(stage.base + ranges.at(from + i).offset, block);
         },
       });
+    } catch (error) {
+      // What cannot be added up may have been damaged.
+      if (error instanceof AggregationError || error instanceof FormatError) {
+        for (const { file } of this.#files) await verifyPartialSum(file, { crc32, signal });
+      }
+      throw error;
     } finally {
       for (const lane of lanes) lane.close();
     }
     for (const source of this.#sources) source.checkUnchanged?.();
+    await checks.compare(crc32);
   }
 }
 

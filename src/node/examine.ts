@@ -2,7 +2,7 @@
 import { dirname } from 'node:path';
 import type { Stop } from '../aggregate/aggregation.ts';
 import { examineElements } from '../aggregate/examine.ts';
-import { openPartialSum, type PartialSum } from '../aggregate/partial-file.ts';
+import { openPartialSum, type PartialSum, verifyPartialSum } from '../aggregate/partial-file.ts';
 import { encodeResult } from '../aggregate/result.ts';
 import { Summation } from '../aggregate/summation.ts';
 import { AggregationError, isCambiumError, type NonFiniteElement } from '../errors.ts';
@@ -76,15 +76,16 @@ async function examineSum(
   { path, checkFinite }: ExamineMessage,
   signal: Stop,
 ): Promise<Examination> {
-  const sum = await openPartialSum(source, { crc32: nodeCrc32, signal });
+  const sum = await openPartialSum(source);
   const layout = layoutOfSum(sum);
+  if (!checkFinite) await verifyPartialSum(sum, { crc32: nodeCrc32, signal });
   const nonFinite = checkFinite ? await checkNumbers(sum, dirname(path), signal) : [];
   return { layout, nonFinite, norm: null, isDifference: false, sum: sum.leaves };
 }
 
 /**
  * Makes the mean of a sum and throws it away: what is wrong with it, residues that no sum has or a mean beyond its type, would
- * make every round fail that it is in.
+ * make every round fail that it is in. Its checksum is compared on the way.
  *
  * @returns the first number that is NaN or infinite
  */
@@ -98,7 +99,7 @@ async function checkNumbers(
     const summation = await Summation.open(inputs, { nonFinite, scratch: fileScratch(folder) });
     try {
       const encoding = await encodeResult(summation, {}, { format: 'npy-object' });
-      await summation.run(NOWHERE, encoding, { signal });
+      await summation.run(NOWHERE, encoding, { signal, crc32: nodeCrc32 });
     } finally {
       await summation.close();
     }

@@ -32,7 +32,6 @@ export async function mergeJob(
   const updates: AggregationInput[] = [];
   const sums: PartialSum[] = [];
   const without: PartialSum[] = [];
-  const openSum = (file: ByteSource) => openPartialSum(file, { crc32: nodeCrc32, signal });
   try {
     for (const input of request.inputs) {
       const { leaf = input.path, weighting } = input;
@@ -40,7 +39,7 @@ export async function mergeJob(
       opened.push(file);
       const weights = await openUnlessSum(file);
       if (weights === null) {
-        sums.push(await openSum(file));
+        sums.push(await openPartialSum(file));
         continue;
       }
       const unpacked = await prepareWeights(weights, unpackingIn(folder, signal));
@@ -57,7 +56,7 @@ export async function mergeJob(
           `${path} holds weights: only a partial sum is taken out`,
         );
       }
-      without.push(await openSum(file));
+      without.push(await openPartialSum(file));
     }
     pool.reserve();
     const summation = await Summation.open(

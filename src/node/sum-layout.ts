@@ -1,4 +1,9 @@
-import { openPartialSum, type PartialSum, totalWeightingOf } from '../aggregate/partial-file.ts';
+import {
+  openPartialSum,
+  type PartialSum,
+  totalWeightingOf,
+  verifyPartialSum,
+} from '../aggregate/partial-file.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout } from '../tensor/layout.ts';
@@ -6,7 +11,9 @@ import { nodeCrc32 } from './inflate.ts';
 
 /** Opens an exact partial sum, its checksum compared, and tells its layout. Throws FormatError `partial-…`, `st-…`. */
 export async function readSumLayout(source: ByteSource): Promise<Layout> {
-  return layoutOfSum(await openPartialSum(source, { crc32: nodeCrc32 }));
+  const sum = await openPartialSum(source);
+  await verifyPartialSum(sum, { crc32: nodeCrc32 });
+  return layoutOfSum(sum);
 }
 
 /** The layout of a sum is that of the mean of its leaves; its elements lie nowhere. */

@@ -4,9 +4,10 @@ import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Aggregation, type AggregationInput } from '../../src/aggregate/aggregation.ts';
-import { openPartialSum, type PartialSum } from '../../src/aggregate/partial-file.ts';
+import { openPartialSum, type PartialSum, verifyPartialSum } from '../../src/aggregate/partial-file.ts';
 import { Summation, type SummationInputs } from '../../src/aggregate/summation.ts';
 import { isCambiumError } from '../../src/errors.ts';
+import { crc32 } from '../../src/formats/crc32.ts';
 import { encodeWeights } from '../../src/formats/encode.ts';
 import type { TensorSpec } from '../../src/formats/encoding.ts';
 import { openWeights } from '../../src/formats/open.ts';
@@ -63,7 +64,13 @@ async function sumOf(
   const { byteLength } = await summation.write(sink, {});
   await summation.close();
   assert.is(sink.bytes.byteLength, byteLength);
-  return { ...(await openPartialSum(memorySource(sink.bytes, 'sum'))), bytes: sink.bytes };
+  return { ...(await openVerified(sink.bytes)), bytes: sink.bytes };
+}
+
+async function openVerified(bytes: Uint8Array): Promise<PartialSum> {
+  const sum = await openPartialSum(memorySource(bytes, 'sum'));
+  await verifyPartialSum(sum);
+  return sum;
 }
 
 async function meanOf(inputs: Partial<SummationInputs>, options: Options = {}): Promise<Uint8Array> {
@@ -338,9 +345,9 @@ test('a header that says what is not so is refused by name', async () => {
     ['partial-crc', 'leaf 2', 'leaf 3'],
     ['partial-form', '__residues__', '__residuez__'],
   ] as const) {
-    await failsWith(code, () => openPartialSum(memorySource(edit(bytes, from, to), 'sum')));
+    await failsWith(code, () => openVerified(edit(bytes, from, to)));
   }
-  await openPartialSum(memorySource(edit(bytes, '"version"', ' "version"'), 'sum')); // a blank says nothing
+  await openVerified(edit(bytes, '"version"', ' "version"')); // a blank says nothing
 });
 
 test('every truncation and every changed byte is an error, or changes nothing', async () => {
@@ -371,6 +378,46 @@ test('every truncation and every changed byte is an error, or changes nothing', 
   }
 });
 
+test('sums whose tensors stand in another order are read, and compared with their checksums', async () => {
+  const random = new Random(seed);
+  const specs: TensorSpec[] = [
+    { name: 'a', dtype: 'float32', shape: [9000] },
+    { name: 'b', dtype: 'complex64', shape: [3] },
+    { name: 'empty', dtype: 'float32', shape: [0] },
+    { name: 'c', dtype: 'float64', shape: [4097] },
+  ];
+  const one = await updateOf(random, specs, 'one', 0.3, 'bits');
+  const two = await updateOf(random, [...specs].reverse(), 'two', 0.7, 'bits');
+  const sums = [await sumOf({ updates: [one] }), await sumOf({ updates: [two] })];
+  const expected = await flatMean([one, two]);
+  for (const blockBytes of [undefined, 1, 70_000]) {
+    sameBytes(await meanOf({ sums }, { blockBytes }), expected, `blocks of ${blockBytes}`);
+  }
+});
+
+test('a damaged sum is refused as such, whatever it would have been refused for', async () => {
+  const random = new Random(seed);
+  const tensors: TensorSpec[] = [{ name: 'w', dtype: 'float32', shape: [5000] }];
+  const updates = [];
+  for (const leaf of ['a', 'b']) updates.push(await updateOf(random, tensors, leaf, 0.3, 'near'));
+  const { bytes, ...sum } = await sumOf({ updates });
+  for (const [place, at] of [
+    ['ends', sum.endsOffset],
+    ['sums', sum.byteOffsets[0]!],
+    ['the sign of a sum', sum.byteOffsets[0]! + 7],
+    ['the last sum', sum.byteOffsets[0]! + 8 * 4999],
+    ['residues', sum.residuesOffset],
+    ['the last residue', bytes.byteLength - 1],
+  ] as const) {
+    const damaged = bytes.slice();
+    damaged[at]! ^= 0x80;
+    const hostile = { ...sum, source: memorySource(damaged, 'sum') };
+    const error = await failsWith('partial-crc', () => meanOf({ sums: [hostile] }));
+    assert.match(error.message, /damaged/, place);
+    await failsWith('partial-crc', () => sumOf({ sums: [hostile] }));
+  }
+});
+
 test('residues that no sum has are refused also where the checksum is right', async () => {
   const sum = await sumOf({ updates: await smallUpdates() });
   assert.ok(sum.residueBytes > 0);
@@ -381,13 +428,14 @@ test('residues that no sum has are refused also where the checksum is right', as
       const at = random.pick([sum.endsOffset, sum.residuesOffset]) + random.integer(0, 23);
       if (at < changed.byteLength) changed[at] = random.pick([0, 1, 0xff, random.bits()]);
     }
-    const hostile = { ...sum, source: memorySource(changed, 'sum') };
+    const checksum = crc32(changed.subarray(sum.dataOffset), sum.seed).toString(16).padStart(8, '0');
+    const hostile = { ...sum, source: memorySource(changed, 'sum'), checksum };
     try {
       await meanOf({ sums: [hostile] });
       await sumOf({ sums: [hostile] });
     } catch (error) {
       if (!isCambiumError(error)) throw error;
-      assert.match(error.code, /^partial-|^non-finite/);
+      assert.match(error.code, /^partial-(?!crc)|^non-finite/);
     }
   }
 });
