@@ -9,12 +9,10 @@ import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import type { PartialSink } from '../client/file-access.ts';
 import { guardFile, NAME_CHARACTERS, readFully, syncPath, targetOf, writeFully } from './files.ts';
+import { Writeback } from './writeback.ts';
 
 /** What lies about for longer belongs to nobody: a download that is still wanted is asked for again sooner. */
 const KEEP_MS = 7 * 24 * 3600_000;
-
-/** The disk is told to begin after so many bytes, while the next arrive: else all of it has to be waited for in the end. */
-const FLUSH_BYTES = 32 << 20;
 
 /** Digits of the key in the name: enough to tell apart, and the digest of the whole is checked in the end. */
 const KEY_DIGITS = 16;
@@ -48,13 +46,12 @@ function sinkOf(path: string, part: string, handle: FileHandle, bytesThere: numb
   let isOpen = true;
   /** Committed or kept: nothing of it is ours any more. */
   let isOver = false;
-  let unflushed = 0;
-  let flushed: Promise<void> = Promise.resolve();
+  const writeback = new Writeback(bytesThere);
   const closeOnce = async () => {
     if (!isOpen) return;
     isOpen = false;
     busy.delete(part);
-    await flushed.catch(() => {});
+    await writeback.idle();
     await handle.close();
   };
   return {
@@ -62,18 +59,12 @@ function sinkOf(path: string, part: string, handle: FileHandle, bytesThere: numb
     write: (offset, bytes) =>
       guardFile(path, 'write', async () => {
         await writeFully(handle, offset, bytes);
-        unflushed += bytes.byteLength;
-        if (unflushed < FLUSH_BYTES) return;
-        unflushed = 0;
-        await flushed;
-        flushed = handle.datasync();
-        flushed.catch(() => {}); // heard by the next flush, or by commit
+        writeback.wrote(bytes.byteLength, handle);
       }),
     readInto: (offset, target) => guardFile(path, 'read', () => readFully(handle, offset, target)),
     commit: () =>
       guardFile(path, 'write', async () => {
-        await flushed;
-        await handle.sync();
+        await writeback.finish(handle);
         await closeOnce();
         await rename(part, path);
         isOver = true;

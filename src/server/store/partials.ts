@@ -3,7 +3,7 @@
  * bytes that count, `<id>.json` says whose they are and what they will be.
  *
  * A block is written only when it is whole and its digest was right, so the length of the file is the offset to go on
- * from, also after a kill. The disk is told to flush every FLUSH_BYTES, while the next ones arrive: after a power cut the
+ * from, also after a kill. They are flushed while the next ones arrive (node/writeback.ts): after a power cut the
  * file may be shorter by what was not flushed yet; or, on file systems that extend before they write, hold zeros there,
  * which the digest finds out.
  */
@@ -11,6 +11,7 @@ import { createHash, type Hash, randomUUID } from 'node:crypto';
 import { type FileHandle, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncPath } from '../../node/files.ts';
+import { Writeback } from '../../node/writeback.ts';
 import { Refusal } from '../domain/refusal.ts';
 import { asDiskFull } from './spool.ts';
 
@@ -19,9 +20,6 @@ const KEEP_MS = 24 * 3600_000;
 
 /** Uploads that one leaf may have begun: one is the rule, more are leftovers; without a limit they could fill the disk. */
 const MAX_PER_LEAF = 4;
-
-/** Of each upload, so much may wait for the disk: small enough for a short wait at the end, large enough to be seldom. */
-const FLUSH_BYTES = 32 << 20;
 
 /** What an upload is going to be. */
 export interface UploadPlan {
@@ -65,11 +63,7 @@ interface State {
   touchedAt: number;
   /** Over the bytes that count; undefined when they were written by an earlier process. */
   hash: Hash | undefined;
-  /** The last flush. */
-  flushed: Promise<void>;
-  isFlushing: boolean;
-  /** Bytes written since it began. */
-  unflushed: number;
+  readonly writeback: Writeback;
   /** Writes one after the other. */
   queue: Promise<unknown>;
 }
@@ -153,8 +147,8 @@ export class Partials {
       append: (offset, block, digested) =>
         this.#inTurn(id, (turn) => this.#append(turn, handle, offset, block, digested)),
       async close() {
-        // The last flush goes by this descriptor.
-        await Promise.allSettled([state.queue, state.flushed]);
+        await state.queue.catch(() => {});
+        await state.writeback.idle();
         await handle.close();
       },
     };
@@ -170,7 +164,6 @@ export class Partials {
     isFinal: (error: unknown) => boolean,
   ): Promise<T> {
     return this.#inTurn(id, async (state) => {
-      await state.flushed.catch(rethrowFull);
       await this.#flush(state).catch(rethrowFull);
       state.hash ??= await hashOf(state.path, state.offset);
       const sha256 = state.hash.copy().digest('hex');
@@ -198,7 +191,7 @@ export class Partials {
   async idle(): Promise<void> {
     for (const state of this.#states.values()) {
       await state.queue.catch(() => {});
-      await state.flushed.catch(() => {});
+      await state.writeback.idle();
     }
   }
 
@@ -220,30 +213,14 @@ export class Partials {
       await handle.truncate(offset).catch(() => {});
       throw asDiskFull(error);
     }
-    state.unflushed += end - offset;
-    this.#flushSoon(state, handle);
+    state.writeback.wrote(end - offset, handle);
     Object.assign(state, { hash, offset: end, touchedAt: this.#options.now() });
   }
 
-  /** Brings what waits to the disk while more comes. One flush at a time; its failure is heard when the upload is finished. */
-  #flushSoon(state: State, handle: FileHandle): void {
-    if (state.unflushed < FLUSH_BYTES || state.isFlushing) return;
-    state.unflushed = 0;
-    state.isFlushing = true;
-    state.flushed = state.flushed
-      .then(() => handle.datasync())
-      .finally(() => {
-        state.isFlushing = false;
-      });
-    state.flushed.catch(() => {});
-  }
-
-  async #flush(state: State): Promise<void> {
-    if (state.unflushed === 0) return;
-    const handle = await (this.#options.openFile ?? open)(state.path, 'r+');
+  async #flush({ path, writeback }: State): Promise<void> {
+    const handle = await (this.#options.openFile ?? open)(path, 'r+');
     try {
-      await handle.datasync();
-      state.unflushed = 0;
+      await writeback.finish(handle);
     } finally {
       await handle.close();
     }
@@ -281,9 +258,7 @@ export class Partials {
       offset,
       touchedAt,
       hash: undefined,
-      flushed: Promise.resolve(),
-      isFlushing: false,
-      unflushed: offset,
+      writeback: new Writeback(offset),
       queue: Promise.resolve(),
     };
     this.#states.set(id, state);
@@ -297,7 +272,7 @@ export class Partials {
 
   async #forget(state: State): Promise<void> {
     this.#states.delete(state.id);
-    await state.flushed.catch(() => {});
+    await state.writeback.idle();
     await rm(this.#path(state.id, 'json'), { force: true });
     await rm(state.path, { force: true });
   }

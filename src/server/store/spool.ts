@@ -6,6 +6,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { type FileHandle, open, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
+import { WRITEBACK_BYTES, Writeback } from '../../node/writeback.ts';
 import { Refusal } from '../domain/refusal.ts';
 import type { Timers } from '../timers.ts';
 import { removeFile } from './blobs.ts';
@@ -60,9 +61,6 @@ const SMALL_DISK_CHECK_BYTES = 1 << 20;
  * would take pages of its own, and all of a round's are in memory when it is aggregated: 40 MB where a branch has 10,000 leaves.
  */
 const HELD_BYTES = 4096;
-
-/** Bytes that are brought to the disk while the next ones arrive. A smaller file has all its bytes flushed at its end. */
-const FLUSH_BYTES = 16 << 20;
 
 export class Spool {
   readonly #folder: string;
@@ -156,7 +154,7 @@ export class Spool {
     let flushed: Promise<void>;
     try {
       const handle = await openFile(path, 'wx', 0o600);
-      const flush = new Flush(handle);
+      const writeback = new Writeback();
       try {
         for (let unchecked = 0; ; ) {
           const chunk = first.shift() ?? (await arrivals.next());
@@ -172,11 +170,12 @@ export class Spool {
           for (let done = 0; done < chunk.byteLength; ) {
             done += (await handle.write(chunk, done)).bytesWritten;
           }
-          flush.add(chunk.byteLength);
+          writeback.wrote(chunk.byteLength, handle);
         }
         receiveMs = performance.now() - begunAt;
-        flushed = flush.end();
+        flushed = flushAndClose(handle, byteLength < WRITEBACK_BYTES ? undefined : writeback);
       } catch (error) {
+        await writeback.idle();
         await handle.close();
         throw error;
       }
@@ -226,48 +225,6 @@ export class Spool {
     } finally {
       arrivals.close();
     }
-  }
-}
-
-/** Brings a large file to the disk while it is written, so that little of that is left to do at its end. */
-class Flush {
-  readonly #handle: FileHandle;
-  #unflushed = 0;
-  /** The flush that is under way, the first failure for good. One at a time: others need the pool's threads too. */
-  #flushing: Promise<void> = Promise.resolve();
-  #isFlushing = false;
-  #hasBegun = false;
-
-  constructor(handle: FileHandle) {
-    this.#handle = handle;
-  }
-
-  add(byteLength: number): void {
-    this.#unflushed += byteLength;
-    if (this.#unflushed >= FLUSH_BYTES && !this.#isFlushing) this.#begin();
-  }
-
-  /** Flushes what is worth it and closes the file. Throws Refusal `disk-full`. */
-  async end(): Promise<void> {
-    try {
-      await this.#flushing;
-      if (this.#hasBegun && this.#unflushed > 0) await this.#handle.datasync();
-    } catch (error) {
-      throw asDiskFull(error);
-    } finally {
-      await this.#handle.close();
-    }
-  }
-
-  #begin(): void {
-    this.#unflushed = 0;
-    this.#isFlushing = true;
-    this.#hasBegun = true;
-    this.#flushing = this.#flushing.then(async () => {
-      await this.#handle.datasync();
-      this.#isFlushing = false;
-    });
-    this.#flushing.catch(() => {}); // told at the end
   }
 }
 
@@ -347,6 +304,17 @@ class Arrivals {
   #fail(error: unknown): void {
     this.#failure ??= error;
     this.#wake();
+  }
+}
+
+/** Leaves the flush of a small file to whoever gives it its name. Throws Refusal `disk-full`. */
+async function flushAndClose(handle: FileHandle, writeback: Writeback | undefined): Promise<void> {
+  try {
+    await writeback?.finish(handle);
+  } catch (error) {
+    throw asDiskFull(error);
+  } finally {
+    await handle.close();
   }
 }
 
