@@ -1,9 +1,6 @@
-import { keepsState } from '../aggregate/steps.ts';
-import { DEFINITIONS, openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
+import { DEFINITIONS, openStrategy } from '../aggregate/strategies/index.ts';
 import { AggregationError } from '../errors.ts';
-import { openWeights } from '../formats/open.ts';
 import { aggregateFiles } from '../node/aggregate-files.ts';
-import { openFileSource } from '../node/files.ts';
 import type { StrategyRequest } from '../node/jobs.ts';
 import { UsageError } from './exit.ts';
 import { formatOption } from './formats.ts';
@@ -42,14 +39,13 @@ export async function aggregate(files: readonly string[], options: AggregateOpti
     const twice = ids.find((id, i) => ids.indexOf(id) !== i);
     throw new UsageError(`${twice} is given more than once: each input needs an id of its own (--ids)`);
   }
-  const { strategy, rule } = strategyOption(options.strategy, ids, options.perLeaf);
+  const strategy = strategyOption(options.strategy, ids, options.perLeaf);
   const inputs = files.map((path, i) => ({ path, leaf: ids[i], weighting: weights?.[i] }));
   if (options.partial) {
     checkPartial(options, strategy);
     await printMerge({ inputs, output: options.output, to: 'sum', nonFinite, threads }, options);
     return;
   }
-  await checkUsed(rule, files, options);
   const progress = openProgress('averaging');
   const report = await aggregateFiles(
     {
@@ -95,44 +91,16 @@ function checkPartial(options: AggregateOptions, { name }: StrategyRequest): voi
   }
 }
 
-/**
- * What is given and not looked at is a misunderstanding: nobody names a model or a state for nothing.
- *
- * @throws AggregationError `strategy-state-unused`, `strategy-model-unused`; FormatError, FileError
- */
-async function checkUsed(
-  rule: Strategy,
-  files: readonly string[],
-  { model, differences, state }: Pick<AggregateOptions, 'model' | 'differences' | 'state'>,
-): Promise<void> {
-  if (state !== undefined && !keepsState(rule)) {
-    throw new AggregationError('strategy-state-unused', `"${rule.name}" keeps no state: leave --state out`);
-  }
-  if (model === undefined || rule.needsModel === true || differences) return;
-  for (const path of files) {
-    const source = await openFileSource(path);
-    try {
-      if ((await openWeights(source)).layout.isDifference === true) return;
-    } finally {
-      await source.close();
-    }
-  }
-  throw new AggregationError(
-    'strategy-model-unused',
-    `"${rule.name}" refers to no global model, and no file says that it is a difference to one: leave --model out, or say --differences`,
-  );
-}
-
 /** The rule, with what it wants to know of each leaf. Throws UsageError, AggregationError. */
 function strategyOption(
   text: string,
   ids: readonly string[],
   perLeafText: string | undefined,
-): { readonly strategy: StrategyRequest; readonly rule: Strategy } {
+): StrategyRequest {
   const { name, parameters } = strategyOf(text);
   const numbers = perLeafText === undefined ? undefined : numbersOf(perLeafText, ids.length, '--per-leaf');
   const perLeaf = numbers === undefined ? undefined : new Map(ids.map((id, i) => [id, numbers[i]!]));
-  const rule = openStrategy(name, parameters, perLeaf); // refuses what makes no sense before anything is read
+  openStrategy(name, parameters, perLeaf); // refuses what makes no sense before anything is read
   const wanted = DEFINITIONS.find((definition) => definition.name === name)?.perLeaf;
   if (wanted !== undefined && perLeaf === undefined) {
     throw new AggregationError(
@@ -140,7 +108,7 @@ function strategyOption(
       `${name} counts the ${wanted} of each leaf: give --per-leaf, a number for each file`,
     );
   }
-  return { strategy: { name, parameters, perLeaf }, rule };
+  return { name, parameters, perLeaf };
 }
 
 function numbersOf(text: string, count: number, option = '--weights'): number[] {

@@ -6,8 +6,9 @@ import { startJobs } from './workers.ts';
  *
  * The output appears under its name when it is complete; with an error nothing appears.
  *
- * @throws FormatError for a file that is no weight file, AggregationError for files that do not fit together, FileError
- *   for what the file system refuses, the reason of `signal`
+ * @throws FormatError for a file that is no weight file, AggregationError for files that do not fit together and for a model or
+ *   a state that the rule does not look at (`strategy-model-unused`, `strategy-state-unused`), FileError for what the file system
+ *   refuses, the reason of `signal`
  */
 export async function aggregateFiles(
   request: AggregateRequest,

@@ -63,8 +63,9 @@ export async function aggregateJob(
     const { differences = false } = request;
     const refersToModel =
       strategy.needsModel === true || differences || inputs.some(({ layout }) => layout.isDifference);
+    checkUsed(request, strategy, refersToModel);
     const model =
-      request.model === undefined || !refersToModel
+      request.model === undefined
         ? undefined
         : // What has two bytes and no type in a .npy is bfloat16 here: no rule knows another element of that kind.
           { leaf: request.model, ...(await openInput({ path: request.model }, { void16: 'bfloat16' })) };
@@ -112,6 +113,23 @@ export async function aggregateJob(
   } finally {
     for (const source of opened) await source.close();
   }
+}
+
+/**
+ * What is given and not looked at is a misunderstanding: nobody names a model or a state for nothing.
+ *
+ * @throws AggregationError `strategy-state-unused`, `strategy-model-unused`
+ */
+function checkUsed({ model, state }: AggregateRequest, strategy: Strategy, refersToModel: boolean): void {
+  const { name } = strategy;
+  if (state !== undefined && !keepsState(strategy)) {
+    throw new AggregationError('strategy-state-unused', `"${name}" keeps no state: leave the state out`);
+  }
+  if (model === undefined || refersToModel) return;
+  throw new AggregationError(
+    'strategy-model-unused',
+    `"${name}" refers to no global model, and no input says that it is a difference to one: leave the model out, or say that the inputs are differences`,
+  );
 }
 
 /** The state of a rule that keeps one, before the round, and what is needed to write it after the round. */

@@ -36,7 +36,7 @@ export interface AggregateRequest extends OutputForm {
   readonly format?: WeightsFormat | undefined;
   /** The rule, by default the exact weighted mean. */
   readonly strategy?: StrategyRequest | undefined;
-  /** Path of the global model, for rules that refer to one and for inputs that are differences to it. */
+  /** Path of the global model, for rules that refer to one and for inputs that are differences to it; refused where neither is so. */
   readonly model?: string | undefined;
   /**
    * The inputs are differences to the model, also those that do not say so (default false: as they say). What the rule makes
@@ -50,7 +50,7 @@ export interface AggregateRequest extends OutputForm {
   readonly tensors?: readonly TensorSpec[] | undefined;
   /**
    * Path of the state of a server optimiser, which belongs to `model`; made by the first round, and replaced together with
-   * the output by every round. Only rules that keep a state look at it.
+   * the output by every round. Refused where the rule keeps none.
    */
   readonly state?: string | undefined;
   /** Threads that share the work, by default as many as there are processors. */

@@ -119,7 +119,7 @@ test('complex128 steps as pairs of float64, over a state that holds it so', asyn
   for (const t of [0, 1]) sameBytes(finals[0]![t]!, finals[1]![t]!, `tensor ${t}`);
 });
 
-test('a state of another model, a rule without its files', async () => {
+test('a state of another model, a rule without its files or with more than those', async () => {
   const paths = await Promise.all(['a.npy', 'b.npy'].map(write));
   const inputs = paths.map((path) => ({ path }));
   const output = join(folder, 'never.npy');
@@ -128,6 +128,14 @@ test('a state of another model, a rule without its files', async () => {
   await failsWith('state-mismatch', () => jobs.aggregate({ inputs, output, strategy, model, state }));
   await failsWith('strategy-state-missing', () => jobs.aggregate({ inputs, output, strategy, model }));
   await failsWith('strategy-model-missing', () => jobs.aggregate({ inputs, output, strategy, state }));
+  const plain = { inputs, output, strategy: { name: 'median' } };
+  await failsWith('strategy-model-unused', () => jobs.aggregate({ inputs, output, model }));
+  await failsWith('strategy-model-unused', () => jobs.aggregate({ ...plain, model }));
+  await failsWith('strategy-state-unused', () => jobs.aggregate({ ...plain, state }));
+  const rate = { name: 'fedavg', parameters: { learningRate: 0.5 } };
+  await failsWith('strategy-state-unused', () =>
+    jobs.aggregate({ inputs, output, strategy: rate, model, state }),
+  );
   assert.not(existsSync(output));
 });
 

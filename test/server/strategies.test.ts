@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { encodeUpdate, readTensors, startJobs, tensorOf, writeWeights } from '../../dist/index.js';
+import { keepsState } from '../../src/aggregate/steps.ts';
 import { openStrategy, STRATEGY_NAMES } from '../../src/aggregate/strategies/index.ts';
+import type { StrategyRequest } from '../../src/node/jobs.ts';
 import { averageOf } from '../../src/server/domain/averages.ts';
 import { startWithModel } from '../../src/server/domain/initial-model.ts';
 import { markFetched } from '../../src/server/domain/results.ts';
@@ -44,6 +46,12 @@ const values = (length: number) => Float32Array.from({ length }, () => random.un
 
 async function weights(): Promise<Uint8Array> {
   return bytesOf([tensorOf(values(5000)), tensorOf(new Int32Array([3, 1]))], random.integer(1, 99));
+}
+
+/** A model and a state as far as the rule looks at them: jobs refuse what is of no use. */
+function used({ name, parameters }: StrategyRequest, model: string | undefined, state: string) {
+  const rule = openStrategy(name, parameters);
+  return { model: rule.needsModel ? model : undefined, state: keepsState(rule) ? state : undefined };
 }
 
 let count = 0;
@@ -102,7 +110,8 @@ for (const name of STRATEGY_NAMES) {
           needsModel && model === undefined
             ? { name: 'mean' }
             : { name, parameters, ...(name === 'fednova' || name === 'buffered' ? { perLeaf } : {}) };
-        await jobs.aggregate({ inputs, output, format: 'npy-object', strategy, model, state });
+        const request = { inputs, output, format: 'npy-object', strategy } as const;
+        await jobs.aggregate({ ...request, ...used(strategy, model, state) });
         sameBytes(
           readFileSync(rig.domain.blobs.path(done.aggregation_id!)),
           readFileSync(output),
@@ -150,7 +159,7 @@ for (const [name, parameters] of [
         const strategy = { name, parameters };
         await jobs.aggregate({
           ...{ inputs, output, format: 'npy-object', strategy },
-          ...{ model, differences: true, state },
+          ...{ model, differences: true, state: used(strategy, model, state).state },
         });
         sameBytes(readFileSync(await pathOf(round)), readFileSync(output), `round ${round}`);
         if (round === 1) await rig.restart();
@@ -200,7 +209,10 @@ for (const [name, parameters] of [
         assert.is(done.failure, null);
         const output = file();
         const strategy = { name, parameters };
-        await jobs.aggregate({ inputs, output, format: 'npy-object', strategy, model, state });
+        await jobs.aggregate({
+          ...{ inputs, output, format: 'npy-object', strategy },
+          ...used(strategy, model, state),
+        });
         const stored = rig.domain.blobs.path(done.aggregation_id!);
         const read = async (path: string) =>
           (await readTensors(memorySource(readFileSync(path), path))).tensors;

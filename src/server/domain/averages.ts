@@ -6,7 +6,7 @@ import type { Domain } from './domain.ts';
 import { Refusal, unknown } from './refusal.ts';
 import { getResult, type Result } from './results.ts';
 import { contractOfRound } from './rounds.ts';
-import { modelBefore } from './rules.ts';
+import { holdsDifferences, modelBefore } from './rules.ts';
 import { heldBytes, membersOf } from './standing.ts';
 import { addUp } from './sums.ts';
 import { branchesBelow } from './trees.ts';
@@ -50,7 +50,7 @@ export async function averageOf(domain: Domain, roundId: string, branchId: strin
   }
   const id = randomUUID();
   const output = blobs.workPath(id);
-  const base = await modelBefore(db, round);
+  const base = (await holdsDifferences(db, round)) ? await modelBefore(db, round) : undefined;
   const model = base && blobs.path(base);
   const tensors = await contractOfRound(db, round);
   const addition = { members, output, to: 'mean', nonFinite: 'propagate', tensors, model } as const;

@@ -117,7 +117,7 @@ export async function checkNotSuperseded(tx: Database, round: Round): Promise<vo
 }
 
 /** Whether the updates of a round are differences to the global model: all of them are, or none (domain/differences.ts). */
-async function holdsDifferences(db: Database, round: Round): Promise<boolean> {
+export async function holdsDifferences(db: Database, round: Round): Promise<boolean> {
   return (await membersOf(db, round.id)).some(({ is_difference }) => is_difference === 1);
 }
 
