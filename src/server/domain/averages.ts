@@ -50,7 +50,7 @@ export async function averageOf(domain: Domain, roundId: string, branchId: strin
   }
   const id = randomUUID();
   const output = blobs.workPath(id);
-  const base = (await holdsDifferences(db, round)) ? await modelBefore(db, round) : undefined;
+  const base = (await holdsDifferences(db, roundId)) ? await modelBefore(db, round) : undefined;
   const model = base && blobs.path(base);
   const tensors = await contractOfRound(db, round);
   const addition = { members, output, to: 'mean', nonFinite: 'propagate', tensors, model } as const;

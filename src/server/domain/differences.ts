@@ -7,8 +7,7 @@ import type { Database } from '../store/database.ts';
 import type { Leaf } from './leaves.ts';
 import type { Place } from './receiving.ts';
 import { Refusal } from './refusal.ts';
-import { modelBefore } from './rules.ts';
-import { membersOf } from './standing.ts';
+import { holdsDifferences, modelBefore } from './rules.ts';
 
 /** An update that asks for a place in a round. */
 export interface Candidate {
@@ -54,11 +53,8 @@ export async function checkDifference(
       throw refuse('conflict', 'difference-stale', what, { staleness });
     }
   }
-  const members = await membersOf(tx, round.id);
-  const other = members.find(
-    ({ id, is_difference }) => id !== present && (is_difference === 1) !== isDifference,
-  );
-  if (other === undefined) return;
+  const others = await holdsDifferences(tx, round.id, present);
+  if (others === undefined || others === isDifference) return;
   const what = isDifference
     ? `a difference to the global model, and round ${round.number} holds whole models`
     : `no difference to the global model, and round ${round.number} holds differences`;

@@ -12,7 +12,6 @@ import type { Contract } from './contract.ts';
 import { strategyOf } from './policy.ts';
 import { Refusal } from './refusal.ts';
 import { contractOfRound, policyOfRound, type Round } from './rounds.ts';
-import { membersOf } from './standing.ts';
 
 export interface RoundRule {
   readonly strategy: StrategyBody;
@@ -45,7 +44,7 @@ export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
     stateId: undefined,
     keepsState: false,
   };
-  if (rule.needsModel !== true && !(await holdsDifferences(db, round))) return { ...plain, strategy };
+  if (rule.needsModel !== true && !(await holdsDifferences(db, round.id))) return { ...plain, strategy };
   const base = await db
     .selectFrom('rounds')
     .innerJoin('aggregations', 'aggregations.round_id', 'rounds.id')
@@ -92,7 +91,8 @@ export async function ruleOf(db: Database, round: Round): Promise<RoundRule> {
  */
 export async function checkNotSuperseded(tx: Database, round: Round): Promise<void> {
   const { strategy, upstream } = await policyOfRound(tx, round);
-  const isBound = upstream || strategyOf(strategy).needsModel === true || (await holdsDifferences(tx, round));
+  const isBound =
+    upstream || strategyOf(strategy).needsModel === true || (await holdsDifferences(tx, round.id));
   const later = await tx
     .selectFrom('rounds')
     .selectAll()
@@ -105,7 +105,7 @@ export async function checkNotSuperseded(tx: Database, round: Round): Promise<vo
     const hasGoneOn = next.status === 'done' || next.status === 'aggregating';
     if (hasGoneOn && !isBound) return; // what comes later is based on that one
     const mayBeLate = (await policyOfRound(tx, next)).strategy.name === 'buffered';
-    if (!hasGoneOn && (mayBeLate || !(await holdsDifferences(tx, next)))) continue;
+    if (!hasGoneOn && (mayBeLate || !(await holdsDifferences(tx, next.id)))) continue;
     const why = hasGoneOn ? 'has gone on without it' : 'holds differences to the model before it';
     throw new Refusal(
       'conflict',
@@ -116,10 +116,30 @@ export async function checkNotSuperseded(tx: Database, round: Round): Promise<vo
   }
 }
 
-/** Whether the updates of a round are differences to the global model: all of them are, or none (domain/differences.ts). */
-export async function holdsDifferences(db: Database, round: Round): Promise<boolean> {
-  return (await membersOf(db, round.id)).some(({ is_difference }) => is_difference === 1);
+/**
+ * Whether the updates of a round are differences to the global model: all of them are, or none (domain/differences.ts).
+ *
+ * @param besides an update that does not matter
+ * @returns undefined for a round without updates
+ */
+export async function holdsDifferences(
+  db: Database,
+  roundId: string,
+  besides = '',
+): Promise<boolean | undefined> {
+  const [update] = await anUpdateOf(db, { roundId, besides });
+  return update && update.is_difference === 1;
 }
+
+const anUpdateOf = prepared((db, round: { readonly roundId: string; readonly besides: string }) =>
+  db
+    .selectFrom('updates')
+    .select('is_difference')
+    .where('round_id', '=', round.roundId)
+    .where('left_out', 'is', null)
+    .where('id', '!=', round.besides)
+    .limit(1),
+);
 
 /** The newest global model of the run that a round may step from, as far as it is there yet; undefined for none. */
 export async function modelBefore(db: Database, round: Round): Promise<string | undefined> {
