@@ -1,7 +1,7 @@
 /** A round as a table on a terminal that is drawn over itself as long as the round goes on. */
 import type { RoundBody, UpdateBody } from '../wire/cambium.ts';
 import { formatBytes, printLine, tableLines } from './output.ts';
-import { failureOf, roundStanding } from './round.ts';
+import { aggregationOf, failureOf, roundStanding } from './round.ts';
 
 /** What stands on the terminal. */
 export interface Drawn {
@@ -28,6 +28,7 @@ export function redrawRound(round: RoundBody, drawn: Drawn | undefined): Drawn {
 /** The lines of a round: how it stands, who came with what, who is missing, how long each step took. */
 export function roundTable(round: RoundBody): string[] {
   const { updates, missing, excluded, opened_at } = round;
+  const aggregation = aggregationOf(round);
   const isOver = round.closed_at !== null;
   const rows = [
     ...updates.map((update) => [
@@ -46,7 +47,7 @@ export function roundTable(round: RoundBody): string[] {
   const header = ['leaf', '', 'after', 'weighting', 'norm', 'size', 'received', 'examined'];
   return [
     roundStanding(round),
-    ...(round.status === 'done' ? [`  aggregation ${round.aggregation_id}`] : []),
+    ...(aggregation === undefined ? [] : [`  aggregation ${aggregation}`]),
     ...(round.failure === null ? [] : [`  ${failureOf(round)}`]),
     ...stepsOf(round).map((line) => `  ${line}`),
     ...(rows.length > 0 ? tableLines(header, rows.slice(0, SHOWN)).map((line) => `  ${line}`) : []),

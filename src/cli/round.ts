@@ -19,8 +19,7 @@ export async function listRounds(branch: string, options: OperatorOptions): Prom
       round.status,
       contributing(round),
       round.total_weighting ?? '-',
-      round.status === 'done' ? round.aggregation_id! : '-', // before, it is but an id that waits
-
+      aggregationOf(round) ?? '-',
       round.id,
     ]),
   );
@@ -62,7 +61,7 @@ export async function saveRound(id: string, options: SaveOptions): Promise<void>
   const http = await openOperator(options);
   const result = sum
     ? ((await http.json({ method: 'GET', target: paths.roundSum(id), signal })) as SumLinkBody)
-    : await aggregationOf(http, id, branch, signal);
+    : await resultOf(http, id, branch, signal);
   const answer = await http.open({ method: 'GET', target: result.download_url, signal });
   try {
     await writeFile(output, answer.chunks(), { flag: 'wx', signal });
@@ -76,7 +75,7 @@ export async function saveRound(id: string, options: SaveOptions): Promise<void>
 }
 
 /** An aggregation by its id, or the mean of one branch of a round. */
-async function aggregationOf(
+async function resultOf(
   http: Http,
   id: string,
   branch: string | undefined,
@@ -119,9 +118,10 @@ async function change(target: string, options: OperatorOptions, json?: object): 
 
 /** One line that tells a round. */
 export function roundLine(round: RoundBody): string {
-  const { failure, status, aggregation_id } = round;
+  const { failure } = round;
   const parts = [roundStanding(round)];
-  if (status === 'done') parts.push(`aggregation ${aggregation_id}`);
+  const aggregation = aggregationOf(round);
+  if (aggregation !== undefined) parts.push(`aggregation ${aggregation}`);
   if (failure !== null) parts.push(failureOf(round));
   return parts.join(', ');
 }
@@ -141,6 +141,17 @@ export function roundStanding(round: RoundBody): string {
   }
   if (round.status === 'summed') parts.push('waiting for the server above');
   return parts.join(', ');
+}
+
+/** The aggregation of a round that is done: before, it is but an id that waits. */
+export function aggregationOf({
+  status,
+  aggregation_id,
+  aggregation_removed_at,
+}: RoundBody): string | undefined {
+  if (status !== 'done') return undefined;
+  // Missing in answers of older servers.
+  return aggregation_removed_at ? `${aggregation_id} (not kept)` : aggregation_id!;
 }
 
 /** Updates that count. */

@@ -213,6 +213,8 @@ export interface RoundBody {
   readonly updates: readonly UpdateBody[];
   /** Fixed when the round closes. */
   readonly aggregation_id: string | null;
+  /** Since when its file is not kept any more (`keep_aggregations`); null while it is, and before the round is done. */
+  readonly aggregation_removed_at: number | null;
   /** Nearest binary64 of the exact sum of the weightings; null before the round is done. */
   readonly total_weighting: number | null;
   /** Duration of the aggregation in seconds; null before the round is done. */

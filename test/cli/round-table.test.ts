@@ -36,6 +36,7 @@ const ROUND = {
     { ...UPDATE, leaf_name: 'cid', left_out: 'excluded', norm: null },
   ],
   aggregation_id: null,
+  aggregation_removed_at: null,
   total_weighting: null,
   aggregation_seconds: null,
   opened_at: 10_000,
@@ -80,6 +81,8 @@ test('a round that is done shows how long each step took, and whom it did not wa
     bytes_read: 1e9,
     aggregation_id: 'x',
   };
+  const removed = { ...done, aggregation_removed_at: 99_000 };
+  assert.is(roundTable(removed)[1], '  aggregation x (not kept)');
   assert.equal(roundTable(done), [
     'run 1 round 2: done, 1 update, weighting 120, 1 missing, 500.0 ms, 2.00 GB/s',
     '  aggregation x',

@@ -39,8 +39,9 @@ function roundsWithRun(db: Database) {
   return db
     .selectFrom('rounds')
     .innerJoin('runs', 'runs.id', 'rounds.run_id')
+    .leftJoin('aggregations', 'aggregations.id', 'rounds.aggregation_id')
     .selectAll('rounds')
-    .select('runs.number as run_number')
+    .select(['runs.number as run_number', 'aggregations.removed_at as aggregation_removed_at'])
     .orderBy('runs.number', 'desc')
     .orderBy('rounds.number', 'desc');
 }
@@ -104,6 +105,7 @@ async function roundBodies(db: Database, narrow: (query: RoundQuery) => RoundQue
         status: round.status,
         updates: byRound.get(round.id)!,
         aggregation_id: round.aggregation_id,
+        aggregation_removed_at: round.aggregation_removed_at,
         total_weighting: round.total_weighting,
         aggregation_seconds: round.aggregation_seconds,
         opened_at: round.opened_at,

@@ -181,6 +181,7 @@ export const schemas = {
     status: roundStatus,
     updates: { type: 'array', items: { $ref: '#/components/schemas/Update' } },
     aggregation_id: nullable(id),
+    aggregation_removed_at: nullable(integer),
     total_weighting: nullable({ type: 'number' }),
     aggregation_seconds: nullable({ type: 'number' }),
     opened_at: integer,

@@ -350,8 +350,14 @@ test('history: runs are listed, old aggregations given up as the policy says', a
       [1, 'stop', 2],
     ],
   );
+  const done = (await rig.rounds(id)).filter(({ status }) => status === 'done');
+  const now = rig.clock.now();
+  assert.equal(
+    done.map((round) => round.aggregation_removed_at),
+    [null, null, now, now],
+  );
   const kept: unknown[] = [];
-  for (const { aggregation_id } of (await rig.rounds(id)).filter(({ status }) => status === 'done')) {
+  for (const { aggregation_id } of done) {
     kept.push(
       await getResultFor(rig.domain.db, aggregation_id!, leaves[0]!).then(
         () => true,
