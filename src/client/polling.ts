@@ -38,15 +38,16 @@ export function pollingNotices(
         onReconnect?.({ attempt: fruitless, error });
         continue;
       }
-      const place = { run: now.runNumber, round: now.round ?? 0 };
+      const run = now.runNumber;
       if (now.runStatus !== runStatus || now.runNumber !== runNumber) {
         ({ runStatus, runNumber } = now);
-        yield message('run_status', { body: { run_status: runStatus }, ...place });
+        // Without the round: that one is open does not say that the one before was given up.
+        yield message('run_status', { body: { run_status: runStatus }, run });
       }
       if (now.aggregationId !== null && now.aggregationId !== aggregationId) {
         ({ aggregationId } = now);
         const body = { aggregation_id: aggregationId };
-        yield message('aggregation_status', { body, ...body, ...place });
+        yield message('aggregation_status', { body, ...body, run, round: now.round ?? 0 });
       }
     }
   });

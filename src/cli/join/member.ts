@@ -4,6 +4,7 @@
  * restart of either side cost a look, not a round.
  */
 import { rename, stat } from 'node:fs/promises';
+import type { ClientEvents } from '../../client/client-events.ts';
 import type { RunDetails } from '../../client/dialect.ts';
 import { requireLike } from '../../client/weights.ts';
 import {
@@ -19,6 +20,7 @@ import { fileError } from '../../node/file-errors.ts';
 import type { Jobs } from '../../node/jobs.ts';
 import type { Layout, WeightsFormat } from '../../tensor/layout.ts';
 import { type Clock, sleep, systemClock } from '../../transport/clock.ts';
+import { linkSignals } from '../../transport/signals.ts';
 import type { MetricsMode } from '../../wire/cambium.ts';
 import { passes, pauseMs } from '../patience.ts';
 import type { JoinFolder, Place } from './folder.ts';
@@ -79,6 +81,10 @@ export class Member {
   #told: string | null = null;
   /** The run that it belongs to. */
   #run: number | null = null;
+  /** The round that is open since another one was given up, as a notice told. */
+  #opened: ClientEvents['round'] | null = null;
+  /** Ends the wait for an aggregation. */
+  #wake = () => {};
   /** Whether the present model is the best that can be had: nothing newer came for as long as a look takes. */
   #isWorthTraining = false;
 
@@ -88,9 +94,22 @@ export class Member {
 
   /** Takes part until it is enough. Throws what no further try would mend; the reason of the signal. */
   async takePart(): Promise<void> {
-    const { rounds, signal, report, isTold, clock = systemClock } = this.#options;
+    const { client, rounds, isTold } = this.#options;
     // Now, not after the hours that the first update takes.
     if (!isTold && rounds > 1) throw brokerMissing();
+    const off = client.on('round', (opened) => {
+      this.#opened = opened;
+      this.#wake();
+    });
+    try {
+      await this.#takeRounds();
+    } finally {
+      off();
+    }
+  }
+
+  async #takeRounds(): Promise<void> {
+    const { rounds, signal, report, clock = systemClock } = this.#options;
     for (let fruitless = 0; this.#contributions < rounds; ) {
       try {
         await this.#step();
@@ -145,21 +164,32 @@ export class Member {
       if (place.round === null || done.round === null) return done.aggregationId === place.aggregationId;
       if (place.round <= done.round) return true;
       // The next round is open while the last is being averaged: its model is worth some patience.
-      return done.aggregationId === place.aggregationId && !this.#isWorthTraining;
+      return done.aggregationId === place.aggregationId && !this.#isWorthTraining && !this.#isGivenUp(done);
     };
     return isBehind(this.#options.folder.state.contributed) || isBehind(this.#skipped);
   }
 
-  /** Waits for an aggregation, or until it is time to look. */
+  /** Whether no aggregation will come of a round: a later one was opened in the place of one that was given up. */
+  #isGivenUp({ run, round }: Place): boolean {
+    return this.#opened?.runNumber === run && round !== null && this.#opened.round > round;
+  }
+
+  /** Waits for an aggregation, or until a round is given up or it is time to look. */
   async #listen(timeoutMs = LOOK_MS): Promise<void> {
     const { client, report, signal } = this.#options;
     report.tell({ event: 'waiting', for: 'aggregation' });
+    const wait = linkSignals(signal);
+    this.#wake = () => wait.abort();
     try {
       // A stream that begins tells the present one again; then the next step finds nothing to do and comes back here.
-      this.#told = await client.queue.get({ signal, timeoutMs });
+      this.#told = await client.queue.get({ signal: wait.signal, timeoutMs });
     } catch (error) {
+      signal.throwIfAborted();
+      if (wait.signal.aborted) return;
       if (!isCambiumError(error) || error.code !== 'timeout') throw error;
       this.#isWorthTraining = true;
+    } finally {
+      wait.unlink();
     }
   }
 

@@ -20,7 +20,7 @@ import { openPartialSink } from '../../../src/node/partial-files.ts';
 import { startJobs } from '../../../src/node/workers.ts';
 import { realTimers } from '../../../src/server/timers.ts';
 import type { Clock } from '../../../src/transport/clock.ts';
-import type { CredentialsBody } from '../../../src/wire/cambium.ts';
+import { type CredentialsBody, paths, type RoundBody } from '../../../src/wire/cambium.ts';
 import { failsWith } from '../../helpers/errors.ts';
 import { freePorts } from '../../helpers/loopback.ts';
 import { Harness } from '../../server/harness.ts';
@@ -151,6 +151,30 @@ test('a disk that is full ends it, with all that was done before kept', async ()
   assert.equal(
     told.flatMap((event) => (event.event === 'uploaded' ? [event.round] : [])),
     [2],
+  );
+});
+
+test('another round is begun as soon as the one that it waits for is given up', async () => {
+  const { id, leaves } = await harness.branch(2);
+  // Looks at the server are not what it hears of it by: this clock never lets one come.
+  const clock = new JumpingClock();
+  const client = clientOf(leaves[0]!, { clock });
+  let discarded: Promise<unknown> | undefined;
+  const discard = async () => {
+    const { body } = await harness.operate<{ items: RoundBody[] }>('GET', paths.rounds(id));
+    return harness.operate('POST', paths.roundDiscard(body.items[0]!.id));
+  };
+  const told = await takePart(client, await openFolder(), 2, {
+    clock,
+    onTold: ({ event }) => {
+      if (event === 'waiting') discarded ??= discard();
+    },
+  });
+  await discarded;
+  await client.close();
+  assert.equal(
+    told.flatMap((event) => (event.event === 'uploaded' ? [event.round] : [])),
+    [1, 2],
   );
 });
 
