@@ -156,7 +156,7 @@ export class Partials {
 
   /**
    * Hands the whole file to `work`, under its digest and on the disk. The upload is over when `work` succeeds, and when
-   * it fails for a reason for which `isFinal` holds; else it can be finished later.
+   * it fails for a reason for which `isFinal` holds, or the disk does; else it can be finished later.
    */
   async finish<T>(
     id: string,
@@ -164,7 +164,7 @@ export class Partials {
     isFinal: (error: unknown) => boolean,
   ): Promise<T> {
     return this.#inTurn(id, async (state) => {
-      await this.#flush(state).catch(rethrowFull);
+      await this.#flush(state);
       state.hash ??= await hashOf(state.path, state.offset);
       const sha256 = state.hash.copy().digest('hex');
       let isOver = true;
@@ -217,10 +217,15 @@ export class Partials {
     Object.assign(state, { hash, offset: end, touchedAt: this.#options.now() });
   }
 
-  async #flush({ path, writeback }: State): Promise<void> {
-    const handle = await (this.#options.openFile ?? open)(path, 'r+');
+  /** Brings what is left to the disk. An upload of which a flush has failed is given up. Throws Refusal `disk-full`. */
+  async #flush(state: State): Promise<void> {
+    const handle = await (this.#options.openFile ?? open)(state.path, 'r+').catch(rethrowFull);
     try {
-      await writeback.finish(handle);
+      await state.writeback.finish(handle);
+    } catch (error) {
+      // Nobody knows which of its bytes have got there: they have to come again.
+      await this.#forget(state);
+      throw asDiskFull(error);
     } finally {
       await handle.close();
     }

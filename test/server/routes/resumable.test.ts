@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readdir, truncate, writeFile } from 'node:fs/promises';
+import { open, readdir, truncate, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -100,6 +100,35 @@ test('blocks become an update, whose receipt can be had again', () =>
     const { body } = await harness.operate<{ updates: number }>('GET', paths.run(leaf!.branch_id));
     assert.is(body.updates, 1);
   }));
+
+test('an upload that cannot be brought to the disk is begun anew, and is accepted once there is room', async () => {
+  let isFull = true;
+  const openFile = async (...args: Parameters<typeof open>) => {
+    const handle = await open(...args);
+    const { datasync } = handle;
+    handle.datasync = async () => {
+      if (isFull) throw Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
+      return datasync.call(handle);
+    };
+    return handle;
+  };
+  const harness = await new Harness().start({ spool: { openFile } });
+  try {
+    const [leaf] = (await harness.branch(2)).leaves;
+    const send = async () => {
+      const begun = await begin(harness, leaf!);
+      assert.is(offsetOf(begun), 0);
+      return append(harness, leaf!, begun.headers.get('location')!, 0, FILE, true);
+    };
+    const refused = await send();
+    assert.equal([refused.status, refused.body.code], [507, 'disk-full']);
+    assert.equal(await leftovers(harness), []);
+    isFull = false;
+    assert.is((await send()).status, 201);
+  } finally {
+    await harness.end();
+  }
+});
 
 test('goes on after the server was started anew, and after its begin was lost', async () => {
   const harness = await new Harness().start();
