@@ -98,7 +98,9 @@ async function openNodeSqlite(path: string): Promise<Engine> {
       return {
         reader: statement.columns().length > 0,
         all: (parameters) => statement.all(...parameters).map(plain),
-        iterate: (parameters) => statement.iterate(...parameters),
+        *iterate(parameters) {
+          for (const row of statement.iterate(...parameters)) yield plain(row);
+        },
         run: (parameters) => statement.run(...parameters),
       };
     },

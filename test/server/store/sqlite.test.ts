@@ -52,6 +52,16 @@ test('a text is prepared once, and the oldest ones go', () => {
   assert.equal([prepared.filter((sql) => sql === 'a').length, prepared.at(-1), asked], [1, 'text 0', 602]);
 });
 
+test('rows are plain objects, however they are read', async () => {
+  const engine = await openEngine(':memory:');
+  const statement = engine.prepare('select 1 as one union select 2');
+  for (const rows of [statement.all([]), [...statement.iterate([])]]) {
+    assert.equal(rows, [{ one: 1 }, { one: 2 }]);
+    for (const row of rows) assert.is(Object.getPrototypeOf(row), Object.prototype);
+  }
+  engine.close();
+});
+
 test('a kept statement can be run again after it has failed', async () => {
   const engine = keepPrepared(await openEngine(':memory:'));
   engine.exec('create table t (id integer primary key)');
