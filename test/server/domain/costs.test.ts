@@ -1,0 +1,101 @@
+/** What an update costs, in counts that no machine changes: statements, commits and flushes of files. */
+import { type FileHandle, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { Kysely, SqliteDialect } from 'kysely';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { Domain } from '../../../src/server/domain/domain.ts';
+import type { Leaf } from '../../../src/server/domain/leaves.ts';
+import { changeRun } from '../../../src/server/domain/runs.ts';
+import { acceptUpdate } from '../../../src/server/domain/updates.ts';
+import type { Schema } from '../../../src/server/store/schema.ts';
+import { Spool } from '../../../src/server/store/spool.ts';
+import { type Engine, keepPrepared, openEngine } from '../../../src/server/store/sqlite.ts';
+import { padded, ToyTimers, toyFile } from '../harness.ts';
+import { Rig } from './rig.ts';
+
+const test = suite('costs');
+
+/** Of an update among others of its round, both transactions with their begin and end included. */
+const STATEMENTS = 21;
+
+/** An engine that notes the texts of what is run. */
+function noting(engine: Engine, ran: string[]): Engine {
+  return {
+    exec: (sql) => engine.exec(sql),
+    close: () => engine.close(),
+    prepare(sql) {
+      const statement = engine.prepare(sql);
+      const note = <T>(result: T): T => {
+        ran.push(sql);
+        return result;
+      };
+      return {
+        reader: statement.reader,
+        all: (parameters) => note(statement.all(parameters)),
+        run: (parameters) => note(statement.run(parameters)),
+        iterate: (parameters) => note(statement.iterate(parameters)),
+      };
+    },
+  };
+}
+
+/** Counts the flushes of files while `work` is done; those of the database are its commits. */
+async function flushesOf(folder: string, work: () => Promise<unknown>): Promise<number> {
+  const handle = await open(folder);
+  const methods = Object.getPrototypeOf(handle) as Pick<FileHandle, 'sync' | 'datasync'>;
+  await handle.close();
+  const { sync, datasync } = methods;
+  let count = 0;
+  const counted = (flush: () => Promise<void>) =>
+    function (this: FileHandle) {
+      count++;
+      return flush.call(this);
+    };
+  Object.assign(methods, { sync: counted(sync), datasync: counted(datasync) });
+  try {
+    await work();
+  } finally {
+    Object.assign(methods, { sync, datasync });
+  }
+  return count;
+}
+
+for (const [name, bytes, flushes] of [
+  ['a small update, in a row', toyFile(1), 0],
+  // The file and the folder that names it, which is new and named by another one.
+  ['a larger one, in a file', padded(toyFile(1)), 3],
+] as const) {
+  test(name, async () => {
+    const rig = await new Rig().start();
+    const ran: string[] = [];
+    const engine = noting(await openEngine(join(rig.path, 'state.db')), ran);
+    const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: keepPrepared(engine) }) });
+    const spool = new Spool(join(rig.path, 'spool'), {
+      maxBytes: 1 << 20,
+      idleMs: 60_000,
+      timers: new ToyTimers(),
+    });
+    try {
+      const branch = await rig.branch({ aggregation_target: 3 });
+      const [first, second] = (await rig.leaves(branch, 3)) as [Leaf, Leaf, Leaf];
+      await changeRun(rig.domain, branch, 'start');
+      await rig.upload(first, toyFile(1)); // which fixes the contract of the run
+      const domain: Domain = { ...rig.domain, db };
+      const count = await flushesOf(rig.path, async () => {
+        const body = await spool.receive(Readable.from([bytes]));
+        await acceptUpdate(domain, second, body);
+        if ('remove' in body) await body.remove();
+      });
+      assert.is(count, flushes);
+      assert.is(ran.filter((sql) => sql === 'commit').length, 2); // of a look and of what is written
+      assert.is(ran.length, STATEMENTS, `${ran.length} statements:\n${ran.join('\n')}`);
+    } finally {
+      await db.destroy();
+      await rig.end();
+    }
+  });
+}
+
+test.run();
