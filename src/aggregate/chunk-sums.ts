@@ -65,7 +65,8 @@ export type PlaceOf = (index: number) => {
 
 export class ChunkSums {
   readonly #core: Core<StrategyExports>;
-  readonly #rooms: readonly [PartialRoom, PartialRoom];
+  /** Taken when they are first needed, mostly one: what is taken of an instance is wiped, and lies in memory from then on. */
+  readonly #rooms: PartialRoom[] = [];
   readonly #wide: number;
   readonly #residues: number;
   readonly #residueBytes: number;
@@ -89,7 +90,6 @@ export class ChunkSums {
   constructor(core: Core<StrategyExports>, inputs: ChunkInputs, propagate: boolean) {
     this.#core = core;
     this.#propagate = propagate;
-    this.#rooms = [takePartialRoom(core, TERMS), takePartialRoom(core, TERMS)];
     this.#wide = core.take(wideBytes(inputs));
     this.#residueBytes = residueBytes(inputs);
     this.#residues = core.take(this.#residueBytes);
@@ -160,7 +160,7 @@ export class ChunkSums {
 
   #fold(): void {
     if (this.#inputs === 0) return;
-    const room = this.#rooms[this.#groups % 2 === 0 ? 0 : 1];
+    const room = this.#room(this.#groups % 2);
     const answer = foldPartial(
       this.#core,
       room,
@@ -182,6 +182,11 @@ export class ChunkSums {
       block: this.#sum.block,
       isSum: true,
     });
+  }
+
+  #room(position: number): PartialRoom {
+    this.#rooms[position] ??= takePartialRoom(this.#core, TERMS);
+    return this.#rooms[position];
   }
 
   #reset(): void {
