@@ -3,7 +3,7 @@
 import { CHUNK } from '../../assembly/abi.ts';
 import { type Core, openStrategies } from '../core/core.ts';
 import { squaredDifferencesInto, squaredNormsInto, supportsDistances } from '../core/distances.ts';
-import { findNonFinite, swapBytes } from '../core/elements.ts';
+import { swapBytes } from '../core/elements.ts';
 import type { StrategyExports } from '../core/exports.ts';
 import { AggregationError, type NonFiniteElement } from '../errors.ts';
 import type { Decoder } from '../formats/decode.ts';
@@ -12,6 +12,7 @@ import { type ByteSource, readAll, type ScratchFactory } from '../tensor/bytes.t
 import { DTYPES, itemSize, numberSize } from '../tensor/dtypes.ts';
 import type { Layout, TensorLayout } from '../tensor/layout.ts';
 import { matchTensors } from './match.ts';
+import { locateNonFinite } from './non-finite.ts';
 import { needsReorder, reorderInto } from './reorder.ts';
 
 /** Bytes read at a time: whole chunks of every element. */
@@ -73,7 +74,7 @@ export async function examineElements(
     }
     const norm = Math.sqrt(look.total);
     return {
-      nonFinite: look.found.slice(0, REPORTED),
+      nonFinite: look.found,
       norm: Number.isFinite(norm) ? norm : null,
       isDifference: model !== undefined,
     };
@@ -206,12 +207,9 @@ class Look {
     return sum;
   }
 
-  #find(dtype: number, count: number, tensor: number, first: number): void {
-    const { leaf } = this.#options;
-    let index = findNonFinite(this.#core, dtype, this.#block, count, 0);
-    while (index >= 0 && this.found.length < REPORTED) {
-      this.found.push({ tensor, index: first + index, leaf });
-      index = findNonFinite(this.#core, dtype, this.#block, count, index + 1);
-    }
+  #find(dtype: number, count: number, tensor: number, start: number): void {
+    const elements = { leaf: this.#options.leaf, address: this.#block };
+    const most = REPORTED - this.found.length;
+    this.found.push(...locateNonFinite(this.#core, dtype, [elements], { tensor, start, count }, most));
   }
 }

@@ -46,8 +46,15 @@ export interface StoredState {
   readonly byteOffsets: readonly number[];
 }
 
-/** The file of a state but for its elements. Its length does not depend on the digest, which is known last. */
-export function encodeState(owner: StateOwner, round: number, model: string): Encoding {
+/** Stands for a digest that is not known yet. */
+const NO_DIGEST = '0'.repeat(64);
+
+/**
+ * The file of a state but for its elements.
+ *
+ * @param model SHA-256 of the model that it will belong to. It is known last; without it everything stands where it will
+ */
+export function encodeState(owner: StateOwner, round: number, model = NO_DIGEST): Encoding {
   const tensors = stateTensors(owner.step, owner.tensors).map(storedSpec);
   return encodeSafetensors(
     { weighting: null, tensors },

@@ -13,7 +13,6 @@ import { dequantiseInto, quantiseInto, SCALE_ARENA_BYTES, ScaleSearch } from '..
 import { addInto, narrowInto, TOP_ARENA_BYTES, TopSearch, widenInto } from '../core/updates.ts';
 import { AggregationError } from '../errors.ts';
 import {
-  ENCODED_KIND,
   ENCODED_VERSION,
   type EncodedSpec,
   encodedParts,
@@ -22,7 +21,7 @@ import {
   MIN_BLOCK,
 } from '../formats/encoded.ts';
 import type { Encoding, TensorSpec } from '../formats/encoding.ts';
-import { encodeSafetensors } from '../formats/safetensors.ts';
+import { ENCODED_UPDATE, encodeSafetensors, KIND } from '../formats/safetensors.ts';
 import type { ByteSink, ByteSource, ScratchFactory } from '../tensor/bytes.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { elementCount, tensorLabel } from '../tensor/layout.ts';
@@ -277,7 +276,7 @@ function encode(
   const encoding = encodeSafetensors(
     { weighting, tensors: parts.flat() },
     {
-      cambium: ENCODED_KIND,
+      [KIND]: ENCODED_UPDATE,
       version: ENCODED_VERSION,
       difference: String(isDifference),
       tensors: JSON.stringify(specs),

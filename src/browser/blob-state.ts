@@ -18,9 +18,6 @@ import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
 import { blobSink } from './blob-pieces.ts';
 import { openBlob } from './blob-streams.ts';
 
-/** Stands for a digest that is not known yet. */
-const NO_DIGEST = '0'.repeat(64);
-
 /** Bytes of a Blob that are hashed at a time. */
 const HASH_BYTES = 4 << 20;
 
@@ -48,7 +45,7 @@ export async function openBlobState(
 ): Promise<BlobState> {
   const stored = before === null ? null : await readStored(blobSource(before, 'state'), owner, model, signal);
   const round = (stored?.round ?? 0) + 1;
-  const { byteLength, payloads } = encodeState(owner, round, NO_DIGEST);
+  const { byteLength, payloads } = encodeState(owner, round);
   const sink = blobSink(byteLength);
   return {
     inputs: stored?.inputs,

@@ -10,7 +10,8 @@ import type { Http } from '../transport/http.ts';
 import { TransientFailure, withRetries } from '../transport/retry.ts';
 import { MAX_BLOCK_BYTES, paths, type UploadBody } from '../wire/cambium.ts';
 import { readUpload } from './answers.ts';
-import { digestOfBytes, readFull, readReprDigest, writeReprDigest } from './digest.ts';
+import { digestOfBytes, readReprDigest, writeReprDigest } from './digest.ts';
+import { readFull } from './source-bytes.ts';
 import type { PreparedUpload, SendOptions, Sent } from './upload.ts';
 
 /** Where lines break all the time, blocks of this size still come through. */

@@ -25,11 +25,12 @@ import {
 import { isStatus, isText, read } from './answers.ts';
 import { basicAuthorization, type LeafIdentity } from './credentials.ts';
 import type { RunDetails } from './dialect.ts';
-import { digestOfBytes, readBlocks, readReprDigest } from './digest.ts';
+import { digestOfBytes, readReprDigest } from './digest.ts';
 import { type Download, type DownloadedBytes, type DownloadedFile, emptyFile } from './download.ts';
 import type { FileAccess } from './file-access.ts';
 import type { TransferOptions, UpdateOptions } from './options.ts';
 import { Receiver } from './receiver.ts';
+import { readBlocks } from './source-bytes.ts';
 import type { PreparedUpload, UploadReceipt } from './upload.ts';
 
 /** The placeholder that every client of the service sends, unless it is told otherwise. */

@@ -11,8 +11,9 @@ import { TransientFailure, withRetries } from '../transport/retry.ts';
 import { FRAME_HEAD_BYTES, FRAMES_TYPE } from '../wire/cambium.ts';
 import { readUpload } from './answers.ts';
 import { beginBlocks, confirmsOffset, lookAgain, type Standing } from './blocks.ts';
-import { readFull, writeReprDigest } from './digest.ts';
+import { writeReprDigest } from './digest.ts';
 import type { Sha256 } from './file-access.ts';
+import { readFull } from './source-bytes.ts';
 import type { PreparedUpload, SendOptions, Sent } from './upload.ts';
 
 /** Of a block that is under way when the line breaks, all is lost: on a bad line they become smaller, down to the second. */

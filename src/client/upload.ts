@@ -10,9 +10,10 @@ import { MAX_BLOCK_BYTES, paths, type UploadBody } from '../wire/cambium.ts';
 import { readUpload } from './answers.ts';
 import type { ClientConfiguration } from './configuration.ts';
 import { type Generation, requiredFormat, type UpdateFormat } from './dialect.ts';
-import { digestOf, digestOfBytes, readAll, writeReprDigest } from './digest.ts';
+import { digestOf, digestOfBytes, writeReprDigest } from './digest.ts';
 import type { FileAccess } from './file-access.ts';
 import type { TransferOptions } from './options.ts';
+import { readAll } from './source-bytes.ts';
 import { checkWeights, encodeUpdate, type ValidateOptions } from './weights.ts';
 
 /** A weight file (its path in Node, its bytes, a Blob), or tensors to be written as one. */

@@ -26,7 +26,6 @@ import type { TensorSpec } from './encoding.ts';
 import { formatError } from './format-error.ts';
 import type { Weights } from './weights.ts';
 
-export const ENCODED_KIND = 'encoded-update';
 export const ENCODED_VERSION = '1';
 
 /** Elements of a block of int8-block. */

@@ -31,17 +31,18 @@ const UNSUPPORTED: ReadonlyMap<Sniffed, string> = new Map([
  *
  * The source stays open and belongs to the caller.
  *
- * @throws FormatError with a code `npy-…`, `pickle-…`, `st-…`, `torch-…`, `zip-…` or `weights-…` for damaged, hostile or foreign content,
- * `format-unsupported` for a container that is recognised but not read, `format-unknown` for anything else
+ * @throws FormatError with a code `npy-…`, `pickle-…`, `st-…`, `encoded-…`, `torch-…`, `zip-…` or `weights-…` for damaged,
+ *   hostile or foreign content, `format-unsupported` for a container that is recognised but not read, `format-unknown` for
+ *   anything else; what the source throws
  */
 export async function openWeights(source: ByteSource, options: ReadOptions = {}): Promise<Weights> {
   const head = await readHead(source, SNIFF_BYTES);
   const kind = sniff(head, source.byteLength);
   // What is left of a file has its name at least, which can say whose words tell what is wrong with it.
   if (kind === 'safetensors' || (kind === 'unknown' && /\.safetensors$/i.test(source.name))) {
-    const { checkHoldsWeights, readSafetensors } = await import('./safetensors.ts');
+    const { checkHoldsWeights, ENCODED_UPDATE, KIND, readSafetensors } = await import('./safetensors.ts');
     const { layout, metadata } = await readSafetensors(source);
-    if (metadata.get('cambium') === 'encoded-update') {
+    if (metadata.get(KIND) === ENCODED_UPDATE) {
       return (await import('./encoded.ts')).openEncoded(source, layout, metadata);
     }
     checkHoldsWeights(metadata, source.name);

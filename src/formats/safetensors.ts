@@ -42,8 +42,9 @@ const WEIGHTING = 'weighting';
 /** The member of the metadata that says what a file of ours is that is no weight file. */
 export const KIND = 'cambium';
 
-/** Its value for exact partial sums (aggregate/partial-file.ts). */
+/** Its value for exact partial sums (aggregate/partial-file.ts), and for encoded updates (encoded.ts). */
 export const PARTIAL_SUM = 'partial-sum';
+export const ENCODED_UPDATE = 'encoded-update';
 
 /** Our dtypes by the format's names, in the order in which its writer sorts them (from the end). */
 const DTYPE_NAMES: ReadonlyMap<string, DType> = new Map([

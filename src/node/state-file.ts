@@ -18,9 +18,6 @@ import { AggregationError } from '../errors.ts';
 import type { ByteSink, ByteSource } from '../tensor/bytes.ts';
 import { openFileSinkSync, openFileSourceSync } from './files.ts';
 
-/** Stands for a digest that is not known yet. */
-const NO_DIGEST = '0'.repeat(64);
-
 /** The state to go on from; the caller closes its source. */
 export interface OpenedState {
   readonly source: ByteSource;
@@ -89,7 +86,7 @@ export interface NextState {
  * @param durable flush the file and its folder to the disk before `prepare` ends
  */
 export function createStateFile(path: string, owner: StateOwner, round: number, durable = false): NextState {
-  const { payloads } = encodeState(owner, round, NO_DIGEST);
+  const { payloads } = encodeState(owner, round);
   const sink = openFileSinkSync(nextOf(path), { durable });
   return {
     byteOffsets: payloads.map(({ offset }) => offset),

@@ -1,15 +1,9 @@
 import { createHash } from 'node:crypto';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import {
-  digestOf,
-  digestOfBytes,
-  readAll,
-  readBlocks,
-  readReprDigest,
-  writeReprDigest,
-} from '../../src/client/digest.ts';
+import { digestOf, digestOfBytes, readReprDigest, writeReprDigest } from '../../src/client/digest.ts';
 import type { FileAccess } from '../../src/client/file-access.ts';
+import { readAll, readBlocks } from '../../src/client/source-bytes.ts';
 import { type ByteSource, memorySource } from '../../src/tensor/bytes.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';

@@ -23,7 +23,7 @@
  * taken for the new values.
  */
 import { supportsMean } from '../../core/mean.ts';
-import { AggregationError } from '../../errors.ts';
+import { checkPositive, refuseParameter } from './parameters.ts';
 import type { MeasureSpec, SettleContext, Settled, StepSpec, Strategy } from './strategy.ts';
 
 interface Inputs {
@@ -133,14 +133,6 @@ function checkAdaptive(
   checkPositive(name, 'tau', tau);
 }
 
-function checkPositive(name: string, key: string, value: number): void {
-  if (!(value > 0 && value < Infinity)) refuse(name, key, value, 'above 0 and finite');
-}
-
 function checkDecay(name: string, key: string, value: number): void {
-  if (!(value >= 0 && value < 1)) refuse(name, key, value, 'at least 0 and below 1');
-}
-
-function refuse(name: string, key: string, value: number, expected: string): never {
-  throw new AggregationError('strategy-parameter', `${name}: ${key} is ${value}, it must be ${expected}`);
+  if (!(value >= 0 && value < 1)) refuseParameter(name, key, value, 'at least 0 and below 1');
 }

@@ -1,5 +1,5 @@
 import { supportsMean } from '../../core/mean.ts';
-import { AggregationError } from '../../errors.ts';
+import { checkPositive, refuseParameter } from './parameters.ts';
 import { sum } from './scaled-weightings.ts';
 import type { MeasureSpec, SettleContext, Settled, Strategy } from './strategy.ts';
 
@@ -11,6 +11,8 @@ export type StalenessRule =
   | { readonly kind: 'polynomial'; readonly exponent?: number | undefined }
   /** 1 up to `delay` rounds, then 1 / (slope·(staleness − delay) + 1). */
   | { readonly kind: 'hinge'; readonly slope: number; readonly delay: number };
+
+const NAME = 'buffered';
 
 /** Larger exponents than anyone uses, and still finite: (2^53)^16 is far below the largest binary64 number. */
 const MAX_EXPONENT = 16;
@@ -24,7 +26,7 @@ const MAX_EXPONENT = 16;
  */
 export function stalenessWeight(rule: StalenessRule, staleness: number): number {
   if (!Number.isSafeInteger(staleness) || staleness < 0) {
-    refuse(`staleness is ${staleness}, it must be a whole number from 0`);
+    refuse('staleness', staleness, 'a whole number from 0');
   }
   switch (rule.kind) {
     case 'constant':
@@ -32,7 +34,7 @@ export function stalenessWeight(rule: StalenessRule, staleness: number): number 
     case 'polynomial': {
       const { exponent = 0.5 } = rule;
       if (!(Number.isInteger(2 * exponent) && exponent >= 0 && exponent <= MAX_EXPONENT)) {
-        refuse(`exponent is ${exponent}, it must be a multiple of 1/2 from 0 to ${MAX_EXPONENT}`);
+        refuse('exponent', exponent, `a multiple of 1/2 from 0 to ${MAX_EXPONENT}`);
       }
       const base = 1 + staleness;
       let power = Number.isInteger(exponent) ? 1 : Math.sqrt(base);
@@ -41,8 +43,8 @@ export function stalenessWeight(rule: StalenessRule, staleness: number): number 
     }
     case 'hinge': {
       const { slope, delay } = rule;
-      if (!(slope > 0 && slope < Infinity)) refuse(`slope is ${slope}, it must be above 0 and finite`);
-      if (!(delay >= 0 && delay < Infinity)) refuse(`delay is ${delay}, it must be at least 0 and finite`);
+      checkPositive(NAME, 'slope', slope);
+      if (!(delay >= 0 && delay < Infinity)) refuse('delay', delay, 'at least 0 and finite');
       return staleness <= delay ? 1 : 1 / (slope * (staleness - delay) + 1);
     }
   }
@@ -76,12 +78,10 @@ export interface BufferedOptions {
  */
 export function buffered(options: BufferedOptions): Strategy {
   const { staleness, rule = { kind: 'polynomial' }, learningRate = 1, differences } = options;
-  if (!(learningRate > 0 && learningRate < Infinity)) {
-    refuse(`learningRate is ${learningRate}, it must be above 0 and finite`);
-  }
+  checkPositive(NAME, 'learningRate', learningRate);
   for (const rounds of [0, ...staleness.values()]) stalenessWeight(rule, rounds);
   return {
-    name: 'buffered',
+    name: NAME,
     combine: { kind: 'mean' },
     step: { kind: 'rate', differences },
     needsModel: true,
@@ -98,6 +98,6 @@ export function buffered(options: BufferedOptions): Strategy {
   };
 }
 
-function refuse(what: string): never {
-  throw new AggregationError('strategy-parameter', `buffered: ${what}`);
+function refuse(key: string, value: number, expected: string): never {
+  refuseParameter(NAME, key, value, expected);
 }

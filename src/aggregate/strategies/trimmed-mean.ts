@@ -1,5 +1,5 @@
 import { supportsOrder } from '../../core/order.ts';
-import { AggregationError } from '../../errors.ts';
+import { refuseParameter } from './parameters.ts';
 import type { Strategy } from './strategy.ts';
 
 export interface TrimmedMeanOptions {
@@ -23,14 +23,10 @@ export interface TrimmedMeanOptions {
  * @throws AggregationError `strategy-parameter`
  */
 export function trimmedMean({ trim }: TrimmedMeanOptions): Strategy {
-  if (!(trim >= 0 && trim < 0.5)) {
-    throw new AggregationError(
-      'strategy-parameter',
-      `trimmed-mean: trim is ${trim}, it must be at least 0 and below 0.5`,
-    );
-  }
+  const name = 'trimmed-mean';
+  if (!(trim >= 0 && trim < 0.5)) refuseParameter(name, 'trim', trim, 'at least 0 and below 0.5');
   return {
-    name: 'trimmed-mean',
+    name,
     combine: { kind: 'trimmed-mean', trim },
     minimumInputs: leastInputs(trim),
     supports: supportsOrder,
