@@ -1,6 +1,6 @@
-// Exact partial sums over ten models of 100 MB: written, merged, and a leaf taken out again; against float64 sums in NumPy, which is
-// what one would write instead. Those are rounded at every addition, ours are exact. Results are compared before anything is
-// printed: with exact rational arithmetic at random places, and with each other.
+// Exact partial sums over ten models of 100 MB: written, merged, and a leaf taken out again; against float64 sums in NumPy,
+// which is what one would write instead. Those are rounded at every addition, ours are exact. Results are compared before
+// anything is printed: with exact rational arithmetic at random places, and with each other.
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { openFileSource, readTensors, startJobs } from '../dist/index.js';

@@ -1,6 +1,7 @@
-// Reading for use, a .npy of 400 MB and a compressed .npz of 40 MB: from the path to the sum of all elements. Each contender is a process of its own,
-// one warm-up and then `ROUNDS` timed rounds over a file in the page cache. The elements are multiples of 2^-10, so
-// every sum in binary64 is exact and all must agree to the last bit; NumPy's float32 sum is its own.
+// Reading for use, a .npy of 400 MB and a compressed .npz of 40 MB: from the path to the sum of all elements. Each
+// contender is a process of its own, one warm-up and then `ROUNDS` timed rounds over a file in the page cache. The elements
+// are multiples of 2^-10, so every sum in binary64 is exact and all must agree to the last bit; NumPy's float32 sum is its
+// own.
 import { spawnSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -17,14 +17,16 @@ export {
   type EncodeOptions,
   encodeUpdate,
 } from './aggregate/encode-update.ts';
+export type { Progress } from './aggregate/progress.ts';
 export { openStrategy, STRATEGY_NAMES, type Strategy, strategies } from './aggregate/strategies/index.ts';
 export type { EncodingForm } from './aggregate/update-encoder.ts';
 export * from './errors.ts';
 export { encodeWeights } from './formats/encode.ts';
 export type { Encoding, TensorSpec, WeightsSpec } from './formats/encoding.ts';
-export { openWeights } from './formats/open.ts';
+export type { ReadOptions } from './formats/npy.ts';
+export { openWeights, type Weights } from './formats/open.ts';
 export { readTensors } from './formats/read.ts';
-export { writeWeights } from './formats/write.ts';
+export { type WriteOptions, writeWeights } from './formats/write.ts';
 export { type ByteSink, type ByteSource, memorySink, memorySource } from './tensor/bytes.ts';
 export { DTYPES, type DType, itemSize } from './tensor/dtypes.ts';
 export {

@@ -1,10 +1,10 @@
 /** The door for Node: what every host has, and files and worker threads. The server is started by `cambium serve`. */
 export * from './common.ts';
 export { aggregateFiles } from './node/aggregate-files.ts';
-export type { BrokerOptions } from './node/broker-place.ts';
+export type { BrokerCredentials, BrokerOptions } from './node/broker-place.ts';
 export { Client, type NodeClientOptions, type NodeNoticesOptions } from './node/client.ts';
 export { convertFile } from './node/convert-file.ts';
-export { openFileSink, openFileSource } from './node/files.ts';
+export { type FileSinkOptions, openFileSink, openFileSource } from './node/files.ts';
 export type {
   AggregateInput,
   AggregateReport,
@@ -12,6 +12,7 @@ export type {
   ConvertReport,
   ConvertRequest,
   EncodeRequest,
+  Examination,
   JobOptions,
   Jobs,
   MergeReport,
@@ -21,4 +22,4 @@ export { mergeFiles } from './node/merge-files.ts';
 export type { NetworkOptions } from './node/network.ts';
 export { readCredentials } from './node/read-credentials.ts';
 export { type SavedWeights, type SaveWeightsOptions, saveWeights } from './node/save-weights.ts';
-export { startJobs } from './node/workers.ts';
+export { startJobs, type WorkersOptions } from './node/workers.ts';

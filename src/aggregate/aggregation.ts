@@ -19,6 +19,7 @@ import { measureWidth } from './kernels.ts';
 import { type Lane, type LaneOpener, openLanes } from './lanes.ts';
 import { type PassOptions, runPass } from './passes.ts';
 import { type AggregationInput, type Plan, type Planned, planAggregation, type StateInput } from './plan.ts';
+import type { Progress } from './progress.ts';
 import { planRanges, type Ranges } from './ranges.ts';
 import { bareOutput, REPORTED_NON_FINITE, type Stage } from './runner.ts';
 import { type StateTensor, stateSlots, stateTensors } from './steps.ts';
@@ -59,9 +60,7 @@ export type Stop = Pick<AbortSignal, 'throwIfAborted'>;
 export interface RunOptions {
   readonly signal?: Stop | undefined;
   /** Called as ranges are done with the bytes of the output that are written. */
-  readonly onProgress?:
-    | ((progress: { readonly bytesDone: number; readonly bytesTotal: number }) => void)
-    | undefined;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
   /** For formats with checksums: a faster one than ours, where the host has it. */
   readonly crc32?: Crc32 | undefined;
   /** Called when all bytes of the output before `offset` are written, more often the longer the output is. */
@@ -82,7 +81,7 @@ export interface RunOptions {
  *     await aggregation.close();
  */
 export class Aggregation {
-  /** The output's tensors, as the first input has them. */
+  /** The output's tensors: in the order of the option `tensors`, else of the global model, else of the first leaf. */
   readonly tensors: readonly TensorSpec[];
   /** Ids of the inputs that count, in canonical order. */
   readonly leaves: readonly string[];
@@ -103,11 +102,12 @@ export class Aggregation {
   /**
    * Checks the inputs against each other and prepares the work.
    *
-   * @throws AggregationError when inputs do not fit together (`average-count`, `average-name`, `average-dtype`,
-   *   `average-shape`), a weighting is out of bounds (`average-…-weight`, `average-weight-range`,
-   *   `average-sum-overflow`, `average-all-zero`, `weighting-missing`), ids repeat (`average-duplicate-leaf`), or the
-   *   strategy cannot do a dtype (`aggregate-dtype-unsupported`), wants more inputs (`strategy-too-few-inputs`) or a global
-   *   model (`strategy-model-missing`), or differences and models are mixed (`aggregate-difference`)
+   * @throws AggregationError when there are no inputs (`average-no-input`) or they do not fit together (`average-count`,
+   *   `average-name`, `average-dtype`, `average-shape`), a weighting is out of bounds (`average-…-weight`,
+   *   `average-weight-range`, `average-sum-overflow`, `average-all-zero`, `weighting-missing`), ids repeat
+   *   (`average-duplicate-leaf`), the strategy cannot do a dtype (`aggregate-dtype-unsupported`), wants more inputs
+   *   (`strategy-too-few-inputs`), fewer (`strategy-too-many-inputs`) or a global model (`strategy-model-missing`), its
+   *   state is of another model (`state-mismatch`), or differences and models are mixed (`aggregate-difference`)
    */
   static async open(
     inputs: readonly AggregationInput[],

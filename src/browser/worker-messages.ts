@@ -1,4 +1,5 @@
 import type { PackedError } from '../aggregate/packed-errors.ts';
+import type { Progress } from '../aggregate/progress.ts';
 import type { CoreUrls } from './streamed-core.ts';
 import type { Work, WorkResult } from './work.ts';
 
@@ -14,9 +15,6 @@ export type ToWorker =
   | { readonly type: 'lane'; readonly port: MessagePort; readonly core: CoreUrls | undefined };
 
 export type FromWorker =
-  | {
-      readonly type: 'progress';
-      readonly progress: { readonly bytesDone: number; readonly bytesTotal: number };
-    }
+  | { readonly type: 'progress'; readonly progress: Progress }
   | { readonly type: 'done'; readonly value: WorkResult }
   | { readonly type: 'failed'; readonly error: PackedError };

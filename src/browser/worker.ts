@@ -3,15 +3,13 @@ import { LaneCaller, serveLane } from '../aggregate/distant-lanes.ts';
 import type { FromLane } from '../aggregate/lane-messages.ts';
 import { type LaneOrder, LocalLane } from '../aggregate/lanes.ts';
 import { packError } from '../aggregate/packed-errors.ts';
+import { sparingly } from '../aggregate/progress.ts';
 import { crc32 } from '../formats/crc32.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { canDivide, isStreamed, openBlobHandle } from './blob-streams.ts';
 import { streamCore } from './streamed-core.ts';
 import { runWork } from './work.ts';
 import type { FromWorker, ToWorker } from './worker-messages.ts';
-
-/** Progress is told at most this often: a message costs more than a block. */
-const PROGRESS_INTERVAL_MS = 50;
 
 const send = (message: FromWorker) => self.postMessage(message);
 
@@ -25,23 +23,14 @@ async function doJob({ work, lanes }: ToWorker & { type: 'job' }): Promise<void>
   const openLanes = async (order: LaneOrder) =>
     canDivide(order.sources) ? lanes.map((port) => callLane(port, order)) : [];
   try {
-    const value = await runWork(work, { onProgress: sparingly(), openLanes });
+    const onProgress = sparingly((progress) => send({ type: 'progress', progress }));
+    const value = await runWork(work, { onProgress, openLanes });
     send({ type: 'done', value });
   } catch (error) {
     send({ type: 'failed', error: packError(error) });
   } finally {
     for (const port of lanes) port.close(); // what was sent still arrives
   }
-}
-
-function sparingly() {
-  let last = 0;
-  return (progress: { readonly bytesDone: number; readonly bytesTotal: number }) => {
-    const now = performance.now();
-    if (now - last < PROGRESS_INTERVAL_MS && progress.bytesDone < progress.bytesTotal) return;
-    last = now;
-    send({ type: 'progress', progress });
-  };
 }
 
 function callLane(port: MessagePort, order: LaneOrder) {

@@ -1,14 +1,12 @@
 import { parentPort } from 'node:worker_threads';
 import type { Stop } from '../aggregate/aggregation.ts';
 import { packError } from '../aggregate/packed-errors.ts';
+import { sparingly } from '../aggregate/progress.ts';
 import { aggregateJob } from './aggregate-job.ts';
 import { convert } from './convert.ts';
 import { examine } from './examine.ts';
 import { mergeJob } from './merge-job.ts';
-import type { FromWorker, ToWorker } from './worker-messages.ts';
-
-/** Progress is told at most this often: a message costs more than a block. */
-const PROGRESS_INTERVAL_MS = 50;
+import type { FromWorker, JobResult, ToWorker } from './worker-messages.ts';
 
 const port = parentPort;
 if (port === null) throw new Error('this file runs in a worker thread');
@@ -17,30 +15,27 @@ const send = (message: FromWorker) => port.postMessage(message);
 
 port.on('message', async (message: ToWorker) => {
   const { id } = message;
-  const stop = stopOf(message.abortFlag);
   try {
-    const value =
-      message.type === 'examine'
-        ? await examine(message, stop)
-        : message.type === 'aggregate'
-          ? await aggregateJob(message.request, stop, progressOf(id))
-          : message.type === 'merge'
-            ? await mergeJob(message.request, stop, progressOf(id))
-            : await convert(message.request, { signal: stop, onProgress: progressOf(id) });
-    send({ id, type: 'done', value });
+    send({ id, type: 'done', value: await carryOut(message) });
   } catch (error) {
     send({ id, type: 'failed', error: packError(error) });
   }
 });
 
-function progressOf(id: number) {
-  let last = 0;
-  return (progress: { readonly bytesDone: number; readonly bytesTotal: number }) => {
-    const now = performance.now();
-    if (now - last < PROGRESS_INTERVAL_MS && progress.bytesDone < progress.bytesTotal) return;
-    last = now;
-    send({ id, type: 'progress', progress });
-  };
+function carryOut(message: ToWorker): Promise<JobResult> {
+  const { id, abortFlag } = message;
+  const signal = stopOf(abortFlag);
+  const onProgress = sparingly((progress) => send({ id, type: 'progress', progress }));
+  switch (message.type) {
+    case 'examine':
+      return examine(message, signal);
+    case 'aggregate':
+      return aggregateJob(message.request, signal, onProgress);
+    case 'merge':
+      return mergeJob(message.request, signal, onProgress);
+    case 'convert':
+      return convert(message.request, { signal, onProgress });
+  }
 }
 
 /** What the other side sets in shared memory, in the form of a signal. */
