@@ -36,7 +36,11 @@ export interface FormatPlace {
   readonly offset?: number | undefined;
 }
 
-/** Bytes that are not the weight file they should be. Codes: `npy-…`, `pickle-…`, `weights-…`, `format-…`. */
+/**
+ * Bytes that are not the weight file they should be. Codes: by container `npy-…`, `pickle-…`, `zip-…`, `torch-…`, `st-…`
+ * (safetensors), `encoded-…` and `partial-…`; `weights-…` for what a good container holds; `format-…` and `convert-format`
+ * for a container that is unknown or not the one that is wanted.
+ */
 export class FormatError extends CambiumError {
   override readonly name: string = 'FormatError';
   readonly file: string | undefined;
@@ -70,7 +74,10 @@ export interface AggregationPlace {
   readonly nonFinite?: readonly NonFiniteElement[] | undefined;
 }
 
-/** Updates that cannot be aggregated with one another. Codes: `aggregate-…`, `weighting-…`, `non-finite`. */
+/**
+ * Updates that cannot be aggregated. Codes: `average-…` and `layout-…` for updates unlike each other or the model,
+ * `weighting-…`, `non-finite`, `aggregate-…`; `strategy-…` and `state-…` for the rule; `partial-…` for exact partial sums.
+ */
 export class AggregationError extends CambiumError {
   override readonly name: string = 'AggregationError';
   readonly leaf: string | undefined;
@@ -87,7 +94,7 @@ export class AggregationError extends CambiumError {
   }
 }
 
-/** A file or folder that cannot be read or written. Codes: `file-…`. */
+/** A file or folder that cannot be read or written. Codes: `file-…`, `disk-full`. */
 export class FileError extends CambiumError {
   override readonly name: string = 'FileError';
   readonly path: string;
@@ -139,7 +146,10 @@ export class RefusedError extends ExchangeError {
   }
 }
 
-/** A service or an optional package that is not there, or does not answer. Codes: `unavailable-…`, `timeout`. */
+/**
+ * A service, an optional package or a means of the host that is not there, or does not answer. Codes: `unavailable-…`,
+ * `timeout`; `upload-unconfirmed` where only the answer was lost.
+ */
 export class UnavailableError extends ExchangeError {
   override readonly name: string = 'UnavailableError';
 }

@@ -68,7 +68,7 @@ export interface StateInput {
 
 /** Plain data. */
 export interface Plan {
-  /** The output's tensors, as the first input has them. */
+  /** The output's tensors. */
   readonly tensors: readonly TensorSpec[];
   /** In canonical order. */
   readonly inputs: readonly PlannedInput[];

@@ -181,8 +181,8 @@ export class Client implements AsyncDisposable {
    * not at all.
    *
    * @param aggregationId from `queue`
-   * @throws FormatError `format-empty`, and when it does not parse; ProtocolError `protocol-digest`, `protocol-length`, `protocol-download`
-   *   where the link leads to a page and not to the file; FileError
+   * @throws FormatError `format-empty`, and when it does not parse; ProtocolError `protocol-digest`, `protocol-length`,
+   *   `protocol-download` where the link leads to a page and not to the file; FileError
    */
   fileDownload(
     aggregationId: string,

@@ -6,7 +6,7 @@ import type { Generation } from './dialect.ts';
  * and token is enough, and where there are two they must agree. Other members are ignored.
  */
 export interface Credentials {
-  /** Base URL of the server; `ClientOptions.server` overrides it. */
+  /** Base URL of the server; the option `connection.server` overrides it. */
   readonly server?: string | undefined;
   readonly id?: string | undefined;
   readonly leaf_id?: string | undefined;

@@ -118,8 +118,9 @@ interface Opened extends ReceiverOptions {
 }
 
 /**
- * @throws RefusedError; UnavailableError; ProtocolError `protocol-digest`, `protocol-length`, `protocol-download` when the link
- *   leads to a page; FormatError `format-empty`, and when the bytes are no weights. The old file is untouched then, and of a large download what arrived is kept for the next call.
+ * @throws RefusedError; UnavailableError; ProtocolError `protocol-digest`, `protocol-length`, `protocol-download` when the
+ *   link leads to a page; FormatError `format-empty`, and when the bytes are no weights. The old file is untouched then, and
+ *   of a large download what arrived is kept for the next call.
  */
 async function downloadInto(
   http: Http,

@@ -59,8 +59,8 @@ export interface UpdateOptions {
    */
   readonly checkFinite?: boolean | undefined;
   /**
-   * What is said of each update besides its weights, to servers of BranchKey's generations; our own API has no such field. Default: the
-   * placeholder that every client of theirs sends.
+   * What is said of each update besides its weights, to servers of BranchKey's generations; our own API has no such field.
+   * Default: the placeholder that every client of theirs sends.
    */
   readonly metadata?: string | undefined;
 }
@@ -145,8 +145,8 @@ export interface DownloadOptions extends TransferOptions {
   /** Or the folder, which must exist, in which a file is written that is called after the aggregation. */
   readonly folder?: string | undefined;
   /**
-   * What the server is to make of the file, from our own API only: `npy` is the object array. Default: as the aggregation was written,
-   * which is the format of the updates.
+   * What the server is to make of the file, from our own API only: `npy` is the object array. Default: as the aggregation
+   * was written, which is the format of the updates.
    */
   readonly format?: DownloadFormat | undefined;
 }

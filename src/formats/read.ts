@@ -12,8 +12,8 @@ import { unpackWeights } from './weights.ts';
  * streams instead.
  *
  * @param layout what `openWeights` found, when the caller has it already
- * @throws FormatError as `openWeights`; for archives `zip-crc` and `zip-deflate` too. RangeError when `layout` has a
- *   tensor that is not contiguous
+ * @throws FormatError as `openWeights`, and `npy-data-truncated` for a source that became shorter; for archives `zip-crc` and
+ *   `zip-deflate` too, for encoded updates `encoded-indices`. RangeError when `layout` has a tensor that is not contiguous
  */
 export async function readTensors(
   source: ByteSource,

@@ -206,11 +206,14 @@ export interface Examination {
 export interface Jobs {
   /**
    * Finds the layout of a weight file and, with `checkFinite`, reads every element once; compressed ones are unpacked for
-   * that, as long as they take no more than `maxUnpackedBytes`. With `bytes`, what is in the file, nothing is read at `path`, and
-   * scratch room is made beside it. The norm comes of the same reading; `model` is the path of a
-   * weight file with the same tensors that it refers to; where `tensors` are given, both are paired with these. With `sums` it looks at exact partial sums too, and with both at
-   * everything in them, but for their norm; without they are refused (`weights-partial-sum`). Throws FormatError, FileError;
-   * for sums AggregationError.
+   * that, as long as they take no more than `maxUnpackedBytes`. The norm comes of the same reading; `model` is the path of
+   * the weight file that it refers to, with the same tensors; where `tensors` are given, both are paired with these.
+   *
+   * With `bytes`, what is in the file, nothing is read at `path`, and scratch room is made beside it. With `sums` it looks at
+   * exact partial sums too, and with `checkFinite` at everything in them, but for their norm; without they are refused
+   * (`weights-partial-sum`).
+   *
+   * @throws FormatError, FileError; for sums AggregationError
    */
   examine(
     path: string,

@@ -8,7 +8,7 @@ import { UnavailableError } from '../errors.ts';
 export interface NetworkOptions {
   /** URL of the proxy: `http:`, `https:` or `socks5:`, with user and password in it where it wants them. */
   readonly proxy?: string | undefined;
-  /** Certificates in PEM that are believed besides none of the host's: those of your own authority. */
+  /** Certificates in PEM of the authorities that are believed, in place of the host's. */
   readonly ca?: string | readonly string[] | undefined;
   /** Certificate and key in PEM by which this leaf shows who it is: both or none. */
   readonly cert?: string | undefined;

@@ -1,7 +1,10 @@
 import { FileError } from '../errors.ts';
 import type { ByteSource } from './bytes.ts';
 
-/** A Blob or File as a byte source; nothing is read before it is asked for. */
+/**
+ * A Blob or File as a byte source; nothing is read before it is asked for. Reading throws FileError `file-changed` where the
+ * browser refuses it: a File was changed or removed since it was chosen.
+ */
 export function blobSource(blob: Blob, name = 'name' in blob ? String(blob.name) : 'blob'): ByteSource {
   return {
     name,

@@ -44,10 +44,10 @@ const DTYPE_OF_ARRAY: ReadonlyMap<string, DType> = new Map([
 ]);
 
 /**
- * A tensor over a typed array; the elements are not copied.
+ * A tensor over a typed array, of its dtype; the elements are not copied.
  *
  * @param shape dimensions in C order; one dimension of the array's length unless given
- * @throws RangeError when the shape does not hold exactly the array's elements
+ * @throws RangeError when the shape does not hold exactly the array's elements; TypeError for what is no array of numbers
  */
 export function tensorOf(
   array: TypedArray,

@@ -1,6 +1,7 @@
 /**
- * Rounds that end by the clock: open ones, and those that wait for a server above. The ends stand in the database; one timer waits for the next of them, so a restart loses
- * none, and one that fell into the time when no server ran is made up for at the start.
+ * Rounds that end by the clock: open ones, and those that wait for a server above. The ends stand in the database; one
+ * timer waits for the next of them, so a restart loses none, and one that fell into the time when no server ran is made up
+ * for at the start.
  */
 import { randomUUID } from 'node:crypto';
 import type { Database } from '../store/database.ts';

@@ -1,7 +1,7 @@
 /**
- * Rounds: open → aggregating → done | failed, with a server above open → aggregating → summed → done. An open one that its run's stop ends, or that an operator gives up, and a
- * failed one that is given up become discarded; an open one whose time is over with too few is failed. A run has exactly
- * one open round as long as it is not stopped.
+ * Rounds: open → aggregating → done | failed, with a server above open → aggregating → summed → done. An open one that its
+ * run's stop ends, or that an operator gives up, and a failed one that is given up become discarded; an open one whose time
+ * is over with too few is failed. A run has exactly one open round as long as it is not stopped.
  */
 import { randomUUID } from 'node:crypto';
 import type { Selectable } from 'kysely';
