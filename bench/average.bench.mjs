@@ -22,6 +22,12 @@ const CASES = [
 /** `tolerance` is that of float32 sums. */
 const FLOAT32_SUMS = { tolerance: 1e-6 };
 const CAMBIUM = { name: 'Cambium, exact mean', command: commandOf('average/cambium.mjs') };
+/** NumPy asks Linux for huge pages for its large arrays; Node asks for none, but the C library can. */
+const HUGE = {
+  ...CAMBIUM,
+  name: `${CAMBIUM.name}, huge pages`,
+  environment: { GLIBC_TUNABLES: 'glibc.malloc.hugetlb=1' },
+};
 const JS = { name: 'plain JavaScript, float64 sums', command: commandOf('average/plain-js.mjs') };
 const FLOWER = {
   ...FLOAT32_SUMS,
@@ -52,7 +58,7 @@ const folder = benchFolder();
 const output = join(folder, 'mean.bin');
 for (const [title, shapes] of CASES) {
   const inputs = await writeInputs(folder, MODELS, shapes);
-  const contenders = [CAMBIUM, REUSING, JS, FLOWER, BEST, BEST_REUSING, WASM, CPU];
+  const contenders = [CAMBIUM, HUGE, REUSING, JS, FLOWER, BEST, BEST_REUSING, WASM, CPU];
   const { results, remarks, elements } = await compareContenders(contenders, { inputs, output }, folder, {
     read: () => readBareElements(output),
     check: (exact) => checkExact(exact, inputs),
@@ -66,6 +72,12 @@ for (const [title, shapes] of CASES) {
   printGoals([
     [`${title}: Flower's formula in NumPy / Cambium`, faster(FLOWER), 'at least', 1],
     [`${title}: NumPy's best float32 loop / Cambium`, faster(BEST), 'at least', 0.9],
+    [
+      `${title}: the same, huge pages for both`,
+      secondsOf(results, BEST.name) / secondsOf(results, HUGE.name),
+      'at least',
+      0.9,
+    ],
     [
       `${title}: the same, both into given arrays`,
       secondsOf(results, BEST_REUSING.name) / secondsOf(results, REUSING.name),

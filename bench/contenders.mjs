@@ -28,12 +28,17 @@ export function benchFolder() {
 /**
  * Runs one contender on a job; undefined (and a remark) when it is not there.
  *
- * @param contender `command`, and `job`: what it has besides the common job
+ * @param contender `command`; `job` and `environment`: what it has besides the common job and the environment of this process
  */
-export function measure({ name, command, job: own = {} }, job, folder) {
+export function measure({ name, command, job: own = {}, environment = {} }, job, folder) {
   const path = join(folder, 'job.json');
   writeFileSync(path, JSON.stringify({ rounds: ROUNDS, ...job, ...own }));
-  const env = { ...process.env, PYTHONPATH: here('./peers'), PYTHONDONTWRITEBYTECODE: '1' };
+  const env = {
+    ...process.env,
+    PYTHONPATH: here('./peers'),
+    PYTHONDONTWRITEBYTECODE: '1',
+    ...environment,
+  };
   const done = spawnSync(command[0], [...command.slice(1), path], { encoding: 'utf8', env });
   if (done.status !== 0) {
     console.error(`${name}: not measured\n${done.error ?? done.stderr}`);
