@@ -5,7 +5,7 @@ import type { FoldExports, StrategyExports } from '../core/exports.ts';
 import { type ByteSource, startRead } from '../tensor/bytes.ts';
 import { planReads, type Read } from '../tensor/reads.ts';
 import type { EncodedBlocks } from './encoded-blocks.ts';
-import { NO_SOURCE, type PlannedInput } from './plan.ts';
+import { NO_SOURCE, type PlannedInput, sourceOf } from './plan.ts';
 import type { Range } from './ranges.ts';
 
 /** Blocks of two inputs never lie a power of two apart, where they would compete for the same lines of the cache. */
@@ -70,8 +70,6 @@ export class Blocks {
   readonly #sources: readonly ByteSource[];
   readonly #readers: readonly Reader[];
   readonly #addresses: readonly number[];
-  /** By reader: the source that all of its elements lie in, NO_SOURCE where there are several. */
-  readonly #soleSources: readonly number[];
   /** By reader: undefined for those that have plain elements only; empty where no reader has others. */
   #encoded: readonly (EncodedBlocks | undefined)[] = [];
   #plainBytes = 0;
@@ -105,7 +103,6 @@ export class Blocks {
     this.#sources = sources;
     this.#readers = readers;
     this.#addresses = readers.map((reader) => core.take(strideOf(reader)));
-    this.#soleSources = readers.map(({ input }) => soleSource(input));
     this.#places = readers.map(() => []);
   }
 
@@ -127,11 +124,10 @@ export class Blocks {
         this.#places[i] = decoded.map((address) => address - block);
         continue;
       }
-      const sole = this.#soleSources[i]!;
-      const { byteOffsets } = reader.input;
-      const plan = (sole !== NO_SOURCE && plans.get(byteOffsets)) || planRange(reader, range);
+      const { sources, byteOffsets } = reader.input;
+      const plan = (typeof sources === 'number' && plans.get(byteOffsets)) || planRange(reader, range);
       plans.set(byteOffsets, plan);
-      this.#start(i, plan, sole, waits);
+      this.#start(i, plan, waits);
       this.#places[i] = plan.places;
     }
     return waits.length === 0 ? undefined : Promise.all(waits);
@@ -148,15 +144,12 @@ export class Blocks {
     return address;
   }
 
-  #start(i: number, { reads }: RangeReads, sole: number, waits: Promise<unknown>[]): void {
+  #start(i: number, { reads }: RangeReads, waits: Promise<unknown>[]): void {
+    const { sources } = this.#readers[i]!.input;
     for (const { source, offset, byteLength, at } of reads) {
-      const position = sole === NO_SOURCE ? source : sole;
-      startRead(
-        this.#sources[position]!,
-        offset,
-        this.#target(i, this.#addresses[i]! + at, byteLength),
-        waits,
-      );
+      // A plan may be that of another reader, with another source.
+      const own = this.#sources[typeof sources === 'number' ? sources : source]!;
+      startRead(own, offset, this.#target(i, this.#addresses[i]! + at, byteLength), waits);
       this.#plainBytes += byteLength;
     }
   }
@@ -173,23 +166,18 @@ export class Blocks {
   }
 }
 
-function soleSource({ sources }: PlannedInput): number {
-  const [first = NO_SOURCE] = sources;
-  return sources.every((source) => source === first) ? first : NO_SOURCE;
-}
-
 function planRange(reader: Reader, { segments }: Range): RangeReads {
   const { input, itemSizes } = reader;
   const reads: SpanRead[] = [];
   const places: number[] = [];
   // Segments of one source are planned together; a reordered tensor has a source of its own.
   for (let first = 0, used = 0; first < segments.length; ) {
-    const source = input.sources[segments[first]!.tensor]!;
+    const source = sourceOf(input, segments[first]!.tensor);
     let end = first;
     const wants = [];
     for (; end < segments.length; end++) {
       const { tensor, start, count } = segments[end]!;
-      if (input.sources[tensor] !== source) break;
+      if (sourceOf(input, tensor) !== source) break;
       const size = itemSizes[tensor]!;
       wants.push({ offset: input.byteOffsets[tensor]! + start * size, byteLength: count * size });
     }

@@ -4,6 +4,7 @@ import type { StrategyExports } from '../core/exports.ts';
 import { Decoder, type Piece } from '../formats/decode.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import type { Reader } from './blocks.ts';
+import { sourceOf } from './plan.ts';
 import type { Range } from './ranges.ts';
 
 export interface EncodedBlocks {
@@ -48,7 +49,7 @@ export function openEncodedBlocks(
         return piece;
       });
       // The tensors of an encoded update all lie in its file.
-      const source = sources[input.sources[segments[0]!.tensor]!]!;
+      const source = sources[sourceOf(input, segments[0]!.tensor)]!;
       const decoding = decoder.decode(source, pieces);
       if (decoding !== undefined) waits.push(decoding);
       return pieces.map((piece) => piece.out);

@@ -42,7 +42,7 @@ export interface AggregationInput {
 }
 
 /** In place of a source: there are no such elements. */
-export const NO_SOURCE = 0xffff_ffff;
+export const NO_SOURCE = -1;
 
 /** Where the tensors of an input lie in its sources, by tensor of the output. Inputs of one layout share the arrays. */
 interface Places {
@@ -56,8 +56,13 @@ interface Places {
 /** One input, as it is read. Numbers in arrays: thousands of inputs have many. */
 export interface PlannedInput extends Places {
   readonly leaf: string;
-  /** By tensor of the output the position of its source among the plan's sources, or NO_SOURCE. */
-  readonly sources: Uint32Array;
+  /** Position of its source among the plan's sources; where there are several, by tensor of the output (or NO_SOURCE). */
+  readonly sources: number | readonly number[];
+}
+
+/** Position of the source of a tensor, or NO_SOURCE. */
+export function sourceOf({ sources }: PlannedInput, tensor: number): number {
+  return typeof sources === 'number' ? sources : sources[tensor]!;
 }
 
 /** One slot of a rule's state: its tensors by tensor of the model. */
@@ -242,25 +247,28 @@ export async function planInput(
   sources: Sources,
   scratch: ByteSource[],
 ): Promise<PlannedInput> {
-  const planned = {
-    leaf,
-    sources: new Uint32Array(positions.length).fill(sources.positionOf(source)),
-    ...sources.placesOf(positions, layout.tensors),
-  };
+  const own = sources.positionOf(source);
+  const ofTensors = positions.map(() => own);
   for (const [i, position] of positions.entries()) {
     const tensor = layout.tensors[position]!;
     if (needsReorder(tensor)) {
       const room = await openScratch(tensor.byteLength);
       scratch.push(room);
       await reorderInto(source, tensor, room);
-      planned.sources[i] = sources.positionOf(room);
+      ofTensors[i] = sources.positionOf(room);
     } else if (tensor.byteOffset === null) {
       const { parts } = tensor;
       if (parts !== undefined && (parts.encoding !== 'top-k' || parts.marks !== null)) continue;
       throw new RangeError(`${leaf}: the elements are not ready to be read: see prepareWeights`);
     }
   }
-  return planned;
+  return { leaf, sources: soleOf(ofTensors), ...sources.placesOf(positions, layout.tensors) };
+}
+
+/** The one number, where all are the same. */
+function soleOf(numbers: readonly number[]): number | readonly number[] {
+  const [first] = numbers;
+  return first !== undefined && numbers.every((number) => number === first) ? first : numbers;
 }
 
 /**
@@ -283,7 +291,7 @@ function planState(
   }
   const planned = state.map(({ source }) => ({
     leaf: source.name,
-    sources: new Uint32Array(tensors.length).fill(NO_SOURCE),
+    sources: tensors.map(() => NO_SOURCE),
     byteOffsets: new Float64Array(tensors.length),
     swaps: new Uint8Array(tensors.length).fill(1),
   }));

@@ -331,7 +331,7 @@ function asInput({ source, tensors, leaves }: PartialSum) {
 function planSum(file: PartialSum, positions: readonly number[], sources: Sources): PlannedInput {
   return {
     leaf: file.source.name,
-    sources: new Uint32Array(positions.length).fill(sources.positionOf(file.source)),
+    sources: sources.positionOf(file.source),
     byteOffsets: Float64Array.from(positions, (position) => file.byteOffsets[position]!),
     swaps: new Uint8Array(positions.length).fill(1),
   };

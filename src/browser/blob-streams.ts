@@ -95,10 +95,8 @@ export function openBlobHandle(handle: SourceHandle, count: number): ByteSource 
   switch (handle.kind) {
     case 'blob':
       return openBlob(handle.blob, handle.name, count);
-    case 'joined': {
-      const scratch = openBlobHandle(handle.scratch, count);
-      return joinSources(openBlobHandle(handle.source, count), { ...scratch, write() {} });
-    }
+    case 'joined':
+      return joinSources(openBlobHandle(handle.source, count), openBlobHandle(handle.scratch, count));
     default:
       throw new RangeError(`no ${handle.kind} can be read here`);
   }

@@ -40,6 +40,6 @@ function openHandle(handle: SourceHandle): ByteSource {
     case 'blob':
       return blobSource(handle.blob, handle.name);
     case 'joined':
-      return joinSources(openHandle(handle.source), { ...openHandle(handle.scratch), write() {} });
+      return joinSources(openHandle(handle.source), openHandle(handle.scratch));
   }
 }

@@ -36,7 +36,7 @@ export class SourcePool {
       const { ino: inode, mtimeMs } = stat;
       const file = { path, name, byteLength: sizeOf(stat, path), inode, mtimeMs };
       this.#keep(file, descriptor);
-      return this.#sourceOf(file);
+      return new PooledSource(this, file);
     } catch (error) {
       fs.closeSync(descriptor);
       throw fileError(error, path, 'read');
@@ -50,7 +50,7 @@ export class SourcePool {
 
   /** A source that a pool on another thread has described. */
   reopen(file: PooledFile): ByteSource {
-    return this.#sourceOf(file);
+    return new PooledSource(this, file);
   }
 
   /** Makes sure that the system has some descriptors left for others. */
@@ -71,32 +71,16 @@ export class SourcePool {
     this.#open.clear();
   }
 
-  #sourceOf(file: PooledFile): ByteSource {
-    const pool = this;
-    const { name, byteLength } = file;
-    return {
-      name,
-      byteLength,
-      /** The descriptor serves every thread as long as no file has to be closed. */
-      get handle(): SourceHandle {
-        const descriptor = pool.#open.get(file);
-        return descriptor === undefined || pool.#capacity < Number.POSITIVE_INFINITY
-          ? { kind: 'pooled', file }
-          : { kind: 'file', name, byteLength, descriptor };
-      },
-      readInto: (offset, target) =>
-        guardFileSync(file.path, 'read', () => readFullySync(pool.#use(file), offset, target)),
-      checkUnchanged: () => checkSame(file, fs.fstatSync(pool.#use(file))),
-      close() {
-        const descriptor = pool.#open.get(file);
-        if (descriptor !== undefined) fs.closeSync(descriptor);
-        pool.#open.delete(file);
-      },
-    };
+  /** What another thread needs to read a file: its descriptor serves every thread as long as no file has to be closed. */
+  handleOf(file: PooledFile): SourceHandle {
+    const descriptor = this.#open.get(file);
+    if (descriptor === undefined || this.#capacity < Number.POSITIVE_INFINITY)
+      return { kind: 'pooled', file };
+    return { kind: 'file', name: file.name, byteLength: file.byteLength, descriptor };
   }
 
-  /** The descriptor of a file, opened again where it was closed. */
-  #use(file: PooledFile): number {
+  /** The descriptor of a file, opened again where it was closed. Throws FileError. */
+  use(file: PooledFile): number {
     let descriptor = this.#open.get(file);
     if (descriptor === undefined) {
       descriptor = this.#descriptorOf(file.path);
@@ -112,6 +96,13 @@ export class SourcePool {
       this.#open.set(file, descriptor);
     }
     return descriptor;
+  }
+
+  /** Closes a file. */
+  drop(file: PooledFile): void {
+    const descriptor = this.#open.get(file);
+    if (descriptor !== undefined) fs.closeSync(descriptor);
+    this.#open.delete(file);
   }
 
   #descriptorOf(path: string): number {
@@ -143,6 +134,43 @@ export class SourcePool {
       fs.closeSync(descriptor);
       this.#open.delete(file);
     }
+  }
+}
+
+/** A file of a pool. Thousands of them share these methods; closures of each would take more than all else about it. */
+class PooledSource implements ByteSource {
+  readonly #pool: SourcePool;
+  readonly #file: PooledFile;
+
+  constructor(pool: SourcePool, file: PooledFile) {
+    this.#pool = pool;
+    this.#file = file;
+  }
+
+  get name(): string {
+    return this.#file.name;
+  }
+
+  get byteLength(): number {
+    return this.#file.byteLength;
+  }
+
+  get handle(): SourceHandle {
+    return this.#pool.handleOf(this.#file);
+  }
+
+  readInto(offset: number, target: Uint8Array): number {
+    return guardFileSync(this.#file.path, 'read', () =>
+      readFullySync(this.#pool.use(this.#file), offset, target),
+    );
+  }
+
+  checkUnchanged(): void {
+    checkSame(this.#file, fs.fstatSync(this.#pool.use(this.#file)));
+  }
+
+  close(): void {
+    this.#pool.drop(this.#file);
   }
 }
 

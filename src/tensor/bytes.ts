@@ -125,7 +125,7 @@ export function memoryScratch(byteLength: number): Scratch {
  * A source, and scratch room behind it: an offset beyond the end of the source is one in the scratch room. Closing it
  * closes the scratch room only.
  */
-export function joinSources(source: ByteSource, scratch: Scratch): ByteSource {
+export function joinSources(source: ByteSource, scratch: ByteSource): ByteSource {
   const border = source.byteLength;
   const handle =
     source.handle === undefined || scratch.handle === undefined
