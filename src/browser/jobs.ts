@@ -1,4 +1,5 @@
 import type { ConversionForm } from '../aggregate/conversion.ts';
+import type { StrategyRequest } from '../aggregate/strategies/index.ts';
 import type { WeightsFormat } from '../tensor/layout.ts';
 
 /** One input of an aggregation over Blobs. */
@@ -15,12 +16,6 @@ export interface BlobInput {
   readonly leaf?: string | undefined;
   /** Overrides the weighting of the file. */
   readonly weighting?: number | undefined;
-}
-
-/** A rule by name, as data. */
-interface StrategyRequest {
-  readonly name: string;
-  readonly parameters?: Readonly<Record<string, number>> | undefined;
 }
 
 export interface BlobAggregateRequest {

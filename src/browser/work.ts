@@ -3,7 +3,7 @@ import { Aggregation, type AggregationInput, type RunOptions } from '../aggregat
 import { openConversion } from '../aggregate/conversion.ts';
 import { commonFormat, encodeResult } from '../aggregate/result.ts';
 import { stateSlots } from '../aggregate/steps.ts';
-import { openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
+import { openRequest, type Strategy } from '../aggregate/strategies/index.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
 import type { Encoding } from '../formats/encoding.ts';
 import type { ReadOptions } from '../formats/npy.ts';
@@ -70,7 +70,7 @@ async function aggregate(work: AggregateWork, run: Run): Promise<BlobAggregateRe
     let model: Omit<AggregationInput, 'weighting'> | undefined;
     if (work.model !== undefined)
       model = { leaf: 'model', ...(await open(work.model, 'model', { count, opened, run })) };
-    const strategy = openStrategy(work.strategy?.name ?? 'mean', work.strategy?.parameters);
+    const strategy = openRequest(work.strategy);
     const state = await openState(work, strategy, model, run);
     const aggregation = await Aggregation.open(inputs, {
       strategy,

@@ -1,7 +1,6 @@
-import { DEFINITIONS, openStrategy } from '../aggregate/strategies/index.ts';
+import { DEFINITIONS, openRequest, type StrategyRequest } from '../aggregate/strategies/index.ts';
 import { AggregationError } from '../errors.ts';
 import { aggregateFiles } from '../node/aggregate-files.ts';
-import type { StrategyRequest } from '../node/jobs.ts';
 import { UsageError } from './exit.ts';
 import { formatOption } from './formats.ts';
 import { nonFiniteOption, printMerge, threadsOption } from './merge.ts';
@@ -100,7 +99,8 @@ function strategyOption(
   const { name, parameters } = strategyOf(text);
   const numbers = perLeafText === undefined ? undefined : numbersOf(perLeafText, ids.length, '--per-leaf');
   const perLeaf = numbers === undefined ? undefined : new Map(ids.map((id, i) => [id, numbers[i]!]));
-  openStrategy(name, parameters, perLeaf); // refuses what makes no sense before anything is read
+  const strategy = { name, parameters, perLeaf };
+  openRequest(strategy); // refuses what makes no sense before anything is read
   const wanted = DEFINITIONS.find((definition) => definition.name === name)?.perLeaf;
   if (wanted !== undefined && perLeaf === undefined) {
     throw new AggregationError(
@@ -108,7 +108,7 @@ function strategyOption(
       `${name} counts the ${wanted} of each leaf: give --per-leaf, a number for each file`,
     );
   }
-  return { name, parameters, perLeaf };
+  return strategy;
 }
 
 function numbersOf(text: string, count: number, option = '--weights'): number[] {

@@ -4,7 +4,7 @@ import type { EncodeRequest } from '../node/jobs.ts';
 import { formatOfName } from '../node/output-format.ts';
 import { UsageError } from './exit.ts';
 import { formatOption } from './formats.ts';
-import { formatBytes, openProgress, printJson, printLine } from './output.ts';
+import { counted, formatBytes, openProgress, printJson, printLine } from './output.ts';
 
 interface ConvertOptions {
   readonly format?: string;
@@ -46,8 +46,8 @@ export async function convert(input: string, output: string, options: ConvertOpt
   ).finally(() => progress.close());
   if (options.json) return printJson(report);
   printLine(
-    `${output}: ${report.format}, weighting ${report.weighting ?? 'none'}, ${report.tensors} tensors, ` +
-      `${report.parameters} parameters`,
+    `${output}: ${report.format}, weighting ${report.weighting ?? 'none'}, ${counted(report.tensors, 'tensor')}, ` +
+      counted(report.parameters, 'parameter'),
   );
   printLine(
     `read ${formatBytes(report.bytesRead)} in ${report.seconds.toFixed(3)} s, sha256 ${report.sha256}`,

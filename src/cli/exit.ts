@@ -32,6 +32,7 @@ export class UsageError extends CambiumError {
 const USAGE_CODES: ReadonlySet<string> = new Set([
   'broker-url',
   'output-format',
+  'output-taken',
   'program-missing',
   'serve-insecure',
   'serve-public-url',

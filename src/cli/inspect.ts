@@ -7,7 +7,7 @@ import { tensorStatistics } from '../node/statistics.ts';
 import { unpackingIn } from '../node/unpacking.ts';
 import type { Layout } from '../tensor/layout.ts';
 import { EXIT, exitCodeOf } from './exit.ts';
-import { formatBytes, printError, printJson, printLine, printNote, printTable } from './output.ts';
+import { counted, formatBytes, printError, printJson, printLine, printNote, printTable } from './output.ts';
 
 interface InspectOptions {
   readonly json: boolean;
@@ -81,7 +81,7 @@ type Entry = Awaited<ReturnType<typeof inspectFile>>;
 function printEntry(entry: Entry, withBlankLine: boolean): void {
   const { file, format, weighting, tensors, isDifference } = entry;
   const what = isDifference === true ? `${format}, a difference to a global model` : format;
-  printLine(`${file}: ${what}, weighting ${weighting ?? 'none'}, ${tensors.length} tensors`);
+  printLine(`${file}: ${what}, weighting ${weighting ?? 'none'}, ${counted(tensors.length, 'tensor')}`);
   const extra = Object.keys(tensors[0] ?? {}).slice(6);
   printTable(
     ['#', 'name', 'dtype', 'shape', 'order', 'offset', 'size', ...extra],

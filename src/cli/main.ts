@@ -1,5 +1,5 @@
 /** The commands, their options, and the one place where errors become exit codes. */
-import { Command, CommanderError, Option } from 'commander';
+import { Command, CommanderError, Help, Option } from 'commander';
 import { STRATEGY_NAMES } from '../aggregate/strategies/index.ts';
 import { VERSION } from '../wire/version.ts';
 import { aggregate } from './aggregate.ts';
@@ -71,6 +71,11 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .version(VERSION)
     .exitOverride()
     .configureOutput({ outputError() {} }) // printed once, in main
+    .configureHelp({
+      // That an option is off, or a list empty, needs no words.
+      optionDescription: (option) =>
+        new Help().optionDescription(option).replace(/ \(default: (?:false|\[\])\)$/, ''),
+    })
     .showHelpAfterError(false);
 
   const command = (parent: Command, usage: string, description: string) =>
@@ -167,7 +172,11 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     command(parent, usage, description)
       .option('--server <url>', 'the server (default: CAMBIUM_SERVER, else operator.json)')
       .option('--token <token>', 'the operator token (default: CAMBIUM_TOKEN, else operator.json)')
-      .option('--data <dir>', 'data directory whose operator.json is read', './cambium-data');
+      .addOption(
+        new Option('--data <dir>', 'data directory whose operator.json is read')
+          .env('CAMBIUM_DATA')
+          .default('./cambium-data'),
+      );
 
   const tree = program.command('tree').description('trees: federations with an owner');
   remote(tree, 'create <name>', 'create a tree').action((name, options) =>

@@ -8,7 +8,7 @@ import { startJobs } from './workers.ts';
  *
  * @throws FormatError for a file that is no weight file, AggregationError for files that do not fit together and for a model or
  *   a state that the rule does not look at (`strategy-model-unused`, `strategy-state-unused`), FileError for what the file system
- *   refuses, the reason of `signal`
+ *   refuses, the reason of `signal`; TypeError, RangeError for wrong arguments
  */
 export async function aggregateFiles(
   request: AggregateRequest,

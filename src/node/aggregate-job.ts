@@ -11,7 +11,7 @@ import { type StateOwner, stateInputs } from '../aggregate/optimiser-state.ts';
 import { commonFormat, encodeResult } from '../aggregate/result.ts';
 import { SharedLayouts } from '../aggregate/shared-layouts.ts';
 import { keepsState } from '../aggregate/steps.ts';
-import { openStrategy, type Strategy } from '../aggregate/strategies/index.ts';
+import { openRequest, type Strategy } from '../aggregate/strategies/index.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
 import type { Encoding } from '../formats/encoding.ts';
 import type { ReadOptions } from '../formats/npy.ts';
@@ -58,8 +58,7 @@ export async function aggregateJob(
         weighting: weighting ?? layout.weighting,
       });
     }
-    const { name = 'mean', parameters, perLeaf } = request.strategy ?? {};
-    const strategy = openStrategy(name, parameters, perLeaf);
+    const strategy = openRequest(request.strategy);
     const { differences = false } = request;
     const refersToModel =
       strategy.needsModel === true || differences || inputs.some(({ layout }) => layout.isDifference);
@@ -83,7 +82,7 @@ export async function aggregateJob(
     });
     try {
       const format = formatOf(request, formats);
-      checkForm(request.output, format, request);
+      checkForm(request.output, format, { ...request, isNamed: request.names !== undefined });
       const encoding = await encodeResult(aggregation, strategy, { ...request, format });
       const run = {
         signal,

@@ -6,8 +6,8 @@ import { startJobs } from './workers.ts';
  *
  * The output appears under its name when it is complete; with an error nothing appears.
  *
- * @throws FormatError for a file that is no weight file, or does not fit the format; RangeError when neither `format` nor
- *   the name of the output says one; FileError; the reason of `signal`
+ * @throws FormatError for a file that is no weight file, or does not fit the format; CambiumError `output-format` when
+ *   neither `format` nor the name of the output says one; FileError; the reason of `signal`; TypeError, RangeError for wrong arguments
  */
 export async function convertFile(request: ConvertRequest, options: JobOptions = {}): Promise<ConvertReport> {
   const jobs = startJobs({ threads: 1 });

@@ -14,7 +14,7 @@ import { writeOutput } from './write-output.ts';
  * Converts a file, in constant memory; for workers.
  *
  * @throws FormatError for a file that is no weight file, `weighting-missing` and `convert-format` for one that the other
- *   format cannot hold; FileError; the reason of `signal`
+ *   format cannot hold; CambiumError `output-format`; FileError; the reason of `signal`
  */
 export async function convert(
   request: ConvertRequest,
@@ -36,8 +36,10 @@ export async function convert(
     const given = request.weighting === undefined ? layout.weighting : request.weighting;
     const isPlain = layout.tensors.length === 1 && given === null;
     const format = request.format ?? formatOfName(output, isPlain);
-    if (format === undefined) throw new RangeError(`the name ${output} says no format`);
-    checkForm(output, format, request);
+    if (format === undefined) {
+      throw new CambiumError('output-format', `${output}: its name says no format: name one`);
+    }
+    checkForm(output, format, { ...request, isWeighted: request.weighting != null });
     const model = addTo === undefined ? undefined : { leaf: addTo, ...(await open(addTo)) };
     const { aggregation, encoding, weighting } = await openConversion(
       input,

@@ -1,5 +1,6 @@
 import type { ConversionForm } from '../aggregate/conversion.ts';
 import type { SumLeaf } from '../aggregate/partial-file.ts';
+import type { StrategyRequest } from '../aggregate/strategies/index.ts';
 import type { EncodingForm } from '../aggregate/update-encoder.ts';
 import type { NonFiniteElement } from '../errors.ts';
 import type { TensorSpec } from '../formats/encoding.ts';
@@ -15,14 +16,6 @@ export interface AggregateInput {
   readonly leaf?: string | undefined;
   /** Overrides the weighting of the file. */
   readonly weighting?: number | undefined;
-}
-
-/** A rule by name, as data. */
-export interface StrategyRequest {
-  readonly name: string;
-  readonly parameters?: Readonly<Record<string, number>> | undefined;
-  /** By leaf, for rules that want to know something of each: local steps of `fednova`, staleness of `buffered`. */
-  readonly perLeaf?: ReadonlyMap<string, number> | undefined;
 }
 
 export interface AggregateRequest extends OutputForm {
@@ -231,7 +224,7 @@ export interface Jobs {
   aggregate(request: AggregateRequest, options?: JobOptions): Promise<AggregateReport>;
   /** Adds weight files and partial sums to a partial sum or a mean. Throws FormatError, AggregationError, FileError. */
   merge(request: MergeRequest, options?: JobOptions): Promise<MergeReport>;
-  /** Converts a file into another format. Throws FormatError, FileError; RangeError when nothing says which format. */
+  /** Converts a file into another format. Throws FormatError, FileError; `output-format` when nothing says which format. */
   convert(request: ConvertRequest, options?: JobOptions): Promise<ConvertReport>;
   /** Ends the workers. Jobs that are under way are rejected with `internal-worker`. */
   close(): Promise<void>;

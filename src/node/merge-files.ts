@@ -9,7 +9,7 @@ import { startJobs } from './workers.ts';
  *
  * @throws FormatError for a file that is neither, or damaged; AggregationError for files that do not fit together,
  *   `partial-leaf-duplicate` and `partial-leaf-unknown` among them; FileError for what the file system refuses, the reason of
- *   `signal`
+ *   `signal`; TypeError, RangeError for wrong arguments
  */
 export async function mergeFiles(request: MergeRequest, options: JobOptions = {}): Promise<MergeReport> {
   const jobs = startJobs({ threads: 1 });

@@ -121,6 +121,13 @@ async function writeSum(
   { output, digest = true, durable }: MergeRequest,
   run: Pick<RunOptions, 'signal' | 'onProgress' | 'openLanes'>,
 ): Promise<Result> {
+  const named = formatOfName(output, true);
+  if (named !== undefined && named !== 'safetensors') {
+    throw new CambiumError(
+      'output-format',
+      `${output}: an exact partial sum is a safetensors file, not ${named}`,
+    );
+  }
   const sink = openFileSinkSync(output, { durable });
   try {
     const { byteLength, residues } = await summation.write(sink, { ...run, crc32: nodeCrc32 });

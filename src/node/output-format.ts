@@ -29,10 +29,22 @@ export interface OutputForm {
   readonly align?: boolean | undefined;
 }
 
-/** Throws CambiumError `output-format` when the format has no such form. */
-export function checkForm(output: string, format: WeightsFormat, { compress, align }: OutputForm): void {
+/** What was asked for of an output, and would be lost where it is one plain array. */
+interface Kept {
+  readonly isNamed?: boolean;
+  readonly isWeighted?: boolean;
+}
+
+/** Throws CambiumError `output-format` when the format has no such form, or no room for what is asked for. */
+export function checkForm(
+  output: string,
+  format: WeightsFormat,
+  { compress, align, isNamed, isWeighted }: OutputForm & Kept,
+): void {
   const refuse = (what: string) =>
     new CambiumError('output-format', `${output}: ${what}, and this is to be ${format}`);
   if (compress && format !== 'npz') throw refuse('only npz can be compressed');
   if (align && format !== 'npy-object') throw refuse('only npy-object can be aligned');
+  if (isNamed && format === 'npy') throw refuse('a plain array has no name');
+  if (isWeighted && format === 'npy') throw refuse('a plain array has no weighting');
 }

@@ -2,6 +2,7 @@ import { Worker } from 'node:worker_threads';
 import { unpackError } from '../aggregate/packed-errors.ts';
 import { InternalError } from '../errors.ts';
 import { builtFile } from './built-file.ts';
+import { checkAggregate, checkConvert, checkMerge } from './check-request.ts';
 import type { AggregateReport, ConvertReport, Examination, JobOptions, Jobs, MergeReport } from './jobs.ts';
 import type { FromWorker, JobMessage, JobResult, ToWorker } from './worker-messages.ts';
 import { WORKER_OPTIONS } from './worker-options.ts';
@@ -65,27 +66,42 @@ export function startJobs(options: WorkersOptions = {}): Jobs {
     busy.set(worker, job);
     worker.ref();
     const { signal, onProgress } = job.options;
+    let thrown: { readonly error: unknown } | undefined;
     const onMessage = (message: FromWorker) => {
       if (message.id !== id) return;
       if (message.type === 'progress') {
-        onProgress?.(message.progress);
+        try {
+          onProgress?.(message.progress);
+        } catch (error) {
+          thrown ??= { error };
+          stop();
+        }
         return;
       }
-      signal?.removeEventListener('abort', onAbort);
+      finish();
+      if (thrown !== undefined) job.reject(thrown.error);
+      else if (message.type === 'done') job.resolve(message.value);
+      else job.reject(signal?.aborted ? signal.reason : unpackError(message.error));
+      startNext();
+    };
+    const finish = () => {
+      signal?.removeEventListener('abort', stop);
       worker.off('message', onMessage);
       busy.delete(worker);
       worker.unref(); // an idle worker does not keep the process alive
       idle.push(worker);
-      if (message.type === 'done') job.resolve(message.value);
-      else job.reject(signal?.aborted ? signal.reason : unpackError(message.error));
-      startNext();
     };
     // A job is synchronous work that reads no messages: it looks at this flag between blocks, and tidies up behind itself.
     const flag = new Int32Array(new SharedArrayBuffer(4));
-    const onAbort = () => Atomics.store(flag, 0, 1);
+    const stop = () => Atomics.store(flag, 0, 1);
     worker.on('message', onMessage);
-    signal?.addEventListener('abort', onAbort, { once: true });
-    worker.postMessage({ ...job.message, id, abortFlag: flag } satisfies ToWorker);
+    signal?.addEventListener('abort', stop, { once: true });
+    try {
+      worker.postMessage({ ...job.message, id, abortFlag: flag } satisfies ToWorker);
+    } catch (error) {
+      finish(); // what cannot be cloned never got there
+      job.reject(error);
+    }
   }
 
   function submit(message: JobMessage, jobOptions: JobOptions): Promise<JobResult> {
@@ -115,12 +131,18 @@ export function startJobs(options: WorkersOptions = {}): Jobs {
         { type: 'examine', path, bytes, name, checkFinite, model, tensors, maxUnpackedBytes, sums },
         jobOptions,
       ) as Promise<Examination>,
-    aggregate: (request, jobOptions = {}) =>
-      submit({ type: 'aggregate', request }, jobOptions) as Promise<AggregateReport>,
-    merge: (request, jobOptions = {}) =>
-      submit({ type: 'merge', request }, jobOptions) as Promise<MergeReport>,
-    convert: (request, jobOptions = {}) =>
-      submit({ type: 'convert', request }, jobOptions) as Promise<ConvertReport>,
+    async aggregate(request, jobOptions = {}) {
+      checkAggregate(request);
+      return submit({ type: 'aggregate', request }, jobOptions) as Promise<AggregateReport>;
+    },
+    async merge(request, jobOptions = {}) {
+      checkMerge(request);
+      return submit({ type: 'merge', request }, jobOptions) as Promise<MergeReport>;
+    },
+    async convert(request, jobOptions = {}) {
+      checkConvert(request);
+      return submit({ type: 'convert', request }, jobOptions) as Promise<ConvertReport>;
+    },
     async close() {
       isClosed = true;
       const error = new InternalError('internal-worker', 'the workers were closed');

@@ -1,4 +1,5 @@
 /** Weights in the forms that programs have them in: typed arrays with a shape, and arrays of arrays of numbers. */
+import { MAX_DIMENSIONS } from '../../assembly/abi.ts';
 import { AggregationError } from '../errors.ts';
 import type { DType } from './dtypes.ts';
 import { decodeFloat16 } from './float16.ts';
@@ -54,12 +55,13 @@ function tensorFrom(
   if (typeof array === 'number' || Array.isArray(array)) {
     const shape: number[] = [];
     for (
-      let level: NestedNumbers = array as NestedNumbers;
-      typeof level !== 'number';
-      level = level[0] ?? 0
+      let level: NestedNumbers | undefined = array as NestedNumbers;
+      Array.isArray(level);
+      level = level[0]
     ) {
       shape.push(level.length);
-      if (level.length === 0) break;
+      if (shape.length > MAX_DIMENSIONS)
+        throw new RangeError(`${label}: more than ${MAX_DIMENSIONS} dimensions`);
     }
     const numbers =
       dtype === 'float32' ? new Float32Array(elementCount(shape)) : new Float64Array(elementCount(shape));

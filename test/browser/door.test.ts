@@ -302,6 +302,35 @@ test('optimisers go on from round to round, models and states with the bits of N
   );
 });
 
+test('rules hear of each leaf what they want to know', async () => {
+  const { paths, extras } = await writeInputs(3);
+  const steps: readonly (readonly [string, number])[] = [0, 1].map((k) => [`blob ${k}`, 2 * k + 1]);
+  const { sha256 } = await jobs.aggregate({
+    inputs: paths.slice(0, 2).map((path, i) => ({ path, leaf: `blob ${i}` })),
+    model: paths[2]!,
+    output: join(folder, 'fednova'),
+    format: 'npz',
+    strategy: { name: 'fednova', perLeaf: new Map(steps) },
+  });
+  await withPage(
+    async ({ page }) => {
+      const actual = await page.evaluate(async (steps) => {
+        const [first, second, model] = await Promise.all(
+          [0, 1, 2].map(async (k) => (await fetch(`/input-${k}`)).blob()),
+        );
+        const { blob } = await cambium.aggregateBlobs([{ blob: first! }, { blob: second! }], {
+          strategy: { name: 'fednova', perLeaf: new Map(steps) },
+          format: 'npz',
+          model: model!,
+        });
+        return outcomes.sha256(await blob.arrayBuffer());
+      }, steps);
+      assert.is(actual, sha256);
+    },
+    { extras },
+  );
+});
+
 test('a result goes into a file of the origin, whole or not at all', async () => {
   const { paths, extras } = await writeInputs(7);
   const output = join(folder, 'mean');

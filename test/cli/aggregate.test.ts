@@ -186,8 +186,18 @@ test('errors have the codes and exit codes of the documentation', async () => {
     ['strategy-parameter', '--strategy', 'buffered', '--model', tiny[0]!],
     ['strategy-parameter', '--strategy', 'fednova', '--model', tiny[0]!],
     ['strategy-parameter', '--strategy', 'median', '--per-leaf', '1,2,3'],
+    ['output-format', '--partial'],
+    ['output-format', '--names', 'w', '--format', 'npy'],
+    ['output-taken', '--strategy', 'fedavgm', '--model', tiny[0]!, '--state', './x.npy'],
   ] as const) {
     await failsWith(2, code, 'aggregate', ...tiny, '-o', 'x.npy', ...options);
+  }
+  for (const [code, ...options] of [
+    ['output-format', 'x.npy', '--weighting', '3', '--format', 'npy'],
+    ['output-taken', 'x.safetensors', '--top-k', '0.5', '--residual', './x.safetensors'],
+    ['output-taken', 'x.safetensors', '--top-k', '0.5', '--residual', fixture('npy/f4-c-2x3.npy')],
+  ] as const) {
+    await failsWith(2, code, 'convert', fixture('npy/f4-c-2x3.npy'), ...options);
   }
   await failsWith(74, 'file-is-folder', 'aggregate', ...tiny, '-o', '.', '--format', 'npy-object');
   await failsWith(2, 'usage', 'nonsense');

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { aggregateFiles, encodeWeights, openFileSink, startJobs } from '../../dist/index.js';
+import { aggregateFiles, encodeWeights, openFileSink, startJobs, strategies } from '../../dist/index.js';
 import { failsWith } from '../helpers/errors.ts';
 
 const test = suite('workers');
@@ -126,6 +126,59 @@ test('more jobs than threads wait in line', async () => {
     ),
   );
   assert.is(new Set(reports.map((report) => report.sha256)).size, 1);
+  await jobs.close();
+});
+
+test('wrong arguments are refused before anything is read', async () => {
+  const good = { inputs: tiny, output: join(folder, 'wrong.npy') };
+  const refusals: readonly (readonly [type: typeof Error, wrong: Record<string, unknown>])[] = [
+    [TypeError, { inputs: undefined }],
+    [TypeError, { inputs: tiny.map(({ path }) => path) }],
+    [TypeError, { inputs: tiny.map(({ path }) => ({ path, weighting: '1' })) }],
+    [TypeError, { output: undefined }],
+    [RangeError, { threads: 0 }],
+    [RangeError, { threads: '2' }],
+    [RangeError, { nonFinite: 'ignore' }],
+    [RangeError, { to: 'median' }],
+  ];
+  const jobs = startJobs({ threads: 1 });
+  const rejection = (work: Promise<unknown>) => work.then(() => undefined).catch((error: unknown) => error);
+  for (const [type, wrong] of refusals) {
+    for (const work of 'to' in wrong ? [jobs.merge] : [jobs.aggregate, jobs.merge]) {
+      const error = await rejection(work({ ...good, to: 'mean', ...wrong } as never));
+      assert.ok(error instanceof type, `${Object.keys(wrong)}: ${error}`);
+    }
+  }
+  const input = tiny[0]!.path;
+  for (const wrong of [{ weighting: -1 }, { weighting: Number.NaN }, { encode: { quantise: 'int4' } }]) {
+    assert.ok(
+      (await rejection(jobs.convert({ input, output: good.output, ...wrong } as never))) instanceof
+        RangeError,
+    );
+  }
+  await failsWith('output-format', () => jobs.convert({ input, output: join(folder, 'nameless') }));
+  for (const strategy of ['median', null, strategies.median, strategies.fedAvgM({ momentum: 0.1 })]) {
+    await failsWith('strategy-unknown', () => jobs.aggregate({ ...good, strategy: strategy as never }));
+  }
+  // What no thread can be told leaves the thread free for the next job.
+  const untold = await rejection(jobs.aggregate({ ...good, digest: (() => true) as never }));
+  assert.is((untold as DOMException).name, 'DataCloneError');
+  assert.is((await jobs.aggregate({ ...good, strategy: { name: 'median' } })).strategy, 'median');
+  await jobs.close();
+});
+
+test('what a callback throws ends its job and is what the job is rejected with', async () => {
+  const jobs = startJobs({ threads: 1 });
+  const thrown = new Error('thrown by a callback');
+  const onProgress = () => {
+    throw thrown;
+  };
+  const request = { inputs: tiny, output: join(folder, 'called-back.npy') };
+  await jobs.aggregate(request, { onProgress }).then(
+    () => assert.unreachable('it was not rejected'),
+    (error: unknown) => assert.is(error, thrown),
+  );
+  await jobs.aggregate(request);
   await jobs.close();
 });
 

@@ -61,10 +61,17 @@ const RAGGED: readonly unknown[] = [
   [[[1]], [1]],
   [1, null],
   [1, 'x'],
+  ['x'],
   [1, undefined],
 ];
 
 test('what is no array is refused, naming the place', () => {
+  const endless: unknown[] = [];
+  endless.push(endless);
+  assert.throws(
+    () => updateFromArrays([endless as number[]], 1),
+    (error: unknown) => error instanceof RangeError && /^array 0: /.test(error.message),
+  );
   for (const array of RAGGED) {
     assert.throws(
       () => updateFromArrays([0, array as number[]], 1),

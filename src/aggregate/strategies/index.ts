@@ -7,10 +7,10 @@ import { mean } from './mean.ts';
 import { median, weightedMedian } from './median.ts';
 import { fedAdagrad, fedAdam, fedAvg, fedAvgM, fedYogi } from './optimisers.ts';
 import { buffered } from './staleness.ts';
-import type { Strategy, StrategyDefinition } from './strategy.ts';
+import type { Strategy, StrategyDefinition, StrategyRequest } from './strategy.ts';
 import { trimmedMean } from './trimmed-mean.ts';
 
-export type { Strategy } from './strategy.ts';
+export type { Strategy, StrategyRequest } from './strategy.ts';
 
 /** The aggregation rules. */
 export const strategies = {
@@ -113,4 +113,21 @@ export function openStrategy(
     throw new AggregationError('strategy-parameter', `${name} has nothing to know of each leaf`);
   }
   return definition.make(settled, perLeaf ?? new Map());
+}
+
+/**
+ * The rule that is asked for, the mean where none is.
+ *
+ * @throws AggregationError `strategy-unknown`, also for what is no request; `strategy-parameter`
+ */
+export function openRequest(request: StrategyRequest | undefined): Strategy {
+  if (request === undefined) return mean;
+  if (typeof request?.name !== 'string' || 'combine' in request) {
+    const what = typeof request === 'string' ? `"${request}"` : 'this one';
+    throw new AggregationError(
+      'strategy-unknown',
+      `a strategy is asked for by name, as { name: 'trimmed-mean', parameters: { trim: 0.1 } }, not as ${what}`,
+    );
+  }
+  return openStrategy(request.name, request.parameters, request.perLeaf);
 }

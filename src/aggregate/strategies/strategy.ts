@@ -99,6 +99,17 @@ export interface Strategy {
   settle?(context: SettleContext): Generator<MeasureSpec, Settled, Float64Array>;
 }
 
+/** A rule by name, as data that travels to other threads. `strategies` makes rules themselves, which stay where they are. */
+export interface StrategyRequest {
+  /** One of `STRATEGY_NAMES`. */
+  readonly name: string;
+  readonly parameters?: Readonly<Record<string, number>> | undefined;
+  /** By leaf, for rules that want to know something of each: local steps of `fednova`, staleness of `buffered`. */
+  readonly perLeaf?: ReadonlyMap<string, number> | undefined;
+  /** A rule itself has one. */
+  readonly combine?: never;
+}
+
 /** A rule by name, for commands, policies and documentation. */
 export interface StrategyDefinition {
   readonly name: string;
