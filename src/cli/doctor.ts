@@ -71,6 +71,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
 
 /** What to do about a certificate, by what TLS says of it; else its authority is missing. */
 const CERTIFICATE_REMEDIES: Readonly<Record<string, string>> = {
+  ERR_SSL_WRONG_VERSION_NUMBER: 'give --server as http:, or with the port of TLS: ask the operator',
   CERT_HAS_EXPIRED:
     'the certificate has run out, or the clock here is ahead: ask the operator to renew it, set the clock',
   CERT_NOT_YET_VALID: 'the clock here is behind, or the certificate is of tomorrow: timedatectl set-ntp true',

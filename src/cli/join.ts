@@ -9,7 +9,7 @@ import { UsageError } from './exit.ts';
 import { JoinFolder } from './join/folder.ts';
 import { type FailurePolicy, Member } from './join/member.ts';
 import { openJoinReport } from './join/report.ts';
-import { readNetwork } from './network.ts';
+import { checkServer, readNetwork } from './network.ts';
 import { integerOf } from './settings.ts';
 
 export interface JoinOptions {
@@ -46,6 +46,7 @@ export async function join(program: readonly string[], options: JoinOptions): Pr
   const most = options.rounds === undefined ? Infinity : integerOf('rounds', options.rounds, 1, 1e9);
   const rounds = once ? 1 : most;
   const weighting = weightingOf(options.weighting);
+  checkServer('--server', options.server);
   const credentials = await readCredentials(options.credentials);
   const { dir, name } = parse(options.credentials ?? 'leaf.json');
   const path = options.folder ?? `${dir === '' ? '' : `${dir}/`}${name}.join`;

@@ -3,7 +3,7 @@ import { UnavailableError } from '../errors.ts';
 import { readCredentials } from '../node/read-credentials.ts';
 import { EventReport } from './event-report.ts';
 import { UsageError } from './exit.ts';
-import { readNetwork } from './network.ts';
+import { checkServer, readNetwork } from './network.ts';
 import { type OperatorOptions, openOperator } from './operator.ts';
 import { LeafAbove } from './relay/above.ts';
 import { BranchBelow } from './relay/below.ts';
@@ -29,6 +29,7 @@ export async function relay(options: RelayCommand): Promise<void> {
   const { branch, follow, once, signal } = options;
   if (once && options.rounds !== undefined) throw new UsageError('--once is --rounds 1: give one of them');
   const most = options.rounds === undefined ? Infinity : integerOf('rounds', options.rounds, 1, 1e9);
+  checkServer('--above', options.above);
   const below = new BranchBelow(await openOperator(options), branch);
   const credentials = await readCredentials(options.credentials);
   const { dir, name } = parse(options.credentials ?? 'leaf.json');

@@ -50,7 +50,7 @@ const MEMBERS = {
  * Completes the options of a client whose leaf is known.
  *
  * @throws TypeError for options that there are none of; RangeError for senseless values; CambiumError `credentials-missing`
- *   when nothing says where the server is
+ *   when nothing says where the server is, `credentials-invalid` when they say it wrongly
  */
 export function configure(options: ClientOptions, identity: LeafIdentity): ClientConfiguration {
   for (const [group, members] of Object.entries(MEMBERS)) {
@@ -61,7 +61,8 @@ export function configure(options: ClientOptions, identity: LeafIdentity): Clien
       }
     }
   }
-  const server = options.connection?.server ?? identity.server;
+  const given = options.connection?.server;
+  const server = given ?? identity.server;
   if (server === undefined) {
     throw new CambiumError(
       'credentials-missing',
@@ -86,7 +87,7 @@ export function configure(options: ClientOptions, identity: LeafIdentity): Clien
   }
   requireOneOf('update.format', format, UPDATE_FORMATS);
   return freeze({
-    connection: { server: readServerUrl(server), generation },
+    connection: { server: given === undefined ? readOwnServer(server) : readServerUrl(server), generation },
     timeouts: completeTimeouts(options.timeouts),
     retry: { attempts, baseMs, factor, maxMs, maxRetryAfterMs, statuses: statuses && [...statuses] },
     circuit: { failures, pauseMs },
@@ -94,6 +95,16 @@ export function configure(options: ClientOptions, identity: LeafIdentity): Clien
     notices: { queue, pollIntervalMs },
     update: { format, checkFinite, metadata },
   });
+}
+
+/** The server that the credentials name. Throws CambiumError `credentials-invalid`. */
+function readOwnServer(server: string): string {
+  try {
+    return readServerUrl(server);
+  } catch (cause) {
+    const { message } = cause as TypeError; // it throws nothing else
+    throw new CambiumError('credentials-invalid', `the credentials: ${message}`, { cause });
+  }
 }
 
 function requireAbove(limit: number, values: Readonly<Record<string, number>>): void {

@@ -271,6 +271,8 @@ test('what cannot work is told at once, with its code', async () => {
   const cases: readonly (readonly [string, readonly string[], string, number])[] = [
     [fileOf('{'), [], 'credentials-invalid', 65],
     [fileOf(half), [], 'credentials-missing', 65],
+    [fileOf({ ...leaf, server: '127.0.0.1:8740' }), [], 'credentials-invalid', 65],
+    [fileOf(leaf), ['--server', '127.0.0.1:8740'], 'usage', 2],
     [join(folder, 'none.json'), [], 'file-not-found', 74],
     [fileOf(wrong), [], 'token-invalid', 77],
     [fileOf(leaf), ['--server', 'http://127.0.0.1:1', '--once'], 'unavailable-server', 69],

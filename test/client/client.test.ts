@@ -655,6 +655,13 @@ test('senseless options are refused, a missing server is named', async () => {
   const credentials = { id: 'leaf', session_token: 'secret' };
   const error = await failsWith('credentials-missing', () => new Client(credentials));
   assert.match(error.message, /server/);
+  for (const server of ['127.0.0.1:8740', 'ftp://server', 'http://user:secret@server']) {
+    await failsWith('credentials-invalid', () => new Client({ ...credentials, server }));
+    assert.throws(
+      () => new Client(credentials, { connection: { server } }),
+      (reason: unknown) => reason instanceof TypeError,
+    );
+  }
   const senseless: readonly ClientOptions[] = [
     { run: { checkIntervalMs: 0 } },
     { notices: { pollIntervalMs: Number.NaN } },

@@ -24,6 +24,7 @@ const TABLE: readonly [cause: unknown, code: string, isTransient: boolean, says:
   [fetchFailed(coded('UND_ERR_CONNECT_TIMEOUT')), 'timeout', true, /in time/],
   [fetchFailed(coded('UND_ERR_HEADERS_TIMEOUT')), 'timeout', true, /in time/],
   [fetchFailed(coded('DEPTH_ZERO_SELF_SIGNED_CERT')), 'unavailable-tls', false, /certificate/],
+  [fetchFailed(coded('ERR_SSL_WRONG_VERSION_NUMBER')), 'unavailable-tls', false, /: no TLS is spoken there/],
   [fetchFailed(coded('CERT_HAS_EXPIRED')), 'unavailable-tls', false, /CERT_HAS_EXPIRED/],
   [fetchFailed(coded('ERR_TLS_CERT_ALTNAME_INVALID')), 'unavailable-tls', false, /certificate/],
   [fetchFailed(coded('UNABLE_TO_VERIFY_LEAF_SIGNATURE')), 'unavailable-tls', false, /certificate/],
