@@ -20,12 +20,6 @@ const TIMEOUTS: ReadonlySet<string> = new Set([
   'UND_ERR_BODY_TIMEOUT',
 ]);
 
-/** What comes back is no TLS. */
-const PLAIN: ReadonlySet<string> = new Set([
-  'ERR_SSL_WRONG_VERSION_NUMBER',
-  'ERR_SSL_PACKET_LENGTH_TOO_LONG',
-]);
-
 /** Certificates do not become valid by trying again. */
 const TLS = /^(CERT_|ERR_TLS_|ERR_SSL_|UNABLE_TO_|SELF_SIGNED_CERT|DEPTH_ZERO_SELF_SIGNED)/;
 
@@ -39,13 +33,11 @@ export function networkError(cause: unknown, where: string): CambiumError | Tran
   if (messages(cause).includes('unexpected redirect')) {
     return new ProtocolError('protocol-redirect', `${where}: redirected; give the final address`, { cause });
   }
-  if (PLAIN.has(code)) {
-    const sentence = `${where}: no TLS is spoken there; is it an http: address, or another port?`;
-    return new UnavailableError('unavailable-tls', sentence, { cause });
-  }
   if (TLS.test(code)) {
     const remedy = /EXPIRED|NOT_YET_VALID/.test(code) ? "; is this machine's clock right?" : '';
-    const sentence = `${where}: the certificate was not accepted (${code})${remedy}`;
+    const what =
+      code === 'ERR_SSL_WRONG_VERSION_NUMBER' ? 'no TLS is spoken there' : 'the certificate was not accepted';
+    const sentence = `${where}: ${what} (${code})${remedy}`;
     return new UnavailableError('unavailable-tls', sentence, { cause });
   }
   if (code.startsWith('HPE_')) {
