@@ -1,10 +1,13 @@
 import { tmpdir } from 'node:os';
+import { openPartialSum, type SumLeaf } from '../aggregate/partial-file.ts';
 import { FormatError, isCambiumError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
 import { unpackWeights } from '../formats/weights.ts';
 import { openFileSource, openFileSourceSync } from '../node/files.ts';
 import { tensorStatistics } from '../node/statistics.ts';
+import { layoutOfSum, openUnlessSum } from '../node/sum-layout.ts';
 import { unpackingIn } from '../node/unpacking.ts';
+import type { ByteSource } from '../tensor/bytes.ts';
 import type { Layout } from '../tensor/layout.ts';
 import { EXIT, exitCodeOf } from './exit.ts';
 import { counted, formatBytes, printError, printJson, printLine, printNote, printTable } from './output.ts';
@@ -17,7 +20,7 @@ interface InspectOptions {
   readonly verbose: boolean;
 }
 
-/** `cambium inspect FILE…`: the layout of weight files; a file that is none gets its error in its place. */
+/** `cambium inspect FILE…`: the layout of weight files and of exact partial sums, with their leaves; a file that is none gets its error in its place. */
 export async function inspect(files: readonly string[], options: InspectOptions): Promise<number> {
   const entries: object[] = [];
   let exitCode: number = EXIT.done;
@@ -50,8 +53,8 @@ async function inspectFile(file: string, { stats, digest }: InspectOptions) {
   // in which an interrupt must be heard.
   const source = stats ? await openFileSource(file) : openFileSourceSync(file);
   try {
+    if (!stats) return { file, ...(await describeHead(source)) };
     const weights = await openWeights(source);
-    if (!stats) return { file, ...(await describe(weights.layout)) };
     const unpacked = await unpackWeights(weights, unpackingIn(tmpdir()));
     try {
       const { layout } = unpacked;
@@ -65,6 +68,14 @@ async function inspectFile(file: string, { stats, digest }: InspectOptions) {
   }
 }
 
+/** What stands in the head of a file: of weights their layout, of an exact partial sum that of its mean, and its leaves. */
+async function describeHead(source: ByteSource) {
+  const weights = await openUnlessSum(source);
+  if (weights !== null) return describe(weights.layout);
+  const sum = await openPartialSum(source);
+  return { ...(await describe(layoutOfSum(sum))), leaves: sum.leaves };
+}
+
 async function describe(layout: Layout, statistics?: (tensor: number) => Promise<object>) {
   const tensors = [];
   for (const [i, tensor] of layout.tensors.entries()) {
@@ -76,11 +87,17 @@ async function describe(layout: Layout, statistics?: (tensor: number) => Promise
   return { format, weighting, ...(isDifference === undefined ? {} : { isDifference }), tensors };
 }
 
-type Entry = Awaited<ReturnType<typeof inspectFile>>;
+type Entry = Awaited<ReturnType<typeof inspectFile>> & { readonly leaves?: readonly SumLeaf[] };
+
+/** Beside the format. */
+function kindOf({ isDifference, leaves }: Entry): string {
+  if (leaves !== undefined) return `, an exact partial sum of ${counted(leaves.length, 'leaf', 'leaves')}`;
+  return isDifference === true ? ', a difference to a global model' : '';
+}
 
 function printEntry(entry: Entry, withBlankLine: boolean): void {
-  const { file, format, weighting, tensors, isDifference } = entry;
-  const what = isDifference === true ? `${format}, a difference to a global model` : format;
+  const { file, format, weighting, tensors, leaves } = entry;
+  const what = format + kindOf(entry);
   printLine(`${file}: ${what}, weighting ${weighting ?? 'none'}, ${counted(tensors.length, 'tensor')}`);
   const extra = Object.keys(tensors[0] ?? {}).slice(6);
   printTable(
@@ -96,5 +113,11 @@ function printEntry(entry: Entry, withBlankLine: boolean): void {
       ...extra.map((key) => String((tensor as Record<string, unknown>)[key])), // statistics, beside the layout's members
     ]),
   );
+  if (leaves !== undefined) {
+    printTable(
+      ['leaf', 'weighting'],
+      leaves.map(({ leaf, weighting }) => [leaf, weighting ?? '-']),
+    );
+  }
   if (withBlankLine) printLine();
 }

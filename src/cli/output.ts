@@ -15,8 +15,8 @@ export function printJson(value: unknown): void {
 }
 
 /** `1 update`, `2 updates`. */
-export function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+export function counted(count: number, noun: string, plural = `${noun}s`): string {
+  return `${count} ${count === 1 ? noun : plural}`;
 }
 
 /** Prints a line for people. */

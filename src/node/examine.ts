@@ -5,7 +5,7 @@ import { examineElements } from '../aggregate/examine.ts';
 import { openPartialSum, type PartialSum, verifyPartialSum } from '../aggregate/partial-file.ts';
 import { encodeResult } from '../aggregate/result.ts';
 import { Summation } from '../aggregate/summation.ts';
-import { AggregationError, isCambiumError, type NonFiniteElement } from '../errors.ts';
+import { AggregationError, type NonFiniteElement } from '../errors.ts';
 import { openWeights, type Weights } from '../formats/open.ts';
 import { prepareWeights } from '../formats/weights.ts';
 import { type ByteSink, type ByteSource, memorySource } from '../tensor/bytes.ts';
@@ -13,7 +13,7 @@ import { openFileSourceSync } from './files.ts';
 import { nodeCrc32 } from './inflate.ts';
 import type { Examination } from './jobs.ts';
 import { fileScratch } from './scratch.ts';
-import { layoutOfSum } from './sum-layout.ts';
+import { layoutOfSum, openUnlessSum } from './sum-layout.ts';
 import { unpackingIn } from './unpacking.ts';
 import type { ExamineMessage } from './worker-messages.ts';
 
@@ -58,16 +58,6 @@ async function examineWeights(
     }
   } finally {
     if (unpacked.source !== weights.source) await unpacked.source.close();
-  }
-}
-
-/** Weights; null for a partial sum. Throws as `openWeights`. */
-export async function openUnlessSum(file: ByteSource): Promise<Weights | null> {
-  try {
-    return await openWeights(file);
-  } catch (error) {
-    if (isCambiumError(error) && error.code === 'weights-partial-sum') return null;
-    throw error;
   }
 }
 

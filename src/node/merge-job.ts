@@ -8,7 +8,6 @@ import { AggregationError, CambiumError } from '../errors.ts';
 import { prepareWeights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { digestOf } from './digest.ts';
-import { openUnlessSum } from './examine.ts';
 import { openFileSinkSync } from './files.ts';
 import { nodeCrc32 } from './inflate.ts';
 import type { MergeReport, MergeRequest } from './jobs.ts';
@@ -16,6 +15,7 @@ import { lanesFor } from './lanes.ts';
 import { checkForm, formatOfName } from './output-format.ts';
 import { fileScratch } from './scratch.ts';
 import { SourcePool } from './source-pool.ts';
+import { openUnlessSum } from './sum-layout.ts';
 import { unpackingIn } from './unpacking.ts';
 import { writeOutput } from './write-output.ts';
 

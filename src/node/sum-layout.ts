@@ -4,6 +4,8 @@ import {
   totalWeightingOf,
   verifyPartialSum,
 } from '../aggregate/partial-file.ts';
+import { isCambiumError } from '../errors.ts';
+import { openWeights, type Weights } from '../formats/open.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { itemSize } from '../tensor/dtypes.ts';
 import { elementCount, type Layout } from '../tensor/layout.ts';
@@ -32,4 +34,14 @@ export function layoutOfSum({ source, tensors, leaves, total }: PartialSum): Lay
     })),
     byteLength: source.byteLength,
   };
+}
+
+/** Weights; null for a partial sum. Throws as `openWeights`. */
+export async function openUnlessSum(file: ByteSource): Promise<Weights | null> {
+  try {
+    return await openWeights(file);
+  } catch (error) {
+    if (isCambiumError(error) && error.code === 'weights-partial-sum') return null;
+    throw error;
+  }
 }

@@ -70,6 +70,32 @@ test('merge prints what there is to know, for people', async () => {
   assert.match(stdout, /a parameter\), 0 residues/);
 });
 
+test('inspect tells what a sum is of', async () => {
+  await report('aggregate', a, b, '--partial', '-o', 'look.partial.safetensors');
+  const { stdout } = await cambium('inspect', 'look.partial.safetensors');
+  assert.match(
+    stdout,
+    /^look\.partial\.safetensors: safetensors, an exact partial sum of 2 leaves, weighting [0-9]+, 2 tensors\n/,
+  );
+  const { weighting, tensors, leaves } = JSON.parse(
+    (await cambium('inspect', 'look.partial.safetensors', '--json')).stdout,
+  );
+  assert.equal(
+    leaves.map((each: { leaf: string }) => each.leaf),
+    [a, b].sort(),
+  );
+  assert.is(
+    leaves.reduce((sum: number, each: { weighting: number }) => sum + each.weighting, 0),
+    weighting,
+  );
+  const { tensors: ofLeaf } = JSON.parse((await cambium('inspect', a, '--json')).stdout);
+  const shapesOf = (each: { dtype: string; shape: number[] }[]) =>
+    each.map(({ dtype, shape }) => [dtype, shape]);
+  assert.equal(shapesOf(tensors), shapesOf(ofLeaf));
+  // Its elements lie nowhere.
+  await failsWith(65, 'weights-partial-sum', 'inspect', 'look.partial.safetensors', '--stats');
+});
+
 test('what does not fit is refused, and nothing is written', async () => {
   await report('aggregate', a, b, '--partial', '-o', 'one.safetensors');
   await report('aggregate', c, '--partial', '-o', 'two.safetensors');

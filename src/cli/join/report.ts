@@ -1,6 +1,6 @@
 /** What `cambium join` says. */
 import { EventReport } from '../event-report.ts';
-import { formatBytes } from '../output.ts';
+import { counted, formatBytes } from '../output.ts';
 
 type JoinEvent =
   | {
@@ -73,7 +73,7 @@ function sentenceOf(event: JoinEvent): string {
     case 'skipped':
       return `${placed(event)}: skipped, ${event.reason}`;
     case 'done':
-      return `done: ${event.rounds} ${event.rounds === 1 ? 'round' : 'rounds'}`;
+      return `done: ${counted(event.rounds, 'round')}`;
   }
 }
 

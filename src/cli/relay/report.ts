@@ -1,4 +1,4 @@
-import { formatBytes } from '../output.ts';
+import { counted, formatBytes } from '../output.ts';
 
 /** A round by its numbers. */
 interface Place {
@@ -71,7 +71,7 @@ export function sentenceOf(event: RelayEvent): string {
     case 'handed-down':
       return `${placed(event)}: handed down ${event.aggregation}, weighting ${event.weighting}${event.left_out === null ? '' : `, without this sum: ${event.left_out}`}`;
     case 'done':
-      return `done: ${event.rounds} ${event.rounds === 1 ? 'round' : 'rounds'}`;
+      return `done: ${counted(event.rounds, 'round')}`;
   }
 }
 
