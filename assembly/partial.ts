@@ -132,9 +132,9 @@ export function partialFold(
     store<u32>(input, 0, NEXT);
     store<u32>(input, 0, AFTER);
     const isSum = load<u32>(input, PARTIAL_IS_SUM) !== 0;
-    const block = <usize>load<u32>(input, PARTIAL_BLOCK);
+    const residues = <usize>load<u32>(input, PARTIAL_BLOCK);
     isPlain = isPlain && !isSum;
-    isOfSums = isOfSums && isSum && (block === 0 || arrayOf(block) === 0);
+    isOfSums = isOfSums && isSum && (residues === 0 || arrayOf(residues) === 0);
     isPaired = isPaired && (isSum || bits <= 26);
   }
   let i: u32 = 0;

@@ -24,7 +24,7 @@ import type { Encoding, TensorSpec } from '../formats/encoding.ts';
 import { ENCODED_UPDATE, encodeSafetensors, KIND } from '../formats/safetensors.ts';
 import type { ByteSink, ByteSource, ScratchFactory } from '../tensor/bytes.ts';
 import { DTYPES, itemSize } from '../tensor/dtypes.ts';
-import { elementCount, tensorLabel } from '../tensor/layout.ts';
+import { elementCount, type Quantisation, tensorLabel } from '../tensor/layout.ts';
 import type { AggregationInput, RunOptions } from './aggregation.ts';
 import { Blocks, blocksArenaBytes, type Reader } from './blocks.ts';
 import { matchTensors } from './match.ts';
@@ -33,7 +33,7 @@ import { type PlannedInput, planInput, Sources } from './plan.ts';
 /** How float32 elements are held; all others stay as they are. */
 export interface EncodingForm {
   /** A scale for the tensor or for each block, or rounded to two bytes. */
-  readonly quantise?: 'int8' | 'int8-block' | 'float16' | 'bfloat16' | undefined;
+  readonly quantise?: Quantisation | undefined;
   /** Instead of that, the share of elements to send, those of largest magnitude: above 0, at most 1. ⌈share · n⌉ of each tensor. */
   readonly topK?: number | undefined;
   /** Elements of a block, a power of two from 16 to 65,536, by default 256. */

@@ -2,6 +2,7 @@ import { isBlock, MAX_BLOCK, MIN_BLOCK } from '../formats/encoded.ts';
 import { convertFile } from '../node/convert-file.ts';
 import type { EncodeRequest } from '../node/jobs.ts';
 import { formatOfName } from '../node/output-format.ts';
+import { QUANTISATIONS } from '../tensor/layout.ts';
 import { UsageError } from './exit.ts';
 import { formatOption } from './formats.ts';
 import { counted, formatBytes, openProgress, printJson, printLine } from './output.ts';
@@ -82,7 +83,7 @@ function encodeOption({ quantise, topK, differenceTo, residual }: ConvertOptions
 
 function quantiseOf(text: string): Pick<EncodeRequest, 'quantise' | 'block'> {
   const [kind, size, ...rest] = text.split(':');
-  const quantise = KINDS.find((known) => known === kind);
+  const quantise = QUANTISATIONS.find((known) => known === kind);
   const block = size === undefined ? undefined : Number(size);
   if (quantise === undefined || rest.length > 0 || (block !== undefined && quantise !== 'int8-block')) {
     throw new UsageError(`--quantise ${text}: int8, int8-block, int8-block:N, float16 or bfloat16`);
@@ -92,8 +93,6 @@ function quantiseOf(text: string): Pick<EncodeRequest, 'quantise' | 'block'> {
   }
   return { quantise, block };
 }
-
-const KINDS = ['int8', 'int8-block', 'float16', 'bfloat16'] as const;
 
 function shareOf(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;

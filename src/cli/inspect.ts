@@ -20,7 +20,10 @@ interface InspectOptions {
   readonly verbose: boolean;
 }
 
-/** `cambium inspect FILE…`: the layout of weight files and of exact partial sums, with their leaves; a file that is none gets its error in its place. */
+/**
+ * `cambium inspect FILE…`: the layout of weight files, and of exact partial sums with their leaves; a file that is none gets its
+ * error in its place.
+ */
 export async function inspect(files: readonly string[], options: InspectOptions): Promise<number> {
   const entries: object[] = [];
   let exitCode: number = EXIT.done;

@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 import { openRequest } from '../aggregate/strategies/index.ts';
 import { CambiumError } from '../errors.ts';
+import { QUANTISATIONS } from '../tensor/layout.ts';
 import type { AggregateInput, AggregateRequest, ConvertRequest, MergeRequest } from './jobs.ts';
 
 /** @throws TypeError, RangeError; AggregationError `strategy-unknown`, `strategy-parameter`; CambiumError `output-taken` */
@@ -30,12 +31,10 @@ export function checkConvert({ input, output, weighting, encode }: ConvertReques
   }
   checkApart('residual', encode?.residual, { input, output, model: encode?.differenceTo });
   const quantise = encode?.quantise;
-  if (quantise !== undefined && !KINDS.includes(quantise)) {
-    throw new RangeError(`quantise is one of ${KINDS.join(', ')}, not ${quantise}`);
+  if (quantise !== undefined && !QUANTISATIONS.includes(quantise)) {
+    throw new RangeError(`quantise is one of ${QUANTISATIONS.join(', ')}, not ${quantise}`);
   }
 }
-
-const KINDS = ['int8', 'int8-block', 'float16', 'bfloat16'] as const;
 
 function checkWork({ inputs, output, threads, nonFinite }: AggregateRequest | MergeRequest): void {
   if (!Array.isArray(inputs)) throw new TypeError('inputs is an array of { path }');

@@ -5,7 +5,6 @@ import { openPartialSum, type PartialSum } from '../aggregate/partial-file.ts';
 import { encodeResult } from '../aggregate/result.ts';
 import { Summation } from '../aggregate/summation.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
-import { prepareWeights } from '../formats/weights.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import { digestOf } from './digest.ts';
 import { openFileSinkSync } from './files.ts';
@@ -13,10 +12,9 @@ import { nodeCrc32 } from './inflate.ts';
 import type { MergeReport, MergeRequest } from './jobs.ts';
 import { lanesFor } from './lanes.ts';
 import { checkForm, formatOfName } from './output-format.ts';
-import { fileScratch } from './scratch.ts';
 import { SourcePool } from './source-pool.ts';
 import { openUnlessSum } from './sum-layout.ts';
-import { unpackingIn } from './unpacking.ts';
+import { prepareOpened, unpackingIn } from './unpacking.ts';
 import { writeOutput } from './write-output.ts';
 
 /** @throws FormatError, AggregationError, FileError; the reason of `signal`. Nothing is left behind then */
@@ -26,7 +24,7 @@ export async function mergeJob(
   onProgress: RunOptions['onProgress'],
 ): Promise<MergeReport> {
   const startedAt = performance.now();
-  const folder = dirname(request.output);
+  const unpacking = unpackingIn(dirname(request.output), signal);
   const pool = new SourcePool();
   const opened: ByteSource[] = [];
   const updates: AggregationInput[] = [];
@@ -42,9 +40,7 @@ export async function mergeJob(
         sums.push(await openPartialSum(file));
         continue;
       }
-      const unpacked = await prepareWeights(weights, unpackingIn(folder, signal));
-      const { source, layout } = unpacked;
-      if (source !== file) opened.push(source);
+      const { source, layout } = await prepareOpened(weights, unpacking, opened);
       updates.push({ leaf, source, layout, weighting: weighting ?? layout.weighting });
     }
     for (const path of request.without ?? []) {
@@ -61,7 +57,7 @@ export async function mergeJob(
     pool.reserve();
     const summation = await Summation.open(
       { updates, sums, without },
-      { nonFinite: request.nonFinite ?? 'reject', tensors: request.tensors, scratch: fileScratch(folder) },
+      { nonFinite: request.nonFinite ?? 'reject', tensors: request.tensors, scratch: unpacking.scratch },
     );
     try {
       const inputBytes = opened.reduce((sum, { byteLength }) => sum + byteLength, 0);

@@ -23,7 +23,16 @@ export async function openPrepared(
   options?: ReadOptions,
 ): Promise<Weights> {
   opened.push(file);
-  const weights = await prepareWeights(await openWeights(file, options), unpacking);
-  if (weights.source !== file) opened.push(weights.source);
-  return weights;
+  return prepareOpened(await openWeights(file, options), unpacking, opened);
+}
+
+/** The same for weights whose file is among `opened` already. */
+export async function prepareOpened(
+  weights: Weights,
+  unpacking: UnpackOptions,
+  opened: ByteSource[],
+): Promise<Weights> {
+  const prepared = await prepareWeights(weights, unpacking);
+  if (prepared.source !== weights.source) opened.push(prepared.source);
+  return prepared;
 }

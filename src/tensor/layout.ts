@@ -4,8 +4,12 @@ import { printable } from './text.ts';
 /** Containers that Cambium reads, told apart by content. */
 export type WeightsFormat = 'npy' | 'npy-object' | 'npz' | 'safetensors' | 'torch';
 
+/** Encodings that hold every element, rounded. */
+export const QUANTISATIONS = ['int8', 'int8-block', 'float16', 'bfloat16'] as const;
+export type Quantisation = (typeof QUANTISATIONS)[number];
+
 /** How the elements of an encoded update are held; `formats/encoded.ts` says what each means. */
-export type TensorEncoding = 'plain' | 'float16' | 'bfloat16' | 'int8' | 'int8-block' | 'top-k';
+export type TensorEncoding = 'plain' | Quantisation | 'top-k';
 
 /** Where the parts of an encoded tensor lie in its file. Plain data. */
 export interface EncodedParts {
