@@ -51,8 +51,11 @@ export async function bodyOf(request: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-/** Below those that the system gives to whoever wants any; test processes that run at the same time begin at places of their own. */
-let nextPort = 10_000 + 20 * (process.pid % 1000);
+/**
+ * Below those that the system gives to whoever wants any, and above 10080, the last one that `fetch` refuses as a bad
+ * port. Test processes that run at the same time begin at places of their own.
+ */
+let nextPort = 10_100 + 20 * (process.pid % 1000);
 
 /**
  * Ports that nobody listens on, for servers that are told theirs. As nobody is given them by chance, a server that goes
