@@ -4,8 +4,9 @@ import { fileError } from '../node/file-errors.ts';
 import { startJobs } from '../node/workers.ts';
 import { startServer } from '../server/index.ts';
 import { VERSION } from '../wire/version.ts';
+import { BLOCKED_PORTS } from './blocked-ports.ts';
 import { UsageError } from './exit.ts';
-import { printJson, printLine } from './output.ts';
+import { printJson, printLine, printNote } from './output.ts';
 import { integerOf, readSettings, type Settings } from './settings.ts';
 
 interface ServeOptions extends Settings {
@@ -25,6 +26,10 @@ export async function serve(options: ServeOptions): Promise<void> {
     else {
       printLine(`cambium ${VERSION} listens on ${url}`);
       printLine(`data in ${dataDir}, operator token in ${operatorFile}`);
+    }
+    const port = Number(new URL(url).port);
+    if (BLOCKED_PORTS.has(port)) {
+      printNote(`cambium: browsers and Node's fetch refuse port ${port}: leaves need a proxy at another`);
     }
     if (!options.signal.aborted) await once(options.signal, 'abort');
     await server.close();

@@ -30,8 +30,13 @@ const TLS = /^(CERT_|ERR_TLS_|ERR_SSL_|UNABLE_TO_|SELF_SIGNED_CERT|DEPTH_ZERO_SE
  */
 export function networkError(cause: unknown, where: string): CambiumError | TransientFailure {
   const code = systemCode(cause);
-  if (messages(cause).includes('unexpected redirect')) {
+  const said = messages(cause);
+  if (said.includes('unexpected redirect')) {
     return new ProtocolError('protocol-redirect', `${where}: redirected; give the final address`, { cause });
+  }
+  if (said.includes('bad port')) {
+    const sentence = `${where}: fetch refuses this port, as browsers do; let the server listen at another`;
+    return new UnavailableError('unavailable-server', sentence, { cause });
   }
   if (TLS.test(code)) {
     const remedy = /EXPIRED|NOT_YET_VALID/.test(code) ? "; is this machine's clock right?" : '';

@@ -29,6 +29,7 @@ const TABLE: readonly [cause: unknown, code: string, isTransient: boolean, says:
   [fetchFailed(coded('ERR_TLS_CERT_ALTNAME_INVALID')), 'unavailable-tls', false, /certificate/],
   [fetchFailed(coded('UNABLE_TO_VERIFY_LEAF_SIGNATURE')), 'unavailable-tls', false, /certificate/],
   [fetchFailed(coded('HPE_INVALID_CONSTANT')), 'protocol-http', false, /not HTTP/],
+  [fetchFailed(new Error('bad port')), 'unavailable-server', false, /refuses this port/],
   [fetchFailed(new Error('unexpected redirect')), 'protocol-redirect', false, /final address/],
 ];
 
