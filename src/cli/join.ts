@@ -8,6 +8,7 @@ import type { WeightsFormat } from '../tensor/layout.ts';
 import { UsageError } from './exit.ts';
 import { JoinFolder } from './join/folder.ts';
 import { type FailurePolicy, Member } from './join/member.ts';
+import { checkPlaceholders } from './join/program.ts';
 import { openJoinReport } from './join/report.ts';
 import { checkServer, readNetwork } from './network.ts';
 import { integerOf } from './settings.ts';
@@ -37,6 +38,7 @@ const POLICIES = ['retry', 'skip', 'stop'] as const satisfies readonly FailurePo
 /** `cambium join --credentials FILE -- PROGRAM …`: a leaf whose training is any program. */
 export async function join(program: readonly string[], options: JoinOptions): Promise<void> {
   const { signal, once, broker } = options;
+  checkPlaceholders(program);
   const format = oneOf('format', options.format, FORMATS);
   const policy = oneOf('on-failure', options.onFailure, POLICIES);
   const retries = integerOf('retries', options.retries, 0, 1000);

@@ -302,6 +302,9 @@ test('what cannot work is told at once, with its code', async () => {
   const missing = start(leaf, ['/no/such/program'], '--once');
   assert.is(await missing.ended(), 2);
   assert.is(missing.lines.at(-1)?.code, 'program-missing');
+  const typo = start(leaf, [process.execPath, PROGRAM, 'good', '{globl}', '{update}', '{metrics}'], '--once');
+  assert.is(await typo.ended(), 2);
+  assert.match(typo.stderr, /\{globl\}: there are \{global\}/);
   await portal.close();
   assert.ok(
     [session_token, leaf_session_token].every(

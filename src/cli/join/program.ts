@@ -5,6 +5,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { CambiumError } from '../../errors.ts';
 import { linkSignals } from '../../transport/signals.ts';
+import { UsageError } from '../exit.ts';
 
 /** After this a program that was asked to end is killed. */
 const GRACE_MS = 10_000;
@@ -29,6 +30,28 @@ export interface ProgramFacts {
   readonly run: number;
 }
 
+const FACTS: ReadonlySet<string> = new Set<keyof ProgramFacts>([
+  'global',
+  'update',
+  'metrics',
+  'round',
+  'run',
+]);
+
+/** `{name}`, or `{{name}}` for these words in braces; what stands behind a dollar sign is a shell's, other braces the program's. */
+const PLACEHOLDER = /(?<!\$)(?:\{\{([a-z]\w*)\}\}|\{([a-z]\w*)\})/gi;
+
+/** Looks for placeholders that there are none of. Throws UsageError. */
+export function checkPlaceholders(words: readonly string[]): void {
+  for (const word of words) {
+    for (const [found, , name] of word.matchAll(PLACEHOLDER)) {
+      if (name === undefined || FACTS.has(name)) continue;
+      const known = [...FACTS].map((fact) => `{${fact}}`).join(', ');
+      throw new UsageError(`${found}: there are ${known}; for the program's own braces write {${found}}`);
+    }
+  }
+}
+
 export interface ProgramOptions {
   readonly signal: AbortSignal;
   /** How long it may take. Without, as long as it likes. */
@@ -43,7 +66,7 @@ export interface ProgramOptions {
  * Runs the program and waits for its end. Whatever ends the wait, the program is gone afterwards, with the processes that
  * it has started.
  *
- * @param words program and arguments; no shell reads them
+ * @param words program and arguments, past `checkPlaceholders`; no shell reads them
  * @throws CambiumError `program-missing`, `program-exit`, `program-timeout`; the reason of the signal
  */
 export async function runProgram(
@@ -106,10 +129,10 @@ export async function runProgram(
   }
 }
 
-/** Replaces `{global}` and its like, also within a word; other braces are the program's own. */
+/** Replaces `{global}` and its like, also within a word. */
 function fill(word: string, facts: ProgramFacts): string {
-  return word.replace(/\{(global|update|metrics|round|run)\}/g, (_, name: keyof ProgramFacts) =>
-    String(facts[name]),
+  return word.replace(PLACEHOLDER, (_, literal: string | undefined, name: keyof ProgramFacts) =>
+    literal === undefined ? String(facts[name]) : `{${literal}}`,
   );
 }
 
