@@ -8,10 +8,14 @@ import { availableParallelism } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** A suite that takes longer hangs. The long ones get more. */
-const TIMEOUT_MS = process.env.CAMBIUM_LONG ? 1_800_000 : 240_000;
+/** A suite that takes longer hangs. With CAMBIUM_LONG some of the short ones do ten times as much. */
+const timeoutMs = (file) =>
+  file.endsWith('.long.ts') ? 1_800_000 : process.env.CAMBIUM_LONG ? 900_000 : 300_000;
 
-/** A suite that has told its totals is done; one that still runs has left a process, a server or a client open. */
+/**
+ * A suite that has told its totals is done; one that still runs has left a process, a server or a client open. Where a test
+ * failed that is no wonder, and nobody waits.
+ */
 const END_MS = 30_000;
 
 /** A suite that is left out on a machine that must have everything hides a failure. */
@@ -21,6 +25,7 @@ const IS_CI = /^(1|true)$/i.test(process.env.CI ?? '');
 const TOTALS = /^\s*Duration:/m;
 
 const folder = fileURLToPath(new URL('.', import.meta.url));
+const PRELOADS = ['tsx', new URL('helpers/uvu.mjs', import.meta.url).href].map((name) => `--import=${name}`);
 const endings = process.env.CAMBIUM_LONG ? ['.test.ts', '.long.ts'] : ['.test.ts'];
 const patterns = process.argv.slice(2);
 const files = readdirSync(folder, { recursive: true, encoding: 'utf8' })
@@ -52,7 +57,7 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exi
 function runFile(file) {
   return new Promise((resolve) => {
     const startedAt = Date.now();
-    const child = spawn(process.execPath, ['--import', 'tsx', join(folder, file)], {
+    const child = spawn(process.execPath, [...PRELOADS, join(folder, file)], {
       cwd: join(folder, '..'),
       env: { ...process.env, FORCE_COLOR: '0', NO_COLOR: '1' },
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -64,13 +69,16 @@ function runFile(file) {
       output += `\n${why}\n`;
       end(child);
     };
-    let timer = setTimeout(stop, TIMEOUT_MS, `stopped after ${TIMEOUT_MS / 1000} s`);
+    const limit = timeoutMs(file);
+    let timer = setTimeout(stop, limit, `stopped after ${limit / 1000} s`);
+    const count = (name) => Number(new RegExp(`^\\s*${name}:\\s+(\\d+)`, 'm').exec(output)?.[1] ?? 0);
     let isTold = false;
     child.stdout.on('data', (chunk) => {
       output += chunk;
       if (isTold || !TOTALS.test(output)) return;
       isTold = true;
       clearTimeout(timer);
+      if (count('Passed') < count('Total')) return end(child);
       timer = setTimeout(
         stop,
         END_MS,
@@ -84,7 +92,6 @@ function runFile(file) {
     });
     child.on('close', (code, signal) => {
       running.delete(child);
-      const count = (name) => Number(new RegExp(`^\\s*${name}:\\s+(\\d+)`, 'm').exec(output)?.[1] ?? 0);
       const total = count('Total');
       const passed = count('Passed');
       const missing = [...output.matchAll(/^SKIPPED \(missing peer\): .*$/gm)].map((match) => match[0]);
