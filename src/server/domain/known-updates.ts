@@ -48,6 +48,35 @@ const updateByKey = prepared((db, key: { readonly leafId: string; readonly idemp
   updatesOf(db, key.leafId).where('updates.idempotency_key', '=', key.idempotencyKey),
 );
 
+/** Refuses the retry of an update that its leaf has replaced, whatever round is open by now. Throws Refusal `update-replaced`. */
+export async function checkNotReplaced(
+  tx: Database,
+  leaf: Leaf,
+  idempotencyKey: string | undefined,
+): Promise<void> {
+  if (idempotencyKey === undefined) return;
+  const [row] = await replacedByKey(tx, { leafId: leaf.id, idempotencyKey });
+  if (row !== undefined) throw replaced({ round: row.number });
+}
+
+const replacedByKey = prepared((db, key: { readonly leafId: string; readonly idempotencyKey: string }) =>
+  db
+    .selectFrom('replaced_updates')
+    .innerJoin('rounds', 'rounds.id', 'replaced_updates.round_id')
+    .select('rounds.number')
+    .where('leaf_id', '=', key.leafId)
+    .where('idempotency_key', '=', key.idempotencyKey),
+);
+
+function replaced(details: { readonly round: number; readonly file_id?: string }): Refusal {
+  return new Refusal(
+    'conflict',
+    'update-replaced',
+    'the leaf has replaced this update by a later one',
+    details,
+  );
+}
+
 /**
  * The update that bytes with this digest already are, asked before they come: a sender that lost its receipt, or the
  * process that waited for it, need not send them again.
@@ -106,19 +135,14 @@ export async function findKnown(
       { file_id: present.file_id, round: round.number },
     );
   }
-  const replaced = await tx
+  const earlier = await tx
     .selectFrom('replaced_updates')
     .select('id')
     .where('round_id', '=', round.id)
     .where('leaf_id', '=', leaf.id)
     .where('sha256', '=', sha256)
     .executeTakeFirst();
-  if (replaced !== undefined) {
-    throw new Refusal('conflict', 'update-replaced', 'the leaf has replaced this update by a later one', {
-      file_id: present.file_id,
-      round: round.number,
-    });
-  }
+  if (earlier !== undefined) throw replaced({ round: round.number, file_id: present.file_id });
   return { receipt: undefined, present: present.file_id };
 }
 

@@ -31,7 +31,7 @@ import {
 import { checkDifference } from './differences.ts';
 import type { Domain } from './domain.ts';
 import { examineFile, type UpdateFile } from './examining.ts';
-import { findByKey, findKnown, type Known, sameBytesAs } from './known-updates.ts';
+import { checkNotReplaced, findByKey, findKnown, type Known, sameBytesAs } from './known-updates.ts';
 import { isRevoked, type Leaf, revoked } from './leaves.ts';
 import { type Place, receivingRun } from './receiving.ts';
 import { Refusal } from './refusal.ts';
@@ -109,7 +109,7 @@ type Found =
   | { readonly place: Place; readonly present: Known['present'] }
   | { readonly place: undefined; readonly receipt: UploadBody };
 
-/** @throws Refusal `token-revoked`, `idempotency-key-reused`, those of `receivingRun` and `findKnown` */
+/** @throws Refusal `token-revoked`, `idempotency-key-reused`, `update-replaced`, those of `receivingRun` and `findKnown` */
 async function lookFor(
   tx: Database,
   leaf: Leaf,
@@ -118,6 +118,7 @@ async function lookFor(
 ): Promise<Found> {
   const keyed = await findByKey(tx, leaf, idempotencyKey);
   if (keyed !== undefined) return { place: undefined, receipt: sameBytesAs(keyed, body) };
+  await checkNotReplaced(tx, leaf, idempotencyKey);
   if (await isRevoked(tx, leaf.id)) throw revoked(leaf.id);
   const place = await receivingRun(tx, leaf);
   const { receipt, present } = await findKnown(tx, place, leaf, body.sha256, round);

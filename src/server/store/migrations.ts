@@ -128,6 +128,7 @@ const MIGRATIONS: readonly (readonly string[])[] = [
   ],
   // What is still kept is little beside the history of a long run, which every completion would look through.
   [`create index updates_kept on updates (round_id) where removed_at is null`],
+  [`create index replaced_updates_by_key on replaced_updates (leaf_id, idempotency_key)`],
 ];
 
 /** The schema that this program writes. */
