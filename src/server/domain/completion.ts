@@ -96,7 +96,7 @@ export async function completeRound(
     );
   }
   return [
-    ...(isNewest ? await forgetStates(tx, round, id) : []),
+    ...(isNewest ? await forgetStates(tx, round.branch_id, id) : []),
     ...(await prune(tx, round, keepUpdates, now)),
     ...(await pruneHistory(tx, round, now)),
   ];
@@ -114,12 +114,16 @@ async function hasLaterDone(tx: Database, { run_id, number }: Round): Promise<bo
   return later !== undefined;
 }
 
-/** States of earlier models of the run, and of runs before: the next round goes on from this one. */
-async function forgetStates(tx: Database, { branch_id }: Round, newest: string): Promise<string[]> {
+/**
+ * Gives up the states of optimisers of a branch but for that of the newest aggregation, from which the next round goes on.
+ *
+ * @returns blobs to remove once the transaction is committed
+ */
+export async function forgetStates(tx: Database, branchId: string, newest = ''): Promise<string[]> {
   const old = await tx
     .selectFrom('aggregations')
     .select(['id', 'state_id'])
-    .where('branch_id', '=', branch_id)
+    .where('branch_id', '=', branchId)
     .where('state_id', 'is not', null)
     .where('id', '!=', newest)
     .execute();

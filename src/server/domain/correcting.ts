@@ -3,13 +3,13 @@ import type { RoundBody } from '../../wire/cambium.ts';
 import type { Database } from '../store/database.ts';
 import { checkTotal } from './contract.ts';
 import type { Domain } from './domain.ts';
-import { announce } from './notices.ts';
 import { leastOf, policyOf, strategyOf } from './policy.ts';
 import { Refusal, unknown } from './refusal.ts';
 import { getRound } from './round-view.ts';
 import {
   closeRound,
   discardRound,
+  followSettlement,
   forgetSum,
   leaveOut,
   openNext,
@@ -37,9 +37,7 @@ export async function closeNow(domain: Domain, id: string): Promise<RoundBody> {
     const removed = await closeRound(tx, round, standing, 'minimum', domain.now());
     return { branchId: round.branch_id, removed };
   });
-  for (const blob of removed) await domain.blobs.remove(blob);
-  await announce(domain, branchId, id);
-  domain.signals.emit('closed', branchId);
+  await followSettlement(domain, branchId, id, { isClosed: true, removed });
   return getRound(domain.db, id);
 }
 
@@ -102,9 +100,7 @@ export async function excludeLeaf(domain: Domain, roundId: string, leafId: strin
     const settled = await settleRound(tx, round, await standingOf(tx, round), now);
     return { branchId: round.branch_id, ...settled, removed: [...out, ...settled.removed] };
   });
-  for (const blob of removed) await domain.blobs.remove(blob);
-  await announce(domain, branchId, roundId);
-  if (isClosed) domain.signals.emit('closed', branchId);
+  await followSettlement(domain, branchId, roundId, { isClosed, removed });
   return getRound(domain.db, roundId);
 }
 
@@ -128,8 +124,7 @@ export async function retryRound(domain: Domain, id: string): Promise<RoundBody>
       .execute();
     return round.branch_id;
   });
-  await announce(domain, branchId, id);
-  domain.signals.emit('closed', branchId);
+  await followSettlement(domain, branchId, id, { isClosed: true, removed: [] });
   return getRound(domain.db, id);
 }
 
@@ -147,8 +142,7 @@ export async function giveUpRound(domain: Domain, id: string): Promise<RoundBody
     else await tellOfOpen(tx, round, now);
     return { branchId: round.branch_id, removed };
   });
-  for (const blob of removed) await domain.blobs.remove(blob);
-  await announce(domain, branchId, id);
+  await followSettlement(domain, branchId, id, { isClosed: false, removed });
   return getRound(domain.db, id);
 }
 

@@ -7,10 +7,17 @@ import { randomUUID } from 'node:crypto';
 import type { Database } from '../store/database.ts';
 import type { Timers } from '../timers.ts';
 import type { Domain } from './domain.ts';
-import { announce } from './notices.ts';
 import { leastOf } from './policy.ts';
 import type { Refusal } from './refusal.ts';
-import { closeRound, openNext, policyOfRound, type Round, type Settlement, tooFew } from './rounds.ts';
+import {
+  closeRound,
+  followSettlement,
+  openNext,
+  policyOfRound,
+  type Round,
+  type Settlement,
+  tooFew,
+} from './rounds.ts';
 import { standingOf } from './standing.ts';
 import { silentAbove } from './upstream.ts';
 
@@ -87,13 +94,11 @@ async function expireRounds(domain: Domain): Promise<void> {
   for (const { id } of due) {
     const expiry = await domain.db.transaction().execute((tx) => expire(tx, id, now));
     if (expiry === undefined) continue;
-    for (const blob of expiry.removed) await domain.blobs.remove(blob);
-    await announce(domain, expiry.branchId, expiry.roundId);
+    await followSettlement(domain, expiry.branchId, expiry.roundId, expiry);
     if (expiry.failure !== undefined) {
       const { code, message } = expiry.failure;
       domain.log.error({ round: id, code }, `a round failed: ${message}`);
     }
-    if (expiry.isClosed) domain.signals.emit('closed', expiry.branchId);
   }
 }
 

@@ -5,12 +5,11 @@ import { prepared } from '../store/prepared.ts';
 import { hashToken, isToken, newToken } from '../tokens.ts';
 import type { Domain } from './domain.ts';
 import { checkName } from './names.ts';
-import { announce } from './notices.ts';
 import { Refusal, unknown } from './refusal.ts';
-import { roundInProgress, settleRound } from './rounds.ts';
+import { followSettlement, policyOfRound, type Round, roundInProgress, settleRound } from './rounds.ts';
 import { currentRun } from './runs.ts';
 import { standingOf } from './standing.ts';
-import { lockBranch } from './trees.ts';
+import { type Branch, lockBranch } from './trees.ts';
 
 /** A leaf whose token has been checked. */
 export interface Leaf {
@@ -35,7 +34,7 @@ export async function createLeaf(
   const id = randomUUID();
   const token = newToken();
   await domain.db.transaction().execute(async (tx) => {
-    await lockBranch(tx, fields.branch_id);
+    const branch = await lockBranch(tx, fields.branch_id);
     const taken = await tx
       .selectFrom('leaves')
       .select('id')
@@ -61,8 +60,23 @@ export async function createLeaf(
         revoked_at: null,
       })
       .execute();
+    await joinDraw(tx, branch, id);
   });
   return { ...leafOfRow((await findLeaf(domain.db, id))!), token }; // inserted above
+}
+
+/** Where an open round asks fewer leaves than it wants, it asks who joins as well: nobody else could fill it. */
+async function joinDraw(tx: Database, branch: Branch, leafId: string): Promise<void> {
+  const round = await openRoundOf(tx, branch);
+  if (round === undefined || round.sample === null) return;
+  const drawn = JSON.parse(round.sample) as string[]; // written by openRound
+  const { sample } = await policyOfRound(tx, round);
+  if (drawn.length >= sample!.leaves) return; // it has drawn
+  await tx
+    .updateTable('rounds')
+    .set({ sample: JSON.stringify([...drawn, leafId].sort()) })
+    .where('id', '=', round.id)
+    .execute();
 }
 
 export async function listLeaves(domain: Domain, branchId?: string): Promise<LeafBody[]> {
@@ -102,26 +116,25 @@ export async function revokeLeaf(
       .execute();
     return { leaf: found, settled: await settleWithout(tx, found, now) };
   });
-  for (const blob of settled?.removed ?? []) await domain.blobs.remove(blob);
   domain.signals.emit(`notices:${leaf.branch_id}`);
-  if (settled !== undefined) {
-    await announce(domain, settled.branchId, settled.roundId);
-    if (settled.isClosed) domain.signals.emit('closed', settled.branchId);
-  }
+  if (settled !== undefined) await followSettlement(domain, settled.branchId, settled.roundId, settled);
   return leaf;
 }
 
 /** A round that waited for nobody else closes. */
 async function settleWithout(tx: Database, leaf: LeafRow, now: number) {
-  const branch = await lockBranch(tx, leaf.branch_id);
-  const run = await currentRun(tx, branch);
-  const round = run && run.status !== 'stop' ? await roundInProgress(tx, run.id) : undefined;
+  const round = await openRoundOf(tx, await lockBranch(tx, leaf.branch_id));
   if (round === undefined) return undefined;
   return {
     branchId: round.branch_id,
     roundId: round.id,
     ...(await settleRound(tx, round, await standingOf(tx, round), now)),
   };
+}
+
+async function openRoundOf(tx: Database, branch: Branch): Promise<Round | undefined> {
+  const run = await currentRun(tx, branch);
+  return run && run.status !== 'stop' ? roundInProgress(tx, run.id) : undefined;
 }
 
 /** Whether the leaf's token has been taken back. */

@@ -10,7 +10,8 @@ import type { Database } from '../store/database.ts';
 import { prepared } from '../store/prepared.ts';
 import type { RoundsTable } from '../store/schema.ts';
 import type { Contract } from './contract.ts';
-import { writeRunNotice } from './notices.ts';
+import type { Domain } from './domain.ts';
+import { announce, writeRunNotice } from './notices.ts';
 import { drawLeaves, leastOf, policyOf } from './policy.ts';
 import { Refusal } from './refusal.ts';
 import type { Standing } from './standing.ts';
@@ -67,7 +68,7 @@ export async function termsOf(
   const { sample, deadline_ms } = policy;
   return {
     policy: JSON.stringify(policy),
-    closes_at: deadline_ms === null ? null : now + deadline_ms,
+    closes_at: await endAfter(tx, runId, deadline_ms, now),
     sample:
       sample === null
         ? null
@@ -75,6 +76,17 @@ export async function termsOf(
             drawLeaves(await activeLeaves(tx, branchId), sample.leaves, sample.seed ?? runId, number),
           ),
   };
+}
+
+/** When a time that begins now is over, as the run counts it: whatever begins in a pause begins with its end. */
+async function endAfter(tx: Database, runId: string, ms: number | null, now: number): Promise<number | null> {
+  if (ms === null) return null;
+  const run = await tx
+    .selectFrom('runs')
+    .select('paused_at')
+    .where('id', '=', runId)
+    .executeTakeFirstOrThrow();
+  return (run.paused_at ?? now) + ms;
 }
 
 /** Ids of the leaves of a branch and of all branches below it that have not been revoked. */
@@ -133,7 +145,22 @@ export interface Settlement {
   readonly removed: readonly string[];
 }
 
-/** Closes a round that has its target, or begins the grace of one that has its minimum. */
+/** What follows the commit of a settlement: listeners are woken, and what is to be aggregated is taken up. */
+export async function followSettlement(
+  domain: Domain,
+  branchId: string,
+  roundId: string,
+  { isClosed, removed }: Pick<Settlement, 'isClosed' | 'removed'>,
+): Promise<void> {
+  for (const blob of removed) await domain.blobs.remove(blob);
+  await announce(domain, branchId, roundId);
+  if (isClosed) domain.signals.emit('closed', branchId);
+}
+
+/**
+ * Closes a round that has its target, or begins the grace of one that has its minimum. Where an exclusion has taken the
+ * minimum away, there is no grace any more, and the deadline begins anew.
+ */
 export async function settleRound(
   tx: Database,
   round: Round,
@@ -147,13 +174,16 @@ export async function settleRound(
     const removed = await closeRound(tx, round, standing, 'target', now);
     return { isClosed: true, hasNewEnd: true, removed };
   }
-  const { grace_ms, minimum } = policy;
+  const { grace_ms, deadline_ms, minimum } = policy;
+  const hadMinimum = round.minimum_at !== null;
   const hasMinimum = minimum !== null && contributions.byMinimum >= minimum;
-  if (grace_ms === null || !hasMinimum || round.minimum_at !== null) {
+  if (grace_ms === null || hasMinimum === hadMinimum) {
     return { isClosed: false, hasNewEnd: false, removed: [] };
   }
-  const closes_at = Math.min(now + grace_ms, round.closes_at ?? Infinity);
-  await tx.updateTable('rounds').set({ minimum_at: now, closes_at }).where('id', '=', round.id).execute();
+  const end = await endAfter(tx, round.run_id, hasMinimum ? grace_ms : deadline_ms, now);
+  const closes_at = hasMinimum ? Math.min(end!, round.closes_at ?? Infinity) : end; // there is a grace
+  const minimum_at = hasMinimum ? now : null;
+  await tx.updateTable('rounds').set({ minimum_at, closes_at }).where('id', '=', round.id).execute();
   return { isClosed: false, hasNewEnd: true, removed: [] };
 }
 

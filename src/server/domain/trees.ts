@@ -111,37 +111,6 @@ export async function moveBranch(tx: Database, branch: Branch, parentId: string 
 }
 
 /**
- * Takes a branch away; its leaves are revoked, what has been aggregated stays.
- *
- * @returns the leaves that lost their token
- * @throws Refusal `branch-unknown`, `run-open`, `branch-parent` while there are branches below it
- */
-export async function deleteBranch(domain: Domain, id: string): Promise<string[]> {
-  return domain.db.transaction().execute(async (tx) => {
-    const branch = await lockBranch(tx, id);
-    await checkNoRun(tx, await rootOf(tx, branch));
-    if ((await branchesBelow(tx, id)).length > 1) {
-      throw new Refusal('conflict', 'branch-parent', 'there are branches below it: take those away first');
-    }
-    const now = domain.now();
-    const leaves = await tx
-      .selectFrom('leaves')
-      .select('id')
-      .where('branch_id', '=', id)
-      .where('revoked_at', 'is', null)
-      .execute();
-    await tx
-      .updateTable('leaves')
-      .set({ revoked_at: now })
-      .where('branch_id', '=', id)
-      .where('revoked_at', 'is', null)
-      .execute();
-    await tx.updateTable('branches').set({ deleted_at: now }).where('id', '=', id).execute();
-    return leaves.map((leaf) => leaf.id);
-  });
-}
-
-/**
  * Reads a branch inside a transaction that is going to change its run, its rounds or its outbox; whoever does that comes
  * through here first. SQLite has one writer anyway; an engine with many takes the row's lock at this place.
  *
@@ -245,7 +214,8 @@ function sorted(policy: object): [string, unknown][] {
   return Object.entries(policy).sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
-async function checkNoRun(tx: Database, { run_id }: Branch): Promise<void> {
+/** Throws Refusal `run-open`. */
+export async function checkNoRun(tx: Database, { run_id }: Branch): Promise<void> {
   if (run_id === null) return;
   const run = await tx
     .selectFrom('runs')

@@ -10,7 +10,7 @@ import {
   type SumLinkBody,
 } from '../../wire/cambium.ts';
 import { averageOf } from '../domain/averages.ts';
-import { changeBranch } from '../domain/branches.ts';
+import { changeBranch, deleteBranch } from '../domain/branches.ts';
 import { closeNow, excludeLeaf, giveUpRound, retryRound } from '../domain/correcting.ts';
 import { createLeaf, listLeaves, revokeLeaf } from '../domain/leaves.ts';
 import { listMetrics } from '../domain/metrics.ts';
@@ -20,7 +20,6 @@ import { changeRun, getRun, listRuns, resetModel } from '../domain/runs.ts';
 import {
   createBranch,
   createTree,
-  deleteBranch,
   getBranch,
   listBranches,
   listTrees,

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { averageOf } from '../../../src/server/domain/averages.ts';
-import { changeBranch } from '../../../src/server/domain/branches.ts';
+import { changeBranch, deleteBranch } from '../../../src/server/domain/branches.ts';
 import { closeNow, excludeLeaf, giveUpRound, retryRound } from '../../../src/server/domain/correcting.ts';
 import { startWithModel } from '../../../src/server/domain/initial-model.ts';
 import { revokeLeaf } from '../../../src/server/domain/leaves.ts';
@@ -11,11 +11,11 @@ import { presentNotices } from '../../../src/server/domain/notices.ts';
 import { drawLeaves } from '../../../src/server/domain/policy.ts';
 import { getResultFor, markFetched } from '../../../src/server/domain/results.ts';
 import { changeRun, getRun, listRuns, resetModel } from '../../../src/server/domain/runs.ts';
-import { createBranch, deleteBranch, type NewBranch } from '../../../src/server/domain/trees.ts';
+import { createBranch, type NewBranch } from '../../../src/server/domain/trees.ts';
 import type { BranchChange } from '../../../src/wire/cambium.ts';
 import { failsWith } from '../../helpers/errors.ts';
 import { Random } from '../../helpers/random.ts';
-import { type ToyTensor, toyFile } from '../harness.ts';
+import { padded, type ToyTensor, toyFile } from '../harness.ts';
 import { Rig } from './rig.ts';
 
 const MINUTE = 60_000;
@@ -153,6 +153,38 @@ test('time stands still in a pause, and goes on after a restart', async () => {
   assert.is((await rig.settled(id, 1)).status, 'done');
 });
 
+test('a round that opens in a pause has its whole time from the end of the pause', async () => {
+  const { id, leaves } = await running(
+    { aggregation_target: 3, minimum: 1, grace_ms: 1000, deadline_ms: MINUTE },
+    3,
+  );
+  await rig.upload(leaves[0]!, toyFile(1));
+  await changeRun(rig.domain, id, 'pause');
+  rig.clock.pass(10 * MINUTE);
+  await closeNow(rig.domain, (await rig.round(id, 1)).id);
+  rig.clock.pass(5 * MINUTE);
+  await changeRun(rig.domain, id, 'start');
+  assert.is((await rig.round(id, 2)).closes_at, rig.clock.now() + MINUTE);
+  await changeRun(rig.domain, id, 'pause');
+  rig.clock.pass(10 * MINUTE);
+  await changeBranch(rig.domain, id, { deadline_ms: 2 * MINUTE });
+  rig.clock.pass(5 * MINUTE);
+  await changeRun(rig.domain, id, 'start');
+  assert.is((await rig.round(id, 2)).closes_at, rig.clock.now() + 2 * MINUTE);
+});
+
+test('a grace begins anew when those who had the minimum were excluded', async () => {
+  const { id, leaves } = await running({ aggregation_target: 3, minimum: 1, grace_ms: 1000 }, 3);
+  await rig.upload(leaves[0]!, toyFile(1));
+  const { id: round } = await rig.round(id, 1);
+  await excludeLeaf(rig.domain, round, leaves[0]!.id);
+  assert.is((await rig.round(id, 1)).closes_at, null);
+  await rig.upload(leaves[1]!, toyFile(2));
+  assert.is((await rig.round(id, 1)).closes_at, rig.clock.now() + 1000);
+  await rig.quiet();
+  assert.equal((await rig.expired(id, 1, 1000)).status, 'done');
+});
+
 test('an update replaces another one until the round closes, and does not come back', async () => {
   const { id, leaves } = await running({ aggregation_target: 2, replace: true }, 2);
   const first = await rig.upload(leaves[0]!, toyFile(1, values(1)));
@@ -163,6 +195,16 @@ test('an update replaces another one until the round closes, and does not come b
   await rig.upload(leaves[1]!, toyFile(5, values(9)));
   const done = await rig.settled(id, 1);
   assert.equal([done.total_weighting, done.updates.map((update) => update.weighting)], [10, [5, 5]]);
+});
+
+test('an update that was replaced is known by its key when its round is over, too', async () => {
+  const { id, leaves } = await running({ aggregation_target: 2, replace: true }, 2);
+  await rig.upload(leaves[0]!, toyFile(1), { idempotencyKey: 'first' });
+  await rig.upload(leaves[0]!, toyFile(5), { idempotencyKey: 'second' });
+  await rig.upload(leaves[1]!, toyFile(5));
+  await rig.settled(id, 1);
+  await failsWith('update-replaced', () => rig.upload(leaves[0]!, toyFile(1), { idempotencyKey: 'first' }));
+  assert.is((await rig.round(id, 2)).updates.length, 0);
 });
 
 test('late updates: counted in the open round, or refused with what to do', async () => {
@@ -204,6 +246,18 @@ test('a sample is drawn for each round, recorded, and the same for the same seed
   const lots = (seed: string) => drawLeaves(['a', 'b', 'c', 'd', 'e', 'f'], 3, seed, 7);
   assert.equal(lots('x'), lots('x'));
   assert.is.not(String(lots('x')), String(lots('y')));
+});
+
+test('who joins while fewer leaves are drawn than are wanted is asked as well', async () => {
+  const id = await rig.branch({ aggregation_target: 2, sample: { leaves: 2 } });
+  await changeRun(rig.domain, id, 'start');
+  assert.equal((await getRun(rig.domain, id)).sample, []);
+  const leaves = await rig.leaves(id, 3);
+  assert.equal((await getRun(rig.domain, id)).sample, [leaves[0]!.id, leaves[1]!.id].sort());
+  await failsWith('leaf-not-sampled', () => rig.upload(leaves[2]!, toyFile(1)));
+  await rig.upload(leaves[0]!, toyFile(1));
+  await rig.upload(leaves[1]!, toyFile(1));
+  assert.is((await rig.settled(id, 1)).status, 'done');
 });
 
 test('an initial model is aggregation 0: announced, found by late joiners, the contract of all', async () => {
@@ -431,6 +485,61 @@ test('trees: one round of the root for all leaves below, its aggregation for all
       parent_id: root,
     });
   });
+});
+
+test('trees: a branch below that asks for less completes the round at once', async () => {
+  const tree_id = await rig.tree();
+  const root = await rig.branch({ tree_id, aggregation_target: 2 });
+  const left = await rig.branch({ tree_id, aggregation_target: 1, parent_id: root });
+  const right = await rig.branch({ tree_id, aggregation_target: 2, parent_id: root });
+  const [first] = await rig.leaves(left, 1);
+  const [second] = await rig.leaves(right, 2);
+  await changeRun(rig.domain, root, 'start');
+  await rig.upload(first!, toyFile(1));
+  await rig.upload(second!, toyFile(2));
+  assert.is((await rig.round(root, 1)).status, 'open');
+  await changeBranch(rig.domain, right, { aggregation_target: 1 });
+  assert.is((await rig.settled(root, 1)).total_weighting, 3);
+});
+
+test('a branch that is deleted gives back the disk, but for its aggregations', async () => {
+  const strategy = { name: 'fedadam', parameters: { learningRate: 0.1 } };
+  const { id, leaves } = await running(
+    { aggregation_target: 2, minimum: 1, deadline_ms: MINUTE, strategy },
+    2,
+  );
+  const finished: string[] = [];
+  for (const round of [1, 2]) {
+    for (const leaf of leaves) await rig.upload(leaf, padded(toyFile(round)));
+    finished.push((await rig.settled(id, round)).aggregation_id!);
+  }
+  const { id: third } = await rig.round(id, 3);
+  await rig.upload(leaves[0]!, padded(toyFile(3)));
+  rig.toys.failure = new Error('no memory');
+  await closeNow(rig.domain, third);
+  assert.is((await rig.settled(id, 3)).status, 'failed');
+  await changeRun(rig.domain, id, 'stop');
+  await rig.recorded();
+  await deleteBranch(rig.domain, id);
+  const kept: string[] = [];
+  for await (const blob of rig.domain.blobs.list()) kept.push(blob);
+  assert.equal(kept.sort(), finished.sort());
+});
+
+test('a branch is not deleted while a round of it is being aggregated or waits for the server above', async () => {
+  const { id, leaves } = await running({ aggregation_target: 1, upstream: true }, 1);
+  let open = () => {};
+  rig.toys.gate = new Promise((resolve) => {
+    open = resolve;
+  });
+  await rig.upload(leaves[0]!, toyFile(1));
+  await changeRun(rig.domain, id, 'stop');
+  await failsWith('round-unfinished', () => deleteBranch(rig.domain, id));
+  open();
+  const summed = await rig.settled(id, 1);
+  await failsWith('round-unfinished', () => deleteBranch(rig.domain, id));
+  await giveUpRound(rig.domain, summed.id);
+  await deleteBranch(rig.domain, id);
 });
 
 test('fifty leaves, some silent, some late: every round ends, with the right weightings', async () => {
