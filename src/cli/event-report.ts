@@ -60,9 +60,9 @@ export class EventReport<E extends { readonly event: string }> {
     }
   }
 
-  /** A line of another program's. */
-  pass(line: string): void {
-    this.forward(new TextEncoder().encode(`${line}\n`));
+  /** Lines of another program's. */
+  pass(lines: readonly string[]): void {
+    if (lines.length > 0) this.forward(new TextEncoder().encode(`${lines.join('\n')}\n`));
   }
 
   /** What another program writes on stderr, as it comes: our line makes way until it has ended its own. */

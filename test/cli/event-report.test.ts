@@ -65,7 +65,7 @@ test('on a terminal what another program says stands on lines of its own', () =>
 
 test('elsewhere than on a terminal it passes as it is', () => {
   const { report, written } = open(false);
-  report.pass('a line');
+  report.pass(['a line']);
   assert.equal(written, ['a line\n']);
 });
 

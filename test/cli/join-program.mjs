@@ -1,5 +1,5 @@
 // A program that trains as a test wants it: node join-program.mjs BEHAVIOUR GLOBAL UPDATE METRICS [MARKER]
-import { appendFileSync, existsSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { openFileSink, openFileSource, readTensors, tensorOf, writeWeights } from '../../dist/index.js';
 
 const [behaviour, model, update, metrics, marker] = process.argv.slice(2);
@@ -44,6 +44,9 @@ switch (behaviour) {
     break;
   }
   case 'nothing':
+    break;
+  case 'folder':
+    mkdirSync(update);
     break;
   case 'garbage':
     writeFileSync(update, 'no weights at all');

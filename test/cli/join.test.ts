@@ -109,6 +109,7 @@ test('rounds: the model comes down, the update goes up, metrics belong to the mo
 const FAILURES = [
   ['crash', 'program-exit', 70],
   ['nothing', 'program-no-update', 70],
+  ['folder', 'program-no-update', 70],
   ['garbage', 'format-unknown', 65],
   ['nan', 'non-finite', 65],
   ['shape', 'layout-shape', 65],

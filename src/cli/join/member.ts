@@ -17,6 +17,7 @@ import {
 } from '../../errors.ts';
 import type { Client } from '../../node/client.ts';
 import { fileError } from '../../node/file-errors.ts';
+import { guardFile, syncPath } from '../../node/files.ts';
 import type { Jobs } from '../../node/jobs.ts';
 import type { Layout, WeightsFormat } from '../../tensor/layout.ts';
 import { type Clock, sleep, systemClock } from '../../transport/clock.ts';
@@ -134,7 +135,7 @@ export class Member {
     }
     await this.#sendMetrics();
     const { pending } = folder.state;
-    if (pending !== null) return this.#send(pending);
+    if (pending !== null) return this.#sendKept(pending);
     const place = await this.#placeOf(details);
     if (this.#isDone(place)) {
       if (!isTold) throw brokerMissing();
@@ -248,15 +249,18 @@ export class Member {
       run: place.run,
     };
     const heard = new Map<MetricsMode, unknown>();
-    const onLine = (line: string) => {
-      const entry = readMetricsLine(line);
-      if (entry === undefined) report.pass(line);
-      else heard.set(...entry);
+    const onLines = (lines: readonly string[]) => {
+      const others = lines.filter((line) => {
+        const entry = readMetricsLine(line);
+        if (entry !== undefined) heard.set(...entry);
+        return entry === undefined;
+      });
+      report.pass(others);
     };
     const onError = report.hasStatus ? (bytes: Uint8Array) => report.forward(bytes) : undefined;
-    await runProgram(program, facts, { signal, timeoutMs, onLine, onError });
-    const { size } = await stat(folder.update).catch(() => ({ size: 0 }));
-    if (size === 0) {
+    await runProgram(program, facts, { signal, timeoutMs, onLines, onError });
+    const written = await stat(folder.update).catch(() => undefined);
+    if (!written?.isFile() || written.size === 0) {
       throw new CambiumError('program-no-update', `the program wrote nothing to ${folder.update}`);
     }
     const { layout, nonFinite } = await jobs.examine(folder.update, { checkFinite: true, signal });
@@ -306,12 +310,26 @@ export class Member {
   async #keep(pending: Place, metrics: Metrics): Promise<void> {
     const { folder, report } = this.#options;
     const { aggregationId } = pending;
+    await guardFile(folder.ready, 'write', () => syncPath(folder.ready));
     if (aggregationId === null) {
       for (const mode of metrics.keys()) report.tell({ event: 'metrics', mode, aggregation: null });
       return folder.remember({ pending });
     }
     const waiting = [...metrics].map(([mode, data]) => ({ aggregationId, mode, data }));
     await folder.remember({ pending, metrics: [...folder.state.metrics, ...waiting] });
+  }
+
+  /** Sends what an earlier step, or process, has kept. */
+  async #sendKept(place: Place): Promise<void> {
+    const { folder, report } = this.#options;
+    try {
+      await this.#send(place);
+    } catch (error) {
+      if (!(error instanceof FormatError || error instanceof FileError)) throw error;
+      // Gone, or no longer what it was: the round is trained again.
+      await folder.remember({ pending: null });
+      report.tell({ event: 'failed', code: error.code, message: error.message });
+    }
   }
 
   async #send(place: Place): Promise<void> {
@@ -323,6 +341,7 @@ export class Member {
       }
       const receipt = await client.fileUpload(folder.ready, { signal, ...(round !== null && { round }) });
       await folder.remember({ pending: null, contributed: place });
+      await folder.clear(folder.ready);
       const { fileId: file, weighting } = receipt;
       report.tell({ event: 'uploaded', run, round, file, weighting });
       this.#contributions++;
@@ -334,9 +353,6 @@ export class Member {
           report.tell({ event: 'failed', code: error.code, message: error.message });
           return;
         }
-        // It cannot be sent, ever: the file is gone or no longer what it was.
-        if (error instanceof FormatError || error instanceof FileError)
-          await folder.remember({ pending: null });
         throw error;
       }
       if (error.code === 'run-paused') return; // it is sent when the run goes on

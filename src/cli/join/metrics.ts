@@ -4,7 +4,7 @@
  *     {"metrics": {"loss": 0.31}, "mode": "train"}
  *
  * `mode` is `train` unless it says `test` or `non-federated`. The file may also be an array of these, or the bare object of
- * metrics. Of several with one mode the last counts.
+ * metrics. Of several with one mode the last counts. NaN and infinities may stand in it as Python writes them: they become texts.
  */
 import { readFile } from 'node:fs/promises';
 import { CambiumError } from '../../errors.ts';
@@ -22,7 +22,7 @@ const MODES: ReadonlySet<unknown> = new Set<MetricsMode>(['train', 'test', 'non-
 export function readMetricsLine(line: string): readonly [MetricsMode, unknown] | undefined {
   if (!line.startsWith('{') || line.length > MAX_LINE) return undefined;
   try {
-    return entryOf(JSON.parse(line));
+    return entryOf(parse(line));
   } catch {
     return undefined;
   }
@@ -43,7 +43,7 @@ export async function readMetricsFile(path: string): Promise<Metrics> {
   }
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parse(text);
   } catch (cause) {
     throw new CambiumError('metrics-invalid', `${path}: the metrics are no JSON`, { cause });
   }
@@ -57,6 +57,16 @@ export async function readMetricsFile(path: string): Promise<Metrics> {
     );
   });
   return new Map(entries);
+}
+
+/** JSON, and what Python's writer makes of numbers that JSON has not. Throws SyntaxError. */
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    const strings = /"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g;
+    return JSON.parse(text.replace(strings, (found) => (found.startsWith('"') ? found : `"${found}"`)));
+  }
 }
 
 function entryOf(value: unknown): readonly [MetricsMode, unknown] | undefined {

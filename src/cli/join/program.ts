@@ -1,7 +1,7 @@
 /** The user's program: started once for each round, told by words and environment where its files are. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 import { setTimeout as pause } from 'node:timers/promises';
 import { CambiumError } from '../../errors.ts';
 import { linkSignals } from '../../transport/signals.ts';
@@ -12,6 +12,9 @@ const GRACE_MS = 10_000;
 
 /** What a program has said is waited for so long after its end; a process that left its group may hold the pipe for ever. */
 const LAST_WORDS_MS = 1_000;
+
+/** A longer line is told in parts: a program that never ends one must not fill the memory. */
+const MAX_LINE = 1 << 16;
 
 /** A program that does not exist or may not be run: no further try would mend that. */
 export const PROGRAM_MISSING = 'program-missing';
@@ -56,8 +59,8 @@ export interface ProgramOptions {
   readonly signal: AbortSignal;
   /** How long it may take. Without, as long as it likes. */
   readonly timeoutMs?: number | undefined;
-  /** A line of its stdout. */
-  readonly onLine: (line: string) => void;
+  /** Lines of its stdout, as they come. */
+  readonly onLines: (lines: readonly string[]) => void;
   /** What it writes on stderr, as it comes. Without, it has ours. */
   readonly onError?: ((bytes: Uint8Array) => void) | undefined;
 }
@@ -72,7 +75,7 @@ export interface ProgramOptions {
 export async function runProgram(
   words: readonly string[],
   facts: ProgramFacts,
-  { signal, timeoutMs, onLine, onError }: ProgramOptions,
+  { signal, timeoutMs, onLines, onError }: ProgramOptions,
 ): Promise<void> {
   signal.throwIfAborted();
   const [program = '', ...args] = words.map((word) => fill(word, facts));
@@ -99,14 +102,14 @@ export async function runProgram(
   stop.signal.addEventListener('abort', onStop, { once: true });
   try {
     const { stdout, stderr } = child;
-    const lines = createInterface(stdout!).on('line', onLine); // a pipe
+    const finish = readLines(stdout!, onLines); // a pipe
     if (onError) stderr?.on('data', onError);
-    const saidAll = Promise.all([once(lines, 'close'), stderr === null || once(stderr, 'close')]);
+    const saidAll = Promise.all([once(stdout!, 'close'), stderr === null || once(stderr, 'close')]);
     const { code, by } = await ended(child, program);
     // What it has left running would hold files and memory that the next round needs.
     kill(child, 'SIGKILL');
     await Promise.race([saidAll, pause(LAST_WORDS_MS, undefined, { ref: false })]);
-    lines.close();
+    finish();
     stderr?.destroy();
     signal.throwIfAborted();
     if (isTooLate) {
@@ -134,6 +137,25 @@ function fill(word: string, facts: ProgramFacts): string {
   return word.replace(PLACEHOLDER, (_, literal: string | undefined, name: keyof ProgramFacts) =>
     literal === undefined ? String(facts[name]) : `{${literal}}`,
   );
+}
+
+/** Tells the lines of a stream as they come. @returns ends that, with the line that has no end yet */
+function readLines(stream: Readable, onLines: (lines: readonly string[]) => void): () => void {
+  let rest = '';
+  stream.setEncoding('utf8').on('data', (text: string) => {
+    // A CR at the very end may have its LF in the next piece.
+    const lines = `${rest}${text}`.split(/\r\n|\n|\r(?!$)/);
+    rest = lines.pop() ?? '';
+    if (rest.length > MAX_LINE) {
+      lines.push(rest);
+      rest = '';
+    }
+    onLines(lines);
+  });
+  return () => {
+    stream.removeAllListeners('data').destroy();
+    if (rest !== '') onLines([rest.replace(/\r$/, '')]);
+  };
 }
 
 function environmentOf(facts: ProgramFacts): Record<string, string> {

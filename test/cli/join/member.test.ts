@@ -1,6 +1,6 @@
 /** A leaf of `cambium join` on a machine that gets into trouble: beside a real server, with a disk and a clock of the test's. */
 import { createHash, type Hash } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -152,6 +152,21 @@ test('a disk that is full ends it, with all that was done before kept', async ()
     told.flatMap((event) => (event.event === 'uploaded' ? [event.round] : [])),
     [2],
   );
+});
+
+test('what a power cut has left of an update is trained again; what was sent takes no room', async () => {
+  const [leaf] = (await harness.branch(1)).leaves as [CredentialsBody];
+  const folder = await openFolder();
+  writeFileSync(folder.ready, '');
+  await folder.remember({ pending: { run: 1, round: 1, aggregationId: null } });
+  const client = clientOf(leaf, {});
+  const told = await takePart(client, folder, 1);
+  await client.close();
+  assert.equal(
+    told.flatMap((event) => (event.event === 'failed' ? [event.code] : [])),
+    ['format-empty'],
+  );
+  assert.equal([folder.state.contributed?.round, existsSync(folder.ready)], [1, false]);
 });
 
 test('another round is begun as soon as the one that it waits for is given up', async () => {

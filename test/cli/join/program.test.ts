@@ -1,6 +1,10 @@
 /** What the words of `cambium join` become, and what of them is refused. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { readMetricsFile, readMetricsLine } from '../../../src/cli/join/metrics.ts';
 import { checkPlaceholders, type ProgramFacts, runProgram } from '../../../src/cli/join/program.ts';
 import { failsWith } from '../../helpers/errors.ts';
 
@@ -8,15 +12,14 @@ const test = suite('program of join');
 
 const FACTS: ProgramFacts = { global: '/g', update: '/u', metrics: '/m', round: 7, run: 2 };
 
-/** The words that a program gets. */
-async function told(words: readonly string[]): Promise<unknown> {
-  let line = '';
-  await runProgram(
-    [process.execPath, '-e', 'console.log(JSON.stringify(process.argv.slice(1)))', '--', ...words],
-    FACTS,
-    { signal: new AbortController().signal, onLine: (said) => (line = said) },
-  );
-  return JSON.parse(line);
+/** Runs a script, and says what it has said. */
+async function linesOf(script: string, ...words: readonly string[]): Promise<string[]> {
+  const lines: string[] = [];
+  await runProgram([process.execPath, '-e', script, '--', ...words], FACTS, {
+    signal: new AbortController().signal,
+    onLines: (said) => void lines.push(...said),
+  });
+  return lines;
 }
 
 test('placeholders are filled in, twofold braces are single ones, and other braces stay', async () => {
@@ -33,7 +36,7 @@ test('placeholders are filled in, twofold braces are single ones, and other brac
   const given = words.map(([word]) => word);
   checkPlaceholders(given);
   assert.equal(
-    await told(given),
+    await linesOf('for (const word of process.argv.slice(1)) console.log(word)', ...given),
     words.map(([, becomes]) => becomes),
   );
 });
@@ -44,6 +47,55 @@ test('a placeholder that there is none of is refused, and the sentence says whic
     assert.match(error.message, /: there are \{global\}, \{update\}, \{metrics\}, \{round\}, \{run\};/);
     assert.match(error.message, /write \{\{\w+\}\}$/);
   }
+});
+
+test('lines end as they like, and one without an end comes in parts', async () => {
+  assert.equal(await linesOf("process.stdout.write('a\\r\\nb\\n\\nc\\rd\\r')"), ['a', 'b', '', 'c', 'd']);
+  const split = "process.stdout.write('a\\r'); setTimeout(() => process.stdout.write('\\nb é'), 50)";
+  assert.equal(await linesOf(split), ['a', 'b é']);
+  const parts = await linesOf(
+    "for (let i = 0; i < 1000; i++) process.stdout.write('0123456789'.repeat(100))",
+  );
+  assert.is(parts.join(''), '0123456789'.repeat(100_000));
+  assert.ok(parts.every(({ length }) => length < 200_000));
+});
+
+test('a process that left the group and holds the pipe holds nothing up', async () => {
+  const pipes = () => process.getActiveResourcesInfo().filter((name) => name === 'PipeWrap').length;
+  const before = pipes();
+  const [pid = ''] = await linesOf(
+    `const child = require('child_process').spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'],
+      { detached: true, stdio: 'inherit' });
+    process.stdout.write(child.pid + '\\n', () => process.exit());`,
+  );
+  process.kill(Number(pid), 'SIGKILL');
+  for (let turn = 0; turn < 10 && pipes() > before; turn++) await new Promise(setImmediate); // handles close later
+  assert.is(pipes(), before);
+});
+
+test('metrics are JSON, or what Python writes for it', async () => {
+  const path = join(mkdtempSync(join(tmpdir(), 'cambium-metrics-')), 'metrics.json');
+  const table: readonly (readonly [text: string, metrics: unknown])[] = [
+    [
+      '{"loss": NaN, "low": -Infinity, "high": Infinity}',
+      { loss: 'NaN', low: '-Infinity', high: 'Infinity' },
+    ],
+    [
+      '{"metrics": {"note": "NaN \\" Infinity", "loss": [NaN, 1]}}',
+      { note: 'NaN " Infinity', loss: ['NaN', 1] },
+    ],
+  ];
+  for (const [text, metrics] of table) {
+    writeFileSync(path, text);
+    assert.equal([...(await readMetricsFile(path))], [['train', metrics]]);
+  }
+  assert.equal(readMetricsLine(table[1]![0]), ['train', table[1]![1]]);
+  for (const text of ['{"loss": nan}', '{"loss": NaN', '{"loss": "NaN}']) {
+    writeFileSync(path, text);
+    await failsWith('metrics-invalid', () => readMetricsFile(path));
+    assert.is(readMetricsLine(text), undefined);
+  }
+  rmSync(dirname(path), { recursive: true });
 });
 
 test.run();
