@@ -87,6 +87,7 @@ export class BranchKeySession {
       updates: null,
       aggregationTarget: null,
       aggregationId: null,
+      givenUpRound: null,
     };
   }
 

@@ -9,11 +9,8 @@ import type { TransferProgress } from './options.ts';
 export interface ClientEvents {
   /** The run of the branch changed, or was heard of for the first time. */
   readonly run: { readonly runStatus: RunStatus; readonly runNumber: number };
-  /**
-   * Our servers: a round was given up and this one is open, so nothing will come of updates of earlier rounds but what was announced
-   * before. May be told more than once.
-   */
-  readonly round: { readonly runNumber: number; readonly round: number };
+  /** Our servers: no aggregation will come of this round, so that nobody waits for one. May be told more than once. */
+  readonly roundGivenUp: { readonly runNumber: number; readonly round: number };
   /** A new aggregation was announced; its id is in the queue too. */
   readonly aggregation: { readonly aggregationId: string };
   /** The server accepted the token; `isRenewal` says that it had done so before. */

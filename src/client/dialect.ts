@@ -28,4 +28,6 @@ export interface RunDetails {
   readonly aggregationTarget: number | null;
   /** The newest aggregation of the run, null before the first. */
   readonly aggregationId: string | null;
+  /** The newest round of the run that no aggregation will come of; null where there is none. */
+  readonly givenUpRound: number | null;
 }

@@ -113,14 +113,11 @@ export class Listener {
   #take(data: string): void {
     const notice = readNotice(data);
     if (notice?.message_type === 'run_status') {
-      const { runStatus, runNumber } = this.#session.state;
-      // Only our servers tell the numbers of run and round with it.
-      const { run = runNumber ?? 0, round } = notice;
+      // Only our servers tell numbers with it.
+      const { run = this.#session.state.runNumber ?? 0, given_up_round: round } = notice;
       this.#session.setRun(notice.body.run_status, run);
       this.#hearers.onRun();
-      // Where nothing has changed of the run it is for the round that leaves are told.
-      const isOfRound = notice.body.run_status === runStatus && run === runNumber && round !== undefined;
-      if (isOfRound) this.#hearers.events.emit('round', { runNumber: run, round });
+      if (round !== undefined) this.#hearers.events.emit('roundGivenUp', { runNumber: run, round });
     } else if (notice?.message_type === 'aggregation_status') {
       const id = notice.body.aggregation_id;
       // Delivered at least once: a reconnection may repeat the last one.

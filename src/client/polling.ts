@@ -9,6 +9,7 @@ interface Polled {
   readonly runNumber: number;
   readonly round: number | null;
   readonly aggregationId: string | null;
+  readonly givenUpRound: number | null;
 }
 
 /**
@@ -25,6 +26,7 @@ export function pollingNotices(
   return noticesFrom(async function* poll(signal, _, { reconnect, onReconnect }) {
     let runStatus: RunStatus | undefined;
     let runNumber = 0;
+    let givenUpRound: number | null = null;
     let aggregationId: string | null = null;
     for (let fruitless = 0; ; await sleep(clock, intervalMs, signal)) {
       let now: Polled;
@@ -38,16 +40,23 @@ export function pollingNotices(
         onReconnect?.({ attempt: fruitless, error });
         continue;
       }
-      const run = now.runNumber;
-      if (now.runStatus !== runStatus || now.runNumber !== runNumber) {
+      const place = { run: now.runNumber, round: now.round ?? 0 };
+      const isOtherRun = now.runNumber !== runNumber;
+      const isOfRound = now.givenUpRound !== null && (now.givenUpRound !== givenUpRound || isOtherRun);
+      if (now.runStatus !== runStatus || isOtherRun || isOfRound) {
         ({ runStatus, runNumber } = now);
-        // Without the round: that one is open does not say that the one before was given up.
-        yield message('run_status', { body: { run_status: runStatus }, run });
+        const body = { run_status: runStatus };
+        yield message('run_status', {
+          body,
+          ...place,
+          ...(isOfRound && { given_up_round: now.givenUpRound }),
+        });
       }
+      ({ givenUpRound } = now);
       if (now.aggregationId !== null && now.aggregationId !== aggregationId) {
         ({ aggregationId } = now);
         const body = { aggregation_id: aggregationId };
-        yield message('aggregation_status', { body, ...body, run, round: now.round ?? 0 });
+        yield message('aggregation_status', { body, ...body, ...place });
       }
     }
   });

@@ -16,6 +16,7 @@ const ALWAYS: RunDetails = {
   updates: null,
   aggregationTarget: null,
   aggregationId: null,
+  givenUpRound: null,
 };
 
 /** A clock that is further off is worth a word: certificates and signed links are good for minutes. */
@@ -80,6 +81,7 @@ export class Session {
       updates: body.updates,
       aggregationTarget: body.aggregation_target,
       aggregationId: body.aggregation_id ?? null,
+      givenUpRound: body.given_up_round ?? null,
     });
   }
 

@@ -181,6 +181,8 @@ export interface RunBody {
   readonly aggregation_target: number;
   /** The newest aggregation of the run (its initial model is the first), null before the first. */
   readonly aggregation_id: string | null;
+  /** The newest round of the run that ended with no aggregation to come: discarded, or failed with too few; null without. */
+  readonly given_up_round: number | null;
   /** Ids of the leaves that the open round has drawn; null when it wants all of them. */
   readonly sample: readonly string[] | null;
   /** When the open round closes with what is there by then; null when nothing but its target closes it. */
@@ -366,6 +368,8 @@ export interface RunNotice {
   readonly body: { readonly run_status: RunStatus };
   readonly run: number;
   readonly round: number;
+  /** Where it is this that leaves are told: the round that no aggregation will come of. */
+  readonly given_up_round?: number;
 }
 
 export type Notice = AggregationNotice | RunNotice;

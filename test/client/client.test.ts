@@ -101,6 +101,7 @@ test('run details, asked for without authenticating first', () =>
       updates: 0,
       aggregationTarget: 2,
       aggregationId: null,
+      givenUpRound: null,
     });
   }));
 

@@ -9,7 +9,13 @@ import { LEAF_ID, LeafServer } from '../helpers/leaf-server.ts';
 
 const test = suite('polling');
 
-const START = { runStatus: 'start', runNumber: 1, round: 1, aggregationId: null } as const;
+const START = {
+  runStatus: 'start',
+  runNumber: 1,
+  round: 1,
+  aggregationId: null,
+  givenUpRound: null,
+} as const;
 
 test('tells what changed between two looks, once, and outlives failures', async () => {
   const answers: (typeof START | object | Error)[] = [
@@ -20,6 +26,10 @@ test('tells what changed between two looks, once, and outlives failures', async 
     new RefusedError('internal', 'oops', 500),
     { ...START, runStatus: 'pause', aggregationId: 'b' },
     { ...START, runStatus: 'pause', aggregationId: 'b' },
+    { ...START, round: 3, aggregationId: 'b', givenUpRound: 2 },
+    { ...START, round: 4, aggregationId: 'b', givenUpRound: 3 },
+    { ...START, runNumber: 2, round: 4, givenUpRound: 3 },
+    { ...START, runNumber: 2, round: 4, givenUpRound: 3 },
     new RefusedError('token-revoked', 'no', 401),
   ];
   const clock = new HastyClock();
@@ -32,8 +42,9 @@ test('tells what changed between two looks, once, and outlives failures', async 
   await failsWith('token-revoked', async () => {
     for await (const { id, type, data } of pollingNotices(ask, clock, 500).open()) {
       assert.is(id, null);
-      const { body } = JSON.parse(data);
+      const { body, run, given_up_round } = JSON.parse(data);
       heard.push(`${type} ${body.run_status ?? body.aggregation_id}`);
+      if (given_up_round !== undefined) heard.push(`given up ${run}, ${given_up_round}`);
     }
   });
   assert.equal(heard, [
@@ -41,6 +52,8 @@ test('tells what changed between two looks, once, and outlives failures', async 
     'aggregation_status a',
     'run_status pause',
     'aggregation_status b',
+    ...['run_status start', 'given up 1, 2', 'run_status start', 'given up 1, 3'],
+    ...['run_status start', 'given up 2, 3'],
   ]);
   assert.equal(new Set(clock.pauses), new Set([500]));
 });

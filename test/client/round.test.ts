@@ -15,7 +15,7 @@ import { startJobs } from '../../src/node/workers.ts';
 import type { ServerOptions } from '../../src/server/index.ts';
 import { memorySource } from '../../src/tensor/bytes.ts';
 import { type ModelUpdate, tensorOf } from '../../src/tensor/tensor.ts';
-import { type CredentialsBody, type MetricsBody, paths } from '../../src/wire/cambium.ts';
+import { type CredentialsBody, type MetricsBody, paths, type RoundBody } from '../../src/wire/cambium.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';
 import { Harness } from '../server/harness.ts';
@@ -135,6 +135,40 @@ test('a paused run: refused, or waited for until the operator goes on', () =>
     assert.is(patient.runStatus, 'start');
     await harness.run(branchId, 'stop');
     await failsWith('run-stopped', () => client.fileUpload(updateOf(1, 1)));
+  }));
+
+test('a round that is given up is told as such, and one that is averaged while the run pauses is not', () =>
+  withServer(1, 1, async ({ harness, branchId, join: enter }) => {
+    const listen = (options: ClientOptions = {}) => {
+      const client = enter(0, options);
+      const told: unknown[] = [];
+      client.on('roundGivenUp', (event) => told.push(event));
+      return { client, told };
+    };
+    const first = listen();
+    await first.client.fileUpload(updateOf(1, 1));
+    await first.client.queue.get();
+    // The newest word of the run is of its second round then, as after one that was given up.
+    await harness.run(branchId, 'pause');
+    await harness.run(branchId, 'start');
+    const second = listen();
+    await second.client.authenticate();
+    await second.client.queue.get();
+    assert.equal(
+      [first.told, second.told, (await second.client.getRunDetails()).givenUpRound],
+      [[], [], null],
+    );
+    const { items } = (await harness.operate<{ items: RoundBody[] }>('GET', paths.rounds(branchId))).body;
+    await harness.operate('POST', paths.roundDiscard(items[0]!.id));
+    const third = listen();
+    const poller = listen({ notices: { carrier: 'polling', pollIntervalMs: 5 } });
+    await Promise.all([third, poller].map(({ client }) => client.queue.get()));
+    await third.client.fileUpload(updateOf(1, 2));
+    for (const { client, told } of [first, third, poller]) {
+      await client.queue.get();
+      assert.equal(told, [{ runNumber: 1, round: 2 }]);
+    }
+    assert.is((await first.client.getRunDetails()).givenUpRound, 2);
   }));
 
 test('refusals of the server come with its codes and leave the round alone', () =>

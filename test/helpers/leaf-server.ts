@@ -153,6 +153,7 @@ export class LeafServer {
         updates: 0,
         aggregation_target: 2,
         aggregation_id: null,
+        given_up_round: null,
         sample: null,
         closes_at: null,
       } satisfies RunBody);

@@ -4,7 +4,6 @@
  * restart of either side cost a look, not a round.
  */
 import { rename, stat } from 'node:fs/promises';
-import type { ClientEvents } from '../../client/client-events.ts';
 import type { RunDetails } from '../../client/dialect.ts';
 import { requireLike } from '../../client/weights.ts';
 import {
@@ -82,8 +81,8 @@ export class Member {
   #told: string | null = null;
   /** The run that it belongs to. */
   #run: number | null = null;
-  /** The round that is open since another one was given up, as a notice told. */
-  #opened: ClientEvents['round'] | null = null;
+  /** A round was given up since the server was last asked. */
+  #isOutdated = false;
   /** Ends the wait for an aggregation. */
   #wake = () => {};
   /** Whether the present model is the best that can be had: nothing newer came for as long as a look takes. */
@@ -98,8 +97,8 @@ export class Member {
     const { client, rounds, isTold } = this.#options;
     // Now, not after the hours that the first update takes.
     if (!isTold && rounds > 1) throw brokerMissing();
-    const off = client.on('round', (opened) => {
-      this.#opened = opened;
+    const off = client.on('roundGivenUp', () => {
+      this.#isOutdated = true;
       this.#wake();
     });
     try {
@@ -128,6 +127,7 @@ export class Member {
 
   async #step(): Promise<void> {
     const { client, folder, isTold, report, signal } = this.#options;
+    this.#isOutdated = false;
     const details = await client.getRunDetails({ signal });
     if (details.runStatus !== 'start') {
       report.tell({ event: 'waiting', for: 'run' });
@@ -137,7 +137,7 @@ export class Member {
     const { pending } = folder.state;
     if (pending !== null) return this.#sendKept(pending);
     const place = await this.#placeOf(details);
-    if (this.#isDone(place)) {
+    if (this.#isDone(place, details.givenUpRound)) {
       if (!isTold) throw brokerMissing();
       return this.#listen();
     }
@@ -159,24 +159,21 @@ export class Member {
   }
 
   /** Whether nothing is to be done here until something happens. */
-  #isDone(place: Place): boolean {
+  #isDone(place: Place, givenUpRound: number | null): boolean {
     const isBehind = (done: Place | null) => {
       if (done === null || done.run !== place.run) return false;
       if (place.round === null || done.round === null) return done.aggregationId === place.aggregationId;
       if (place.round <= done.round) return true;
       // The next round is open while the last is being averaged: its model is worth some patience.
-      return done.aggregationId === place.aggregationId && !this.#isWorthTraining && !this.#isGivenUp(done);
+      const isAwaited = done.aggregationId === place.aggregationId && done.round !== givenUpRound;
+      return isAwaited && !this.#isWorthTraining;
     };
     return isBehind(this.#options.folder.state.contributed) || isBehind(this.#skipped);
   }
 
-  /** Whether no aggregation will come of a round: a later one was opened in the place of one that was given up. */
-  #isGivenUp({ run, round }: Place): boolean {
-    return this.#opened?.runNumber === run && round !== null && this.#opened.round > round;
-  }
-
   /** Waits for an aggregation, or until a round is given up or it is time to look. */
   async #listen(timeoutMs = LOOK_MS): Promise<void> {
+    if (this.#isOutdated) return;
     const { client, report, signal } = this.#options;
     report.tell({ event: 'waiting', for: 'aggregation' });
     const wait = linkSignals(signal);

@@ -45,7 +45,7 @@ export async function writeNotice(
   }
 }
 
-/** Tells the leaves of a root branch where its run stands. */
+/** Tells the leaves of a root branch where its run stands, or that no aggregation will come of a round. */
 export function writeRunNotice(
   tx: Database,
   rootId: string,
@@ -54,11 +54,18 @@ export function writeRunNotice(
     readonly number: number;
     readonly status: RunStatus;
     readonly round: number;
+    readonly givenUpRound?: number | undefined;
   },
   now: number,
 ): Promise<void> {
-  const { id, number, status, round } = run;
-  const data = { message_type: 'run_status', body: { run_status: status }, run: number, round } as const;
+  const { id, number, status, round, givenUpRound } = run;
+  const data: Notice = {
+    message_type: 'run_status',
+    body: { run_status: status },
+    run: number,
+    round,
+    ...(givenUpRound !== undefined && { given_up_round: givenUpRound }),
+  };
   return writeNotice(tx, rootId, id, data, now);
 }
 

@@ -240,7 +240,7 @@ export async function openNext(tx: Database, round: Round, now: number): Promise
   await tellOfOpen(tx, round, now);
 }
 
-/** Tells the leaves of a round which one is open now, if its run goes on: no aggregation will come of theirs. */
+/** Tells the leaves that no aggregation will come of a round, and which one is open now, if its run goes on. */
 export async function tellOfOpen(tx: Database, round: Round, now: number): Promise<void> {
   const open = await roundInProgress(tx, round.run_id);
   if (open === undefined) return;
@@ -252,7 +252,7 @@ export async function tellOfOpen(tx: Database, round: Round, now: number): Promi
   await writeRunNotice(
     tx,
     round.branch_id,
-    { id: run.id, number: run.number, status: run.status, round: open.number },
+    { id: run.id, number: run.number, status: run.status, round: open.number, givenUpRound: round.number },
     now,
   );
 }

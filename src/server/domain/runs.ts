@@ -67,8 +67,9 @@ export async function changeRun(domain: Domain, branchId: string, status: RunSta
       await tx.updateTable('rounds').set({ closes_at }).where('id', '=', round.id).execute();
     }
     const removed = status === 'stop' && round !== undefined ? await discardRound(tx, round.id, now) : [];
-    const at = status === 'stop' ? 0 : (round?.number ?? 0);
-    await writeRunNotice(tx, branchId, { id, number, status, round: at }, now);
+    const places =
+      status === 'stop' ? { round: 0, givenUpRound: round?.number } : { round: round?.number ?? 0 };
+    await writeRunNotice(tx, branchId, { id, number, status, ...places }, now);
     return { changedRound: round?.id, removed };
   });
   for (const id of removed) await domain.blobs.remove(id);
@@ -110,7 +111,8 @@ export async function resetModel(domain: Domain, branchId: string): Promise<RunB
     await openRound(tx, branchId, run.id, round.number + 1, now);
     await tx.updateTable('runs').set({ contract: null }).where('id', '=', run.id).execute();
     const { id, number, status } = run;
-    await writeRunNotice(tx, branchId, { id, number, status, round: round.number + 1 }, now);
+    const places = { round: round.number + 1, givenUpRound: round.number };
+    await writeRunNotice(tx, branchId, { id, number, status, ...places }, now);
     return { given: round.id, removed };
   });
   for (const id of removed) await domain.blobs.remove(id);
@@ -142,6 +144,18 @@ export async function getRun(domain: Domain, branchId: string): Promise<RunBody>
         .orderBy('number', 'desc')
         .limit(1)
         .executeTakeFirst());
+    // A failed round whose aggregation had begun may still have it, by a retry.
+    const givenUp =
+      run &&
+      (await tx
+        .selectFrom('rounds')
+        .select('number')
+        .where('run_id', '=', run.id)
+        .where('status', 'in', ['discarded', 'failed'])
+        .where(({ or, eb }) => or([eb('status', '=', 'discarded'), eb('started_at', 'is', null)]))
+        .orderBy('number', 'desc')
+        .limit(1)
+        .executeTakeFirst());
     return {
       branch_id: branchId,
       run_status: run?.status ?? 'stop',
@@ -150,6 +164,7 @@ export async function getRun(domain: Domain, branchId: string): Promise<RunBody>
       updates: Number(updates?.count ?? 0),
       aggregation_target: branch.aggregation_target,
       aggregation_id: newest?.aggregation_id ?? null,
+      given_up_round: givenUp?.number ?? null,
       sample: round?.sample == null ? null : (JSON.parse(round.sample) as string[]), // written by openRound
       closes_at: round?.closes_at ?? null,
     };

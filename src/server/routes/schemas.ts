@@ -131,6 +131,7 @@ export const schemas = {
     updates: integer,
     aggregation_target: integer,
     aggregation_id: nullable(id),
+    given_up_round: nullable(integer),
     sample: either({ type: 'array', items: id }, none),
     closes_at: nullable(integer),
   }),

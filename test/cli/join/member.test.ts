@@ -133,7 +133,7 @@ class JumpingClock implements Clock {
 
 const openFolder = () => JoinFolder.open(join(path, String(++folders)), 'npy-object');
 const clientOf = (leaf: CredentialsBody, options: ClientOptions) =>
-  new Client(leaf, { ...options, notices: { queue: 'newest' } });
+  new Client(leaf, { ...options, notices: { ...options.notices, queue: 'newest' } });
 
 test('a disk that is full ends it, with all that was done before kept', async () => {
   const [leaf] = (await harness.branch(1)).leaves as [CredentialsBody];
@@ -169,29 +169,31 @@ test('what a power cut has left of an update is trained again; what was sent tak
   assert.equal([folder.state.contributed?.round, existsSync(folder.ready)], [1, false]);
 });
 
-test('another round is begun as soon as the one that it waits for is given up', async () => {
-  const { id, leaves } = await harness.branch(2);
-  // Looks at the server are not what it hears of it by: this clock never lets one come.
-  const clock = new JumpingClock();
-  const client = clientOf(leaves[0]!, { clock });
-  let discarded: Promise<unknown> | undefined;
-  const discard = async () => {
-    const { body } = await harness.operate<{ items: RoundBody[] }>('GET', paths.rounds(id));
-    return harness.operate('POST', paths.roundDiscard(body.items[0]!.id));
-  };
-  const told = await takePart(client, await openFolder(), 2, {
-    clock,
-    onTold: ({ event }) => {
-      if (event === 'waiting') discarded ??= discard();
-    },
+for (const carrier of ['events', 'polling'] as const) {
+  test(`another round is begun as soon as the one that it waits for is given up, by ${carrier}`, async () => {
+    const { id, leaves } = await harness.branch(2);
+    // Looks at the server are not what it hears of it by: this clock never lets one come.
+    const clock = new JumpingClock();
+    const client = clientOf(leaves[0]!, { clock, notices: { carrier, pollIntervalMs: 1000 } });
+    let discarded: Promise<unknown> | undefined;
+    const discard = async () => {
+      const { body } = await harness.operate<{ items: RoundBody[] }>('GET', paths.rounds(id));
+      return harness.operate('POST', paths.roundDiscard(body.items[0]!.id));
+    };
+    const told = await takePart(client, await openFolder(), 2, {
+      clock,
+      onTold: ({ event }) => {
+        if (event === 'waiting') discarded ??= discard();
+      },
+    });
+    await discarded;
+    await client.close();
+    assert.equal(
+      told.flatMap((event) => (event.event === 'uploaded' ? [event.round] : [])),
+      [1, 2],
+    );
   });
-  await discarded;
-  await client.close();
-  assert.equal(
-    told.flatMap((event) => (event.event === 'uploaded' ? [event.round] : [])),
-    [1, 2],
-  );
-});
+}
 
 for (const jumpMs of [-DAY_MS, DAY_MS]) {
   test(`a clock that jumps by ${jumpMs} ms while the server is away costs nothing`, async () => {

@@ -106,6 +106,7 @@ test('a deadline: with the minimum the round closes, below it fails, and an empt
     ['failed', 'round-minimum', { contributions: 1, minimum: 2 }],
   );
   assert.equal(await rig.told(id), ['start 1', 'start 2']);
+  assert.is((await getRun(rig.domain, id)).given_up_round, 1);
   await failsWith('round-minimum', () => retryRound(rig.domain, failed.id));
   await rig.upload(leaves[1]!, toyFile(3, values(2, 4)));
   await rig.upload(leaves[2]!, toyFile(1, values(6, 8)));
