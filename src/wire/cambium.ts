@@ -242,7 +242,7 @@ export interface RoundBody {
   readonly bytes_read: number | null;
   /** Seconds that the aggregation took to get to the disk, after `aggregation_seconds`. */
   readonly write_seconds: number | null;
-  /** What goes up to the server above; null before, and where none does. */
+  /** What goes up to the server above; null before, when it is not kept any more, and where none does. */
   readonly sum: SumBody | null;
 }
 

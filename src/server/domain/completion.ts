@@ -162,15 +162,16 @@ async function pruneHistory(tx: Database, { branch_id }: Round, now: number): Pr
 /** Gives up the updates of rounds that are done and older than what is kept, those of earlier runs too. */
 async function prune(tx: Database, newest: Round, keepUpdates: number, now: number): Promise<string[]> {
   const old = await tx
-    .selectFrom('rounds')
-    .select('id')
-    .where('branch_id', '=', newest.branch_id)
-    .where('status', '=', 'done')
-    .where((where) =>
-      where.or([where('run_id', '!=', newest.run_id), where('number', '<=', newest.number - keepUpdates)]),
-    )
-    .where('id', 'in', (query) =>
-      query.selectFrom('updates').select('updates.round_id').where('updates.removed_at', 'is', null),
+    .selectFrom('updates')
+    .crossJoin('rounds') // in this order: what is kept is little
+    .whereRef('rounds.id', '=', 'updates.round_id')
+    .select('rounds.id')
+    .distinct()
+    .where('updates.removed_at', 'is', null)
+    .where('rounds.branch_id', '=', newest.branch_id)
+    .where('rounds.status', '=', 'done')
+    .where(({ or, eb }) =>
+      or([eb('rounds.run_id', '!=', newest.run_id), eb('rounds.number', '<=', newest.number - keepUpdates)]),
     )
     .execute();
   return giveUpUpdates(

@@ -176,28 +176,20 @@ export async function listRuns(domain: Domain, branchId: string): Promise<RunRec
   const root = await rootOf(domain.db, await lockBranch(domain.db, branchId));
   const runs = await domain.db
     .selectFrom('runs')
-    .selectAll()
+    .select(['number as run_number', 'status as run_status', 'started_at', 'stopped_at'])
+    .select(({ selectFrom, fn }) => {
+      const done = selectFrom('rounds')
+        .whereRef('run_id', '=', 'runs.id')
+        .where('rounds.status', '=', 'done');
+      return [
+        done.where('rounds.number', '>', 0).select(fn.countAll<number | string>().as('count')).as('rounds'),
+        done.orderBy('rounds.number', 'desc').limit(1).select('aggregation_id').as('aggregation_id'),
+      ];
+    })
     .where('branch_id', '=', root.id)
     .orderBy('number', 'desc')
     .execute();
-  const done = await domain.db
-    .selectFrom('rounds')
-    .select(['run_id', 'number', 'aggregation_id'])
-    .where('branch_id', '=', root.id)
-    .where('status', '=', 'done')
-    .orderBy('number', 'desc')
-    .execute();
-  return runs.map((run) => {
-    const rounds = done.filter((round) => round.run_id === run.id);
-    return {
-      run_number: run.number,
-      run_status: run.status,
-      started_at: run.started_at,
-      stopped_at: run.stopped_at,
-      rounds: rounds.filter((round) => round.number > 0).length,
-      aggregation_id: rounds[0]?.aggregation_id ?? null,
-    };
-  });
+  return runs.map((run) => ({ ...run, rounds: Number(run.rounds) }));
 }
 
 /** The branch, which must be a root. Throws Refusal `branch-unknown`, `branch-below`. */

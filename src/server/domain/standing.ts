@@ -23,11 +23,17 @@ export interface Member {
   readonly is_difference: number;
 }
 
-/** Somebody who may contribute to a round. */
-interface Expected {
+/** Somebody who may contribute to rounds of a branch. */
+export interface BranchLeaf {
   readonly id: string;
   readonly name: string;
   readonly branch_id: string;
+  readonly created_at: number;
+  readonly revoked_at: number | null;
+}
+
+/** Somebody who may contribute to a round. */
+interface Expected extends Pick<BranchLeaf, 'id' | 'name' | 'branch_id'> {
   /** Excluded, or revoked while the round was open. */
   readonly isLost: boolean;
 }
@@ -48,7 +54,7 @@ export async function standingOf(tx: Database, round: Round): Promise<Standing> 
   const members = await membersOf(tx, round.id);
   const lost = await lostLeaves(tx, round);
   // Only where somebody is lost it matters who there is.
-  const leaves = lost.size === 0 ? [] : await expectedLeaves(tx, round);
+  const leaves = lost.size === 0 ? [] : await expectedLeaves(tx, round, branches);
   const came = new Set(members.map((member) => member.leaf_id));
   const targets = new Map<string, number>();
   // From below, so that a branch knows what the branches below it can be.
@@ -72,6 +78,11 @@ export async function standingOf(tx: Database, round: Round): Promise<Standing> 
     members,
     incomplete: { byTarget: byTarget.incomplete, byMinimum: byMinimum.incomplete },
   };
+}
+
+async function expectedLeaves(tx: Database, round: Round, branches: readonly Branch[]): Promise<Expected[]> {
+  const excluded = await excludedLeaves(tx, [round.id]);
+  return expectedOf(round, await leavesOf(tx, branches), excluded.get(round.id)!);
 }
 
 /** Updates of a round that count or may count. */
@@ -107,31 +118,47 @@ export async function heldBytes(db: Database, roundId: string) {
   return new Map(rows.map(({ id, bytes }) => [id, bytes]));
 }
 
-/** Who is asked in a round: the leaves that were drawn, or all of the branch and below. */
-export async function expectedLeaves(tx: Database, round: Round): Promise<Expected[]> {
-  const branches = await branchesBelow(tx, round.branch_id);
-  const excluded = await excludedLeaves(tx, round.id);
-  const drawn = round.sample === null ? undefined : new Set(JSON.parse(round.sample) as string[]); // written by openRound
-  const rows = await tx
+/** All who are or have been leaves of these branches, by name. */
+export function leavesOf(tx: Database, branches: readonly Pick<Branch, 'id'>[]): Promise<BranchLeaf[]> {
+  const ids = branches.map((branch) => branch.id);
+  return tx
     .selectFrom('leaves')
-    .select(['id', 'name', 'branch_id', 'revoked_at'])
-    .where(
-      'branch_id',
-      'in',
-      branches.map((branch) => branch.id),
-    )
-    .where('created_at', '<=', round.closed_at ?? Number.MAX_SAFE_INTEGER)
-    .where(({ or, eb }) => or([eb('revoked_at', 'is', null), eb('revoked_at', '>=', round.opened_at)]))
+    .select(['id', 'name', 'branch_id', 'created_at', 'revoked_at'])
+    .where('branch_id', 'in', ids)
     .orderBy('name')
     .execute();
-  return rows
-    .filter((row) => drawn === undefined || drawn.has(row.id))
-    .map(({ revoked_at, ...leaf }) => ({ ...leaf, isLost: revoked_at !== null || excluded.has(leaf.id) }));
 }
 
-export async function excludedLeaves(tx: Database, roundId: string): Promise<ReadonlySet<string>> {
-  const rows = await tx.selectFrom('exclusions').select('leaf_id').where('round_id', '=', roundId).execute();
-  return new Set(rows.map((row) => row.leaf_id));
+/** Who is asked in a round: the leaves that were drawn, or all who were there while it was open. */
+export function expectedOf(
+  round: Round,
+  leaves: readonly BranchLeaf[],
+  excluded: ReadonlySet<string>,
+): Expected[] {
+  const drawn = round.sample === null ? undefined : new Set(JSON.parse(round.sample) as string[]); // written by openRound
+  const { opened_at, closed_at } = round;
+  return leaves
+    .filter((leaf) => leaf.created_at <= (closed_at ?? Number.MAX_SAFE_INTEGER))
+    .filter((leaf) => leaf.revoked_at === null || leaf.revoked_at >= opened_at)
+    .filter((leaf) => drawn === undefined || drawn.has(leaf.id))
+    .map(({ id, name, branch_id, revoked_at }) => {
+      return { id, name, branch_id, isLost: revoked_at !== null || excluded.has(id) };
+    });
+}
+
+/** The leaves that operators have left out of rounds, by round. */
+export async function excludedLeaves(
+  tx: Database,
+  rounds: readonly string[],
+): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
+  const rows = await tx
+    .selectFrom('exclusions')
+    .select(['round_id', 'leaf_id'])
+    .where('round_id', 'in', rounds)
+    .execute();
+  const byRound = new Map(rounds.map((id) => [id, new Set<string>()]));
+  for (const { round_id, leaf_id } of rows) byRound.get(round_id)!.add(leaf_id);
+  return byRound;
 }
 
 /** Whether an operator has left a leaf out of a round. */
@@ -151,7 +178,8 @@ async function lostLeaves(tx: Database, round: Round): Promise<ReadonlySet<strin
 const lostSince = prepared((db, round: Pick<Round, 'id' | 'branch_id' | 'opened_at'>) =>
   withBelow(db, round.branch_id)
     .selectFrom('below')
-    .innerJoin('leaves', 'leaves.branch_id', 'below.id')
+    .crossJoin('leaves')
+    .whereRef('leaves.branch_id', '=', 'below.id')
     .select('leaves.id as id')
     .where('leaves.revoked_at', '>=', round.opened_at)
     .unionAll(db.selectFrom('exclusions').select('leaf_id as id').where('round_id', '=', round.id)),

@@ -154,13 +154,17 @@ export async function branchesBelow(tx: Database, id: string): Promise<Branch[]>
 const branchesInOrder = prepared((db, { id }: { readonly id: string }) =>
   withBelow(db, id)
     .selectFrom('below')
-    .innerJoin('branches', 'branches.id', 'below.id')
+    .crossJoin('branches')
+    .whereRef('branches.id', '=', 'below.id')
     .selectAll('branches')
     .orderBy('below.depth')
     .orderBy('branches.id'),
 );
 
-/** A query on `below`: ids of a branch and of all below it, with how deep they stand. */
+/**
+ * A query on `below`: ids of a branch and of all below it, with how deep they stand. What is joined to it is joined by
+ * `crossJoin`, which SQLite takes as an order: it does not know how few they are, and would look through the other table.
+ */
 export function withBelow(db: Database, id: string) {
   return db.withRecursive('below(id, depth)', (db) =>
     db

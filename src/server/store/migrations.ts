@@ -129,6 +129,13 @@ const MIGRATIONS: readonly (readonly string[])[] = [
   // What is still kept is little beside the history of a long run, which every completion would look through.
   [`create index updates_kept on updates (round_id) where removed_at is null`],
   [`create index replaced_updates_by_key on replaced_updates (leaf_id, idempotency_key)`],
+  // No statement looks through what all branches have, or one of them has ever had (test/server/domain/costs.test.ts).
+  [
+    `create index branches_by_parent on branches (parent_id)`,
+    `create index aggregations_by_branch on aggregations (branch_id)`,
+    `create index aggregations_kept on aggregations (branch_id) where removed_at is null`,
+    `create index aggregations_with_state on aggregations (branch_id) where state_id is not null`,
+  ],
 ];
 
 /** The schema that this program writes. */

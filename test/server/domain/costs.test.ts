@@ -6,8 +6,13 @@ import { Kysely, SqliteDialect } from 'kysely';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Domain } from '../../../src/server/domain/domain.ts';
-import type { Leaf } from '../../../src/server/domain/leaves.ts';
-import { changeRun } from '../../../src/server/domain/runs.ts';
+import { type Leaf, revokeLeaf } from '../../../src/server/domain/leaves.ts';
+import { listMetrics } from '../../../src/server/domain/metrics.ts';
+import { presentNotices } from '../../../src/server/domain/notices.ts';
+import { listOwnUpdates } from '../../../src/server/domain/own-updates.ts';
+import { getResultFor, markFetched } from '../../../src/server/domain/results.ts';
+import { listRounds } from '../../../src/server/domain/round-view.ts';
+import { changeRun, getRun, listRuns } from '../../../src/server/domain/runs.ts';
 import { acceptUpdate } from '../../../src/server/domain/updates.ts';
 import type { Schema } from '../../../src/server/store/schema.ts';
 import { Spool } from '../../../src/server/store/spool.ts';
@@ -97,5 +102,77 @@ for (const [name, bytes, flushes] of [
     }
   });
 }
+
+/** Ways through a table that grow with what other branches have, or with what this one has had. */
+const LOOKS_THROUGH =
+  /^SCAN (?!below|CONSTANT ROW|updates USING INDEX updates_kept)|AUTOMATIC (?!COVERING INDEX \(round_id)/;
+
+test('no statement of a round looks through a table', async () => {
+  const rig = await new Rig().start();
+  const ran: string[] = [];
+  const path = join(rig.path, 'state.db');
+  const engine = noting(await openEngine(path), ran);
+  const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: keepPrepared(engine) }) });
+  const noted: Domain = { ...rig.domain, db };
+  try {
+    const strategy = { name: 'fedadam', parameters: { learningRate: 1 } };
+    const policy = { minimum: 1, deadline_ms: 1000, keep_aggregations: 1, replace: true, strategy };
+    const branch = await rig.branch({ aggregation_target: 2, ...policy });
+    const leaves = await rig.leaves(branch, 2);
+    Object.assign(rig.domain, { db }); // of the aggregator and the clock, too
+    await changeRun(noted, branch, 'start');
+    for (const round of [1, 2, 3]) {
+      for (const leaf of leaves) {
+        await rig.upload(leaf, toyFile(round), { idempotencyKey: `${round}` });
+        await presentNotices(db, branch);
+      }
+      const { aggregation_id } = await rig.settled(branch, round);
+      await getResultFor(db, aggregation_id!, leaves[0]!);
+      await markFetched(noted, aggregation_id!, leaves[0]!.id);
+    }
+    await revokeLeaf(noted, leaves[1]!.id);
+    for (const look of [getRun, listRuns, listMetrics] as const) await look(noted, branch);
+    await listRounds(db, branch, { status: 'done', run: 1 });
+    await listOwnUpdates(db, leaves[0]!, 'f'.repeat(64));
+    await rig.recorded();
+    const plans = new Map<string, string[]>();
+    for (const sql of new Set(ran.filter((text) => /^(select|insert|update|delete|with) /.test(text)))) {
+      const parameters = Array<null>(sql.split('?').length - 1).fill(null);
+      const plan = engine.prepare(`explain query plan ${sql}`).all(parameters) as { detail: string }[];
+      const through = plan.map(({ detail }) => detail).filter((detail) => LOOKS_THROUGH.test(detail));
+      if (through.length > 0) plans.set(sql, through);
+    }
+    assert.equal([...plans], []);
+  } finally {
+    await rig.end();
+    await db.destroy();
+  }
+});
+
+test('a list of rounds takes as many statements as one of them', async () => {
+  const rig = await new Rig().start();
+  const ran: string[] = [];
+  const engine = noting(await openEngine(join(rig.path, 'state.db')), ran);
+  const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: keepPrepared(engine) }) });
+  try {
+    const branch = await rig.branch({ aggregation_target: 1 });
+    const [leaf] = await rig.leaves(branch, 1);
+    await changeRun(rig.domain, branch, 'start');
+    for (const round of [1, 2, 3]) {
+      await rig.upload(leaf!, toyFile(round));
+      await rig.settled(branch, round);
+    }
+    const counts: number[] = [];
+    for (const limit of [1, 4]) {
+      const before = ran.length;
+      assert.is((await listRounds(db, branch, { limit })).length, limit);
+      counts.push(ran.length - before);
+    }
+    assert.equal(counts, [counts[0], counts[0]]);
+  } finally {
+    await db.destroy();
+    await rig.end();
+  }
+});
 
 test.run();

@@ -11,6 +11,7 @@ import { getResultFor, markFetched } from '../../../src/server/domain/results.ts
 import { changeRun, getRun } from '../../../src/server/domain/runs.ts';
 import { createBranch, type NewBranch } from '../../../src/server/domain/trees.ts';
 import { findSum, getSum, handDown } from '../../../src/server/domain/upstream.ts';
+import type { RoundBody } from '../../../src/wire/cambium.ts';
 import { failsWith } from '../../helpers/errors.ts';
 import { type ToyTensor, toyFile, toySum } from '../harness.ts';
 import { Rig } from './rig.ts';
@@ -138,6 +139,7 @@ test('only a round that waits takes an aggregation', async () => {
   await failsWith('round-not-summed', () => hand(round.id, ABOVE));
   await failsWith('updates-removed', () => getSum(rig.domain.db, round.id));
   assert.is(await findSum(rig.domain.db, round.sum!.file_id), undefined);
+  assert.is((await rig.round(id, 1)).sum, null);
   const plain = await rig.branch({ aggregation_target: 1 });
   const [leaf] = await rig.leaves(plain, 1);
   await changeRun(rig.domain, plain, 'start');
@@ -259,11 +261,14 @@ test('a kill in any state loses neither sum nor aggregation', async () => {
 
 test('sums go with the updates of their round', async () => {
   const branch = await running();
+  const rounds: RoundBody[] = [];
   for (const number of [1, 2]) {
     const round = await summed(branch, number);
+    rounds.push(round);
     await hand(round.id, toyFile(20, values(number, 8)));
   }
-  const [first, second] = [await rig.round(branch.id, 1), await rig.round(branch.id, 2)];
+  const [first, second] = rounds as [RoundBody, RoundBody];
+  assert.is((await rig.round(branch.id, 1)).sum, null);
   await failsWith('updates-removed', () => getSum(rig.domain.db, first.id));
   assert.ok(await getSum(rig.domain.db, second.id));
   await rig.restart(); // and what the next start removes
