@@ -3,10 +3,11 @@
 // reports a total above zero, and everything in that total passed or was skipped by name.
 // Usage: node test/run.mjs [pattern …]   CAMBIUM_LONG=1 adds test/**/*.long.ts
 import { spawn } from 'node:child_process';
-import { readdirSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
-import { join, relative } from 'node:path';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { build, transform } from 'esbuild';
 
 /** A suite that takes longer hangs. With CAMBIUM_LONG some of the short ones do ten times as much. */
 const timeoutMs = (file) =>
@@ -25,7 +26,8 @@ const IS_CI = /^(1|true)$/i.test(process.env.CI ?? '');
 const TOTALS = /^\s*Duration:/m;
 
 const folder = fileURLToPath(new URL('.', import.meta.url));
-const PRELOADS = ['tsx', new URL('helpers/uvu.mjs', import.meta.url).href].map((name) => `--import=${name}`);
+const root = join(folder, '..');
+const preload = new URL('helpers/preload.mjs', import.meta.url).href;
 const endings = process.env.CAMBIUM_LONG ? ['.test.ts', '.long.ts'] : ['.test.ts'];
 const patterns = process.argv.slice(2);
 const files = readdirSync(folder, { recursive: true, encoding: 'utf8' })
@@ -36,6 +38,32 @@ const files = readdirSync(folder, { recursive: true, encoding: 'utf8' })
 if (files.length === 0) {
   console.error(`no test file matches ${patterns.join(' ')}`);
   process.exit(1);
+}
+
+/** Where all TypeScript stands compiled, under the names that it has. */
+const compiled = mkdtempSync(join(tmpdir(), 'cambium-compiled-'));
+process.on('exit', () => rmSync(compiled, { recursive: true, force: true }));
+
+async function compile() {
+  const tsconfigRaw = readFileSync(join(root, 'tsconfig.json'), 'utf8');
+  const names = ['assembly', 'src', 'test'].flatMap((part) =>
+    readdirSync(join(root, part), { recursive: true, encoding: 'utf8' }).map((name) => join(part, name)),
+  );
+  const compileFile = async (name) => {
+    const options = { loader: 'ts', sourcefile: basename(name), sourcemap: 'inline', sourcesContent: false };
+    const { code } = await transform(readFileSync(join(root, name), 'utf8'), { ...options, tsconfigRaw });
+    mkdirSync(join(compiled, dirname(name)), { recursive: true });
+    writeFileSync(join(compiled, name), code);
+  };
+  await Promise.all(names.filter((name) => name.endsWith('.ts')).map(compileFile));
+  // The one library of hundreds of modules, in one.
+  const bundle = { bundle: true, format: 'esm', platform: 'node', logLevel: 'error' };
+  await build({
+    ...bundle,
+    entryPoints: ['kysely'],
+    absWorkingDir: root,
+    outfile: join(compiled, 'kysely.js'),
+  });
 }
 
 const sum = { passed: 0, failed: 0, skipped: 0 };
@@ -57,9 +85,9 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exi
 function runFile(file) {
   return new Promise((resolve) => {
     const startedAt = Date.now();
-    const child = spawn(process.execPath, [...PRELOADS, join(folder, file)], {
-      cwd: join(folder, '..'),
-      env: { ...process.env, FORCE_COLOR: '0', NO_COLOR: '1' },
+    const child = spawn(process.execPath, ['--import', preload, join(folder, file)], {
+      cwd: root,
+      env: { ...process.env, CAMBIUM_COMPILED: compiled, FORCE_COLOR: '0', NO_COLOR: '1' },
       stdio: ['ignore', 'pipe', 'pipe'],
       detached: true,
     });
@@ -115,6 +143,7 @@ function runFile(file) {
   });
 }
 
+await compile();
 const queue = [...files];
 await Promise.all(
   Array.from({ length: Math.min(availableParallelism(), files.length) }, async () => {

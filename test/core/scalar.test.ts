@@ -209,8 +209,8 @@ const SUITES = [
 
 for (const name of SUITES) {
   test(`${name} passes on a host without SIMD`, async () => {
-    const preload = ['--import', 'tsx', '--import', './test/helpers/no-simd.ts'];
-    const child = spawn(process.execPath, [...preload, `test/${name}.test.ts`], { cwd: root });
+    const options = [...process.execArgv, '--import', './test/helpers/no-simd.ts'];
+    const child = spawn(process.execPath, [...options, `test/${name}.test.ts`], { cwd: root });
     let output = '';
     child.stdout.on('data', (chunk) => (output += chunk));
     child.stderr.on('data', (chunk) => (output += chunk));

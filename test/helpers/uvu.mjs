@@ -1,14 +1,6 @@
-// uvu, saying why: by itself it prints no causes of errors, and drops what hooks throw. Loaded before a suite
-// (`--import`), this module takes the place of `uvu` there.
-import { register } from 'node:module';
+// uvu, saying why: by itself it prints no causes of errors, and drops what hooks throw.
 import { inspect } from 'node:util';
 import * as uvu from 'uvu';
-
-const resolve = `
-  const own = ${JSON.stringify(import.meta.url)};
-  export const resolve = (name, context, next) =>
-    name === 'uvu' && context.parentURL !== own ? { url: own, shortCircuit: true } : next(name, context);`;
-register(`data:text/javascript,${encodeURIComponent(resolve)}`);
 
 /** A test whose errors carry what uvu prints under the message. */
 const explained = (handler) => async (context) => {

@@ -7,7 +7,7 @@ const test = suite('helpers/uvu');
 
 /** What a suite of its own prints. */
 function outputOf(script: string): string {
-  const preload = new URL('uvu.mjs', import.meta.url).href;
+  const preload = new URL('preload.mjs', import.meta.url).href;
   const source = `import { suite } from 'uvu'; const test = suite('inner'); ${script} test.run();`;
   const args = ['--import', preload, '--input-type=module', '-e', source];
   return spawnSync(process.execPath, args, { encoding: 'utf8' }).stdout;

@@ -114,7 +114,7 @@ test('a second process is refused, what a dead one left is taken over', async ()
   const script = `import(${JSON.stringify(module)})
     .then((m) => m.openDataFolder(${JSON.stringify(path)}))
     .then(() => process.kill(process.pid, 'SIGKILL'), (e) => console.log(e.code))`;
-  const child = () => spawnSync(process.execPath, ['--import', 'tsx', '-e', script], { encoding: 'utf8' });
+  const child = () => spawnSync(process.execPath, [...process.execArgv, '-e', script], { encoding: 'utf8' });
   assert.is(child().stdout, 'data-locked\n');
   await data.close();
   assert.is(child().signal, 'SIGKILL'); // it was let in and died with the lock

@@ -16,7 +16,7 @@ test('a Node without SQLite and without the package is told what to install', ()
     const { openEngine } = await import(${JSON.stringify(module)});
     await openEngine('/nowhere/x').catch((error) => console.log(error.name, error.code, error.message));
   `;
-  const args = ['--import', 'tsx', '--input-type=module', '-e', script];
+  const args = [...process.execArgv, '--input-type=module', '-e', script];
   const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
   assert.match(stdout, /^UnavailableError unavailable-libsql .*npm install libsql\n$/, stderr);
 });
