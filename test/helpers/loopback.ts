@@ -20,6 +20,8 @@ export async function serve(handler: Handler): Promise<LoopbackServer> {
       response.destroy();
     });
   });
+  // A process that stood still for seconds must not find its idle connections closed just when it uses them.
+  server.keepAliveTimeout = 0;
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as AddressInfo;
   return {

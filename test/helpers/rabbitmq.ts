@@ -4,7 +4,15 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -108,7 +116,7 @@ export class RabbitMq {
       );
       if (isReady) return;
       if (Date.now() > end || this.#server.exitCode !== null) {
-        throw new Error(`RabbitMQ does not start; its log is in ${this.#folder}`);
+        throw new Error(`RabbitMQ does not start\n${this.#log()}`);
       }
       await pause(POLL_MS);
     }
@@ -141,6 +149,14 @@ export class RabbitMq {
     const response = await fetch(`${this.managementUrl}/api/${path}`, { method, headers });
     const text = await response.text();
     return text === '' ? undefined : JSON.parse(text);
+  }
+
+  /** How its logs end. */
+  #log(): string {
+    const folder = join(this.#folder, 'log');
+    return readdirSync(folder)
+      .map((name) => `${name}:\n${readFileSync(join(folder, name), 'utf8').slice(-4000)}`)
+      .join('\n');
   }
 
   async #end(signal: NodeJS.Signals): Promise<void> {

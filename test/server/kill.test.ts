@@ -12,19 +12,14 @@ import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type CredentialsBody, paths, type RoundBody, type UploadBody } from '../../src/wire/cambium.ts';
+import { Random, testSeed } from '../helpers/random.ts';
 import { EventStream, leafToken, padded, toyFile } from './harness.ts';
 
 const KILLS = 5;
 const LEAVES = 4;
 const TARGET = 3;
 
-const seed = Number(process.env.CAMBIUM_SEED ?? Date.now() % 1_000_000);
-let state = seed;
-/** A small linear congruential generator; its quality does not matter here. */
-const random = (below: number) => {
-  state = (state * 1_103_515_245 + 12_345) % 2_147_483_648;
-  return Math.floor((state / 2_147_483_648) * below);
-};
+const random = new Random(testSeed());
 
 const child = fileURLToPath(new URL('kill-child.ts', import.meta.url));
 const dataDir = mkdtempSync(join(tmpdir(), 'cambium-kill-'));
@@ -35,7 +30,7 @@ test.after(() => {
 });
 
 async function start(): Promise<string> {
-  server = spawn(process.execPath, ['--import', 'tsx', child, dataDir], {
+  server = spawn(process.execPath, [...process.execArgv, child, dataDir], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const [url] = (await once(createInterface(server.stdout!), 'line')) as [string];
@@ -49,7 +44,6 @@ async function kill(): Promise<void> {
 }
 
 test('no acknowledged update is lost, none counts twice', async () => {
-  console.log(`seed ${seed}`);
   let url = await start();
   const operator = JSON.parse(readFileSync(join(dataDir, 'operator.json'), 'utf8')) as { token: string };
   const operate = async <T>(method: string, path: string, body?: object): Promise<T> => {
@@ -113,7 +107,7 @@ test('no acknowledged update is lost, none counts twice', async () => {
     }
   };
   for (let i = 0; i < KILLS; i++) {
-    const target = 1 + random(20);
+    const target = random.integer(1, 20);
     let count = 0;
     let isEnough = () => {};
     const enough = new Promise<void>((resolve) => {
@@ -125,7 +119,7 @@ test('no acknowledged update is lost, none counts twice', async () => {
       }),
     );
     await enough;
-    for (let wait = random(20); wait > 0; wait--) await new Promise(setImmediate);
+    for (let wait = random.integer(0, 19); wait > 0; wait--) await new Promise(setImmediate);
     await kill();
     await Promise.all(working);
     url = await start();

@@ -14,7 +14,7 @@ import { changeRun, getRun, listRuns, resetModel } from '../../../src/server/dom
 import { createBranch, type NewBranch } from '../../../src/server/domain/trees.ts';
 import type { BranchChange } from '../../../src/wire/cambium.ts';
 import { failsWith } from '../../helpers/errors.ts';
-import { Random } from '../../helpers/random.ts';
+import { Random, testSeed } from '../../helpers/random.ts';
 import { padded, type ToyTensor, toyFile } from '../harness.ts';
 import { Rig } from './rig.ts';
 
@@ -544,9 +544,7 @@ test('a branch is not deleted while a round of it is being aggregated or waits f
 });
 
 test('fifty leaves, some silent, some late: every round ends, with the right weightings', async () => {
-  const seed = Number(process.env.CAMBIUM_SEED ?? Date.now() % 1_000_000);
-  console.log(`seed ${seed}`);
-  const random = new Random(seed);
+  const random = new Random(testSeed());
   const { id, leaves } = await running(
     { aggregation_target: 50, minimum: 20, deadline_ms: 10 * MINUTE, grace_ms: 2 * MINUTE },
     50,
