@@ -3,7 +3,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { openWeights } from '../../src/formats/open.ts';
 import { memorySource } from '../../src/tensor/bytes.ts';
-import { updates } from '../helpers/arbitraries.ts';
+import { runs, updates } from '../helpers/arbitraries.ts';
 import { failsWith } from '../helpers/errors.ts';
 import { counted } from '../helpers/pickles.ts';
 import { testSeed } from '../helpers/random.ts';
@@ -28,7 +28,7 @@ test('what is written is read as the same', async () => {
         if (payload.byteLength > 0) assert.is(byteOffset, payload.offset);
       }
     }),
-    { seed, numRuns: 5_000 },
+    { seed, numRuns: runs(5_000) },
   );
 });
 
@@ -47,7 +47,7 @@ test('a layout takes little more than the bytes between the payloads', async () 
         `${source.count.calls} calls`,
       );
     }),
-    { seed, numRuns: 1_500 },
+    { seed, numRuns: runs(1_500) },
   );
 });
 
@@ -63,7 +63,7 @@ test('a file that ends early or late is refused, wherever it is cut', async () =
       longer.set(bytes);
       await failsWith('npy-data-trailing', () => openWeights(memorySource(longer)));
     }),
-    { seed, numRuns: 5_000 },
+    { seed, numRuns: runs(5_000) },
   );
 });
 
@@ -78,7 +78,7 @@ test('sources that answer later give the same layout', async () => {
       const [atOnce, awaited] = await Promise.all([openWeights(source), openWeights(later)]);
       assert.equal(awaited.layout, atOnce.layout);
     }),
-    { seed, numRuns: 1_500 },
+    { seed, numRuns: runs(1_500) },
   );
 });
 

@@ -5,7 +5,7 @@ import { openWeights } from '../../src/formats/open.ts';
 import { readTensors } from '../../src/formats/read.ts';
 import { memorySource } from '../../src/tensor/bytes.ts';
 import { DTYPES, type DType, itemSize } from '../../src/tensor/dtypes.ts';
-import { elements, shapes, tensorLists } from '../helpers/arbitraries.ts';
+import { elements, runs, shapes, tensorLists } from '../helpers/arbitraries.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';
 import { bytesOf, u32 } from '../helpers/pickles.ts';
@@ -30,7 +30,7 @@ test('what is written is read as the same', async () => {
       assert.is(payloads[0]!.offset % 64, 0);
       if (tensors[0]!.dtype === 'bfloat16') assert.is(layout.tensors[0]!.dtype, 'bfloat16');
     }),
-    { seed, numRuns: 6_000 },
+    { seed, numRuns: runs(6_000) },
   );
 });
 
@@ -122,7 +122,7 @@ test('a header is understood however it is spelled', async () => {
         openWeights(memorySource(file.subarray(0, file.byteLength - 1))),
       );
     }),
-    { seed, numRuns: 8_000 },
+    { seed, numRuns: runs(8_000) },
   );
 });
 
@@ -151,7 +151,7 @@ test('order of bytes and axes does not matter to a reader', async () => {
       const { tensors } = await readTensors(memorySource(bytesOf(header.bytes, stored)));
       sameBytes(tensors[0]!.data, data);
     }),
-    { seed, numRuns: 3_000 },
+    { seed, numRuns: runs(3_000) },
   );
 });
 

@@ -8,7 +8,7 @@ import { readTensors } from '../../src/formats/read.ts';
 import { unpackWeights } from '../../src/formats/weights.ts';
 import { memoryScratch, memorySource } from '../../src/tensor/bytes.ts';
 import { DTYPES, type DType } from '../../src/tensor/dtypes.ts';
-import { updates } from '../helpers/arbitraries.ts';
+import { runs, updates } from '../helpers/arbitraries.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';
 import { bytesOf, u32 } from '../helpers/pickles.ts';
@@ -43,7 +43,7 @@ test('what is written is read as the same', async () => {
       }
       await unpackWeights(weights, { scratch: memoryScratch });
     }),
-    { seed, numRuns: 2_000 },
+    { seed, numRuns: runs(2_000) },
   );
 });
 
@@ -59,7 +59,7 @@ test('one changed byte of an element is found by the checksum', async () => {
       const changed = await openWeights(memorySource(bytes));
       await failsWith('zip-crc', () => unpackWeights(changed, { scratch: memoryScratch }));
     }),
-    { seed, numRuns: 1_000 },
+    { seed, numRuns: runs(1_000) },
   );
 });
 
@@ -108,7 +108,7 @@ test('deflated members are unpacked to the same elements', async () => {
       }
       await unpacked.source.close();
     }),
-    { seed, numRuns: 300 },
+    { seed, numRuns: runs(300) },
   );
 });
 
@@ -126,7 +126,7 @@ test('an archive that ends early or late is refused, wherever it is cut', async 
       longer.set(bytes);
       await failsWith(CUT, () => openWeights(memorySource(longer)));
     }),
-    { seed, numRuns: 2_000 },
+    { seed, numRuns: runs(2_000) },
   );
 });
 

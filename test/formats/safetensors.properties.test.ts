@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { openWeights } from '../../src/formats/open.ts';
 import { memorySource } from '../../src/tensor/bytes.ts';
 import { DTYPES, type DType } from '../../src/tensor/dtypes.ts';
-import { updates } from '../helpers/arbitraries.ts';
+import { runs, updates } from '../helpers/arbitraries.ts';
 import { failsWith } from '../helpers/errors.ts';
 import { testSeed } from '../helpers/random.ts';
 import { comesBack, encodingOf, fileOf } from '../helpers/round-trips.ts';
@@ -44,7 +44,7 @@ test('what is written is read as the same', async () => {
         assert.is(offset, payloads[i]!.offset);
       }
     }),
-    { seed, numRuns: 5_000 },
+    { seed, numRuns: runs(5_000) },
   );
 });
 
@@ -68,7 +68,7 @@ test('a header follows the rules of the reference, read by another reader of JSO
       }
       assert.is(8 + length + end, bytes.byteLength);
     }),
-    { seed, numRuns: 2_000 },
+    { seed, numRuns: runs(2_000) },
   );
 });
 
@@ -84,7 +84,7 @@ test('a file that ends early or late is refused, wherever it is cut', async () =
       longer.set(bytes);
       await failsWith('st-offsets', () => openWeights(memorySource(longer)));
     }),
-    { seed, numRuns: 3_000 },
+    { seed, numRuns: runs(3_000) },
   );
 });
 

@@ -5,7 +5,7 @@ import { openWeights } from '../../src/formats/open.ts';
 import { unpackWeights } from '../../src/formats/weights.ts';
 import { memoryScratch, memorySource } from '../../src/tensor/bytes.ts';
 import { DTYPES, type DType } from '../../src/tensor/dtypes.ts';
-import { updates } from '../helpers/arbitraries.ts';
+import { runs, updates } from '../helpers/arbitraries.ts';
 import { failsWith } from '../helpers/errors.ts';
 import { testSeed } from '../helpers/random.ts';
 import { comesBack, encodingOf, fileOf } from '../helpers/round-trips.ts';
@@ -30,7 +30,7 @@ test('what is written is read as the same, at multiples of 64', async () => {
       }
       await unpackWeights(weights, { scratch: memoryScratch });
     }),
-    { seed, numRuns: 1_500 },
+    { seed, numRuns: runs(1_500) },
   );
 });
 
@@ -44,7 +44,7 @@ test('a state dict that is cut or followed by something is refused', async () =>
       longer.set(bytes);
       await failsWith(CUT, () => openWeights(memorySource(longer)));
     }),
-    { seed, numRuns: 1_500 },
+    { seed, numRuns: runs(1_500) },
   );
 });
 

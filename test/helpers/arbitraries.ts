@@ -8,6 +8,9 @@ import { Random } from './random.ts';
 
 const MAX_ELEMENTS = 3_000;
 
+/** With how many inputs a property is tried: with all of them under CAMBIUM_LONG, else with the first third. */
+export const runs = (all: number): number => (process.env.CAMBIUM_LONG ? all : Math.ceil(all / 3));
+
 /** Random bits; a bool is 0 or 1. */
 export function elements(dtype: DType, shape: readonly number[], seed: number): Uint8Array {
   const random = new Random(seed);
