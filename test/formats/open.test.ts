@@ -88,7 +88,9 @@ function checkWeighting({ arrays = [] }: Fixture, { weighting, weightingType }: 
 
 test('manifest and folders tell of the same files', () => {
   const files = FOLDERS.flatMap((folder) =>
-    readdirSync(FIXTURES + folder).map((file) => `${folder}/${file}`),
+    readdirSync(FIXTURES + folder)
+      .filter((file) => !file.startsWith('.')) // where another suite unpacks one at this moment
+      .map((file) => `${folder}/${file}`),
   );
   assert.equal(files.sort(), manifest.map(({ file }) => file).sort());
 });

@@ -1,9 +1,8 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const folder = `${root}build/wasm2c`;
 
 /** Where Debian and others put the runtime of wasm2c. */
 const RUNTIMES = ['/usr/share/wabt/wasm2c', '/usr/local/share/wabt/wasm2c'];
@@ -12,11 +11,6 @@ const RUNTIMES = ['/usr/share/wabt/wasm2c', '/usr/local/share/wabt/wasm2c'];
  * No contraction to fused multiply-add: the core counts on each operation being rounded by itself.
  */
 const FLAGS = ['-std=gnu11', '-O2', '-ffp-contract=off', '-fno-strict-aliasing'];
-
-function run(command: string, ...args: string[]): void {
-  const done = spawnSync(command, args, { cwd: folder, encoding: 'utf8' });
-  if (done.status !== 0) throw new Error(`${command} ${args.join(' ')}: ${done.error ?? done.stderr}`);
-}
 
 const works = (command: string) => spawnSync(command, ['--version'], { stdio: 'ignore' }).status === 0;
 
@@ -30,7 +24,14 @@ export function buildWeightsProgram(): string | null {
     console.log('SKIPPED (missing peer): wasm2c and gcc; Debian: apt-get install wabt gcc libc6-dev');
     return null;
   }
-  mkdirSync(folder, { recursive: true });
+  // One of its own: suites that run at the same time build it too.
+  mkdirSync(`${root}build`, { recursive: true });
+  const folder = mkdtempSync(`${root}build/wasm2c-`);
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+  const run = (command: string, ...args: string[]) => {
+    const done = spawnSync(command, args, { cwd: folder, encoding: 'utf8' });
+    if (done.status !== 0) throw new Error(`${command} ${args.join(' ')}: ${done.error ?? done.stderr}`);
+  };
   const abi = readFileSync(`${root}assembly/abi.ts`, 'utf8');
   const numbers = [...abi.matchAll(/^export const (\w+) = ([\d_]+);$/gm)];
   writeFileSync(
