@@ -106,7 +106,7 @@ function runFile(file) {
       if (isTold || !TOTALS.test(output)) return;
       isTold = true;
       clearTimeout(timer);
-      if (count('Passed') < count('Total')) return end(child);
+      if (count('Passed') < count('Total')) return stop('ended at once, as a test has failed');
       timer = setTimeout(
         stop,
         END_MS,
