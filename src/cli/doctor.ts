@@ -6,6 +6,7 @@ import { lookup } from 'node:dns/promises';
 import { access, constants, statfs } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { dirname } from 'node:path';
+import { readOwnServer } from '../client/configuration.ts';
 import { readCredentialFields } from '../client/credentials.ts';
 import type { RunDetails } from '../client/dialect.ts';
 import { CambiumError, FileError, isCambiumError, RefusedError, UnavailableError } from '../errors.ts';
@@ -18,12 +19,13 @@ import { readCredentials } from '../node/read-credentials.ts';
 import { Http } from '../transport/http.ts';
 import { type AggregationBody, paths } from '../wire/cambium.ts';
 import { EXIT, exitCodeOf } from './exit.ts';
-import { type NetworkFlags, readNetwork } from './network.ts';
+import { checkServer, type NetworkFlags, readNetwork } from './network.ts';
 import { formatBytes, printJson, printLine } from './output.ts';
 
 interface DoctorOptions extends NetworkFlags {
   readonly credentials?: string;
   readonly server?: string;
+  readonly broker?: string;
   readonly folder?: string;
   readonly json: boolean;
   readonly signal: AbortSignal;
@@ -58,10 +60,14 @@ const REMEDIES: Readonly<Record<string, string>> = {
   'unavailable-server': 'ask whether the server runs; look at firewalls and at --proxy',
   'unavailable-tls': 'give the authority of the certificate with --ca FILE; look at the clock',
   'unavailable-package': 'npm install undici@7',
+  usage: 'write it as https://HOST:PORT',
+  'protocol-http': 'another service answers there: correct the port of --server',
+  'protocol-redirect': 'give the address that it leads to with --server',
   'protocol-not-json': 'something else answers: log in to the network in a browser, or correct --server',
   'token-invalid': 'the token is of another leaf or an older one: ask the operator for new credentials',
   'token-revoked': 'the operator has revoked the token: ask for new credentials',
   'leaf-unknown': 'the server does not know this leaf: is it the right server?',
+  'broker-url': 'write it as amqps://HOST:5671, or amqp://HOST:5672',
   'unavailable-broker':
     'open its port in the firewall; without it use the events of the server (notices.carrier: "events")',
   'disk-full': 'make room, or give another folder with --folder',
@@ -119,13 +125,14 @@ class Examination {
     const server = this.#options.server ?? identity.server ?? '';
     let url = new URL('http://invalid');
     const hasAddress = await this.#check('address', async () => {
-      if (!URL.canParse(server) || !/^https?:$/.test(new URL(server).protocol)) {
+      checkServer('--server', this.#options.server);
+      if (server === '') {
         throw new CambiumError(
-          'credentials-invalid',
-          `the server ${JSON.stringify(server)} is no http(s) URL`,
+          'credentials-missing',
+          'the credentials lack server, and --server is not given',
         );
       }
-      url = new URL(server);
+      url = new URL(readOwnServer(server));
       return url.origin;
     });
     if (!hasAddress) return;
@@ -198,7 +205,7 @@ class Examination {
         const { runStatus, runNumber } = details;
         return `may see run ${runNumber} of branch ${client.branchId}: ${runStatus}`;
       });
-      await this.#checkBroker(credentials, server);
+      await this.#checkBroker(credentials, server, network?.ca);
       await this.#checkDisk(
         details?.aggregationId ?? null,
         () =>
@@ -214,14 +221,13 @@ class Examination {
     }
   }
 
-  async #checkBroker(credentials: BrokerCredentials, server: string): Promise<void> {
+  async #checkBroker(credentials: BrokerCredentials, server: string, ca: string | undefined): Promise<void> {
     const identity = readCredentialFields(credentials);
-    const address = brokerAddress(credentials, identity.generation, server);
-    if (address === undefined)
-      return this.#add('broker', 'skipped', 'the credentials name none: events are used');
-    if (identity.generation === 'login')
-      return this.#add('broker', 'skipped', 'its password comes with a login');
     await this.#check('broker', async () => {
+      const options = { url: this.#options.broker, ca };
+      const address = brokerAddress(credentials, identity.generation, server, options);
+      if (address === undefined) return { skipped: 'the credentials name none: events are used' };
+      if (identity.generation === 'login') return { skipped: 'its password comes with a login' };
       const { queue, vhost, username, password } = brokerPlace(identity, 'tree', undefined);
       const waiting = await probeQueue({ ...address, username, password }, vhost, queue);
       return `lets the leaf in, ${waiting} messages wait`;
@@ -265,10 +271,12 @@ class Examination {
     if (remedy !== undefined) printLine(`${' '.repeat(22)}→ ${remedy}`);
   }
 
-  /** True when the check went well. */
-  async #check(check: string, work: () => Promise<string>): Promise<boolean> {
+  /** Adds what a check says: how it is, or why it is left out. False when it failed. */
+  async #check(check: string, work: () => Promise<string | { readonly skipped: string }>): Promise<boolean> {
     try {
-      this.#add(check, 'ok', await work());
+      const said = await work();
+      if (typeof said === 'string') this.#add(check, 'ok', said);
+      else this.#add(check, 'skipped', said.skipped);
       return true;
     } catch (error) {
       this.#options.signal.throwIfAborted();

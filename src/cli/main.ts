@@ -310,15 +310,15 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
       )
       .option('--server <url>', 'the server (default: from the credentials)')
       .option('--proxy <url>', 'http:, https: or socks5: on the way (needs the package undici)')
-      .option('--ca <file>', 'authorities of its certificate, PEM (needs the package undici)');
+      .option('--ca <file>', 'authorities of its certificate, PEM (needs the package undici)')
+      .option(
+        '--broker <url>',
+        'RabbitMQ that brings the notices: amqp(s)://host:port (default: from the credentials)',
+      );
 
   asLeaf('join <program...>', 'be a leaf: a program trains, round after round')
     .usage(
       '[--credentials FILE] [options] -- PROGRAM [ARGUMENT | {global} | {update} | {metrics} | {round} | {run}]…',
-    )
-    .option(
-      '--broker <url>',
-      'RabbitMQ that brings the notices: amqp(s)://host:port (default: from the credentials)',
     )
     .option('--format <name>', 'of the global model: npy-object, npz, safetensors or torch', 'npy-object')
     .option('--weighting <number>', 'samples, for updates that do not say (default: those are refused)')

@@ -21,7 +21,10 @@ export function checkServer(option: string, server: string | undefined): void {
 }
 
 /** What the options say of the network; undefined when they say nothing. Throws FileError. */
-export async function readNetwork({ proxy, ca }: NetworkFlags): Promise<NetworkOptions | undefined> {
+export async function readNetwork({
+  proxy,
+  ca,
+}: NetworkFlags): Promise<(NetworkOptions & { readonly ca?: string }) | undefined> {
   if (proxy === undefined && ca === undefined) return undefined;
   return { ...(proxy !== undefined && { proxy }), ...(ca !== undefined && { ca: await readPem(ca) }) };
 }

@@ -98,7 +98,7 @@ export function configure(options: ClientOptions, identity: LeafIdentity): Clien
 }
 
 /** The server that the credentials name. Throws CambiumError `credentials-invalid`. */
-function readOwnServer(server: string): string {
+export function readOwnServer(server: string): string {
   try {
     return readServerUrl(server);
   } catch (cause) {

@@ -76,12 +76,17 @@ test('every fault has a code, something to do, and the exit code of its kind', a
   const cases: readonly (readonly [string, unknown, readonly string[], string, string, number])[] = [
     ['no JSON', '{', [], 'credentials', 'credentials-invalid', 65],
     ['half', half, [], 'credentials', 'credentials-missing', 65],
-    ['address', leaf, ['--server', 'nonsense'], 'address', 'credentials-invalid', 65],
+    ['address', leaf, ['--server', 'nonsense'], 'address', 'usage', 2],
+    ['a query', leaf, ['--server', 'http://127.0.0.1:1/?a=b'], 'address', 'usage', 2],
+    ['a password', { ...leaf, server: 'http://u:p@127.0.0.1:1' }, [], 'address', 'credentials-invalid', 65],
+    ['no address', { ...leaf, server: undefined }, [], 'address', 'credentials-missing', 65],
     ['name', leaf, ['--server', 'http://name.invalid'], 'dns', 'dns-unknown', 69],
     ['nobody there', leaf, ['--server', 'http://127.0.0.1:1'], 'connection', 'unavailable-server', 69],
     ['log-in page', leaf, ['--server', portal.url], 'token', 'protocol-not-json', 69],
     ['token', wrong, [], 'token', 'token-invalid', 77],
     ['broker', deaf, [], 'broker', 'unavailable-broker', 69],
+    ['another broker', leaf, ['--broker', 'amqp://127.0.0.1:1'], 'broker', 'unavailable-broker', 69],
+    ['no broker', { ...leaf, broker_url: 'broker' }, [], 'broker', 'broker-url', 2],
     ['folder', leaf, ['--folder', join(folder, 'none')], 'disk', 'file-not-found', 74],
   ];
   for (const [name, credentials, options, check, code, exitCode] of cases) {
