@@ -1,7 +1,7 @@
 /** The door for Node: what every host has, and files and worker threads. The server is started by `cambium serve`. */
 export * from './common.ts';
 export { aggregateFiles } from './node/aggregate-files.ts';
-export type { BrokerCredentials, BrokerOptions } from './node/broker-place.ts';
+export type { BrokerOptions } from './node/broker-place.ts';
 export { Client, type NodeClientOptions, type NodeNoticesOptions } from './node/client.ts';
 export { convertFile } from './node/convert-file.ts';
 export { type FileSinkOptions, openFileSink, openFileSource } from './node/files.ts';

@@ -7,11 +7,11 @@ import { access, constants, statfs } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { dirname } from 'node:path';
 import { readOwnServer } from '../client/configuration.ts';
-import { readCredentialFields } from '../client/credentials.ts';
+import { type Credentials, readCredentialFields } from '../client/credentials.ts';
 import type { RunDetails } from '../client/dialect.ts';
 import { CambiumError, FileError, isCambiumError, RefusedError, UnavailableError } from '../errors.ts';
 import { probeQueue } from '../node/amqp-probe.ts';
-import { type BrokerCredentials, brokerAddress, brokerPlace } from '../node/broker-place.ts';
+import { brokerAddress, brokerPlace } from '../node/broker-place.ts';
 import { Client } from '../node/client.ts';
 import { fileError } from '../node/file-errors.ts';
 import { networkFetch } from '../node/network.ts';
@@ -114,7 +114,7 @@ class Examination {
   async run(): Promise<void> {
     const { credentials: path, signal } = this.#options;
     const network = await readNetwork(this.#options);
-    let credentials: BrokerCredentials = {};
+    let credentials: Credentials = {};
     const hasCredentials = await this.#check('credentials', async () => {
       credentials = await readCredentials(path);
       const { generation, leafId, leafName } = readCredentialFields(credentials);
@@ -221,7 +221,7 @@ class Examination {
     }
   }
 
-  async #checkBroker(credentials: BrokerCredentials, server: string, ca: string | undefined): Promise<void> {
+  async #checkBroker(credentials: Credentials, server: string, ca: string | undefined): Promise<void> {
     const identity = readCredentialFields(credentials);
     await this.#check('broker', async () => {
       const options = { url: this.#options.broker, ca };

@@ -8,17 +8,37 @@ import type { Generation } from './dialect.ts';
 export interface Credentials {
   /** Base URL of the server; the option `connection.server` overrides it. */
   readonly server?: string | undefined;
+  /** The id of the leaf, in our files and from 2.7 on. */
   readonly id?: string | undefined;
+  /** The same, up to 2.8. */
   readonly leaf_id?: string | undefined;
+  /** What proves who the leaf is, in our files and from 2.7 on: keep it secret. */
   readonly session_token?: string | undefined;
+  /** The same, from 2.3 to 2.8. */
   readonly leaf_session_token?: string | undefined;
+  /** The name of the leaf, in our files and from 2.7 on. */
   readonly name?: string | undefined;
+  /** The same, up to 2.8. */
   readonly leaf_name?: string | undefined;
+  /** The tree that the branch belongs to. */
   readonly tree_id?: string | undefined;
+  /** The branch that the leaf belongs to. */
   readonly branch_id?: string | undefined;
+  /** The owner of the tree. */
   readonly owner_id?: string | undefined;
   /** Of clients up to 2.2, with name, tree_id and branch_id. */
   readonly leaf_password?: string | undefined;
+  /** Of our servers: `amqp://host:port` or `amqps:…`; missing where there is no broker. This and the next three in Node only. */
+  readonly broker_url?: string | undefined;
+  /** The host of the broker, up to 2.8. */
+  readonly response_host?: string | undefined;
+  /** The port there. Default 5672. */
+  readonly port?: number | string | undefined;
+  /** The branch's password at the broker, of 2.0.x. */
+  readonly queue_password?: string | undefined;
+  /** What 2.4 to 2.5 send metrics with; not used, as is the next. */
+  readonly performance_analyser_username?: string | undefined;
+  readonly performance_analyser_password?: string | undefined;
 }
 
 /** The same facts in one spelling; the optional ones are told by the server too. */

@@ -94,16 +94,16 @@ export interface ClientOptions {
   readonly notices?: ClientNoticesOptions | undefined;
   /** How updates are sent: as `npy-object`. */
   readonly update?: UpdateOptions | undefined;
-  /** Replaces the host's fetch. */
+  /** Makes the requests. Default: the host's. */
   readonly fetch?: typeof globalThis.fetch | undefined;
   /**
    * The same for requests that carry weight files, which come in memory that is used again: it must ask for a chunk of a body only
    * when the one before has left. Default: `fetch`; the Node client has a faster one of its own.
    */
   readonly fileFetch?: typeof globalThis.fetch | undefined;
-  /** Access to files; the Node client has its own. */
+  /** Access to files. Default: none; the Node client has its own. */
   readonly files?: FileAccess | undefined;
-  /** Replaces the host's time, for tests. */
+  /** Time, for tests. Default: the host's. */
   readonly clock?: Clock | undefined;
   /** A number in [0, 1), for tests. Default Math.random. */
   readonly random?: (() => number) | undefined;
@@ -140,7 +140,7 @@ export interface UploadOptions extends TransferOptions {
 export type DownloadFormat = 'npy' | 'npz' | 'safetensors';
 
 export interface DownloadOptions extends TransferOptions {
-  /** The file to write, which is replaced (needs file access). */
+  /** The file to write, which is replaced (needs file access). Default: memory. */
   readonly to?: string | undefined;
   /** Or the folder, which must exist, in which a file is written that is called after the aggregation. */
   readonly folder?: string | undefined;

@@ -8,8 +8,9 @@ import type { Clock } from '../transport/clock.ts';
 export type QueuePolicy = 'all' | 'newest';
 
 export interface GetOptions {
+  /** Ends the wait, which then throws the signal's reason. */
   readonly signal?: AbortSignal | undefined;
-  /** How long to wait; 0 takes only what is there. Without, for as long as it takes. */
+  /** How long to wait, in milliseconds; 0 takes only what is there. Default: as long as it takes. */
   readonly timeoutMs?: number | undefined;
 }
 

@@ -19,21 +19,13 @@ export interface BrokerOptions {
   readonly arrangement?: 'tree' | 'root' | undefined;
 }
 
-/** What credentials say of a broker, for clients that speak AMQP. */
-export interface BrokerCredentials extends Credentials {
-  readonly broker_url?: string | undefined;
-  readonly response_host?: string | undefined;
-  readonly port?: number | string | undefined;
-  readonly queue_password?: string | undefined;
-}
-
 /**
  * The broker's address; undefined where nothing says that there is one.
  *
  * @throws CambiumError `broker-url`
  */
 export function brokerAddress(
-  credentials: BrokerCredentials,
+  credentials: Credentials,
   generation: Generation,
   server: string | undefined,
   options: BrokerOptions = {},

@@ -1,13 +1,13 @@
 import { createHash, type Hash } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { Client as AnyClient } from '../client/client.ts';
-import { readCredentialFields } from '../client/credentials.ts';
+import { type Credentials, readCredentialFields } from '../client/credentials.ts';
 import type { FileAccess, Sha256 } from '../client/file-access.ts';
 import type { ClientNoticesOptions, ClientOptions } from '../client/options.ts';
 import { CambiumError } from '../errors.ts';
 import type { ModelUpdate } from '../tensor/tensor.ts';
 import { amqpNotices } from './amqp-notices.ts';
-import { type BrokerCredentials, type BrokerOptions, brokerAddress, brokerPlace } from './broker-place.ts';
+import { type BrokerOptions, brokerAddress, brokerPlace } from './broker-place.ts';
 import { fileFetch } from './file-fetch.ts';
 import { openFileSink, openFileSource } from './files.ts';
 import { CONNECT_MS, type NetworkOptions, networkFetch, warnOfInsecurity } from './network.ts';
@@ -58,7 +58,7 @@ export class Client extends AnyClient {
   readonly #verification: { verify: boolean } | undefined;
 
   /** As the portable client; throws the same, and CambiumError `broker-url`. */
-  constructor(credentials: BrokerCredentials, { broker, network, ...options }: NodeClientOptions = {}) {
+  constructor(credentials: Credentials, { broker, network, ...options }: NodeClientOptions = {}) {
     const verification = { verify: network?.verify ?? true };
     const carrier = carrierOf(credentials, { ca: authoritiesOf(network), ...broker }, options);
     super(credentials, {
@@ -144,7 +144,7 @@ function authoritiesOf(network: NetworkOptions | undefined): string | undefined 
 
 /** The broker's notices, where they are asked for or nothing else would bring any. */
 function carrierOf(
-  credentials: BrokerCredentials,
+  credentials: Credentials,
   broker: BrokerOptions,
   options: NodeClientOptions,
 ): ClientNoticesOptions['carrier'] {

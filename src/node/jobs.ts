@@ -175,7 +175,9 @@ export interface Progress {
 }
 
 export interface JobOptions {
+  /** Ends the job, which then throws the signal's reason. */
   readonly signal?: AbortSignal | undefined;
+  /** Told, often, how much has been read. Default: nobody is. */
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
 

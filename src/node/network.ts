@@ -6,12 +6,13 @@ import { UnavailableError } from '../errors.ts';
 
 /** How connections are made. All members are optional; without any, the host's way. */
 export interface NetworkOptions {
-  /** URL of the proxy: `http:`, `https:` or `socks5:`, with user and password in it where it wants them. */
+  /** URL of the proxy: `http:`, `https:` or `socks5:`, with user and password in it where it wants them. Default: none. */
   readonly proxy?: string | undefined;
   /** Certificates in PEM of the authorities that are believed, in place of the host's. */
   readonly ca?: string | readonly string[] | undefined;
-  /** Certificate and key in PEM by which this leaf shows who it is: both or none. */
+  /** Certificate in PEM by which this leaf shows who it is, with `key`. Default: none. */
   readonly cert?: string | undefined;
+  /** Private key in PEM of `cert`. */
   readonly key?: string | undefined;
   /** False believes any certificate: whoever sits on the line can read the token. Told as a warning. Default true. */
   readonly verify?: boolean | undefined;

@@ -1,10 +1,10 @@
 export interface Timeouts {
   /**
    * From the end of the request to the first byte of the answer, connecting included (fetch does not tell when it is
-   * connected). Default 30,000.
+   * connected), in milliseconds. Default 30,000.
    */
   readonly responseMs?: number | undefined;
-  /** Silence in the middle of a body, in either direction. Default 60,000. */
+  /** Silence in the middle of a body, in either direction, in milliseconds. Default 60,000. */
   readonly idleMs?: number | undefined;
 }
 

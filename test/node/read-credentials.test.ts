@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { readCredentialFields } from '../../src/client/credentials.ts';
+import { type Credentials, readCredentialFields } from '../../src/client/credentials.ts';
 import { readCredentials } from '../../src/node/read-credentials.ts';
 import { failsWith } from '../helpers/errors.ts';
 
@@ -14,7 +14,7 @@ const analyser = { performance_analyser_username: 'a', performance_analyser_pass
 const basic = { leaf_name: 'n', leaf_id: 'i', leaf_session_token: 'secret', response_host: 'h' };
 
 /** By versions of the client that reads them. */
-const PRINTED: readonly [versions: string, credentials: object, generation: string][] = [
+const PRINTED: readonly [versions: string, credentials: Credentials, generation: string][] = [
   [
     '2.0.x',
     { leaf_name: 'n', leaf_password: 'secret', ...place, queue_password: 'q', response_host: 'h' },
