@@ -10,7 +10,7 @@ import { amqpNotices } from './amqp-notices.ts';
 import { type BrokerOptions, brokerAddress, brokerPlace } from './broker-place.ts';
 import { fileFetch } from './file-fetch.ts';
 import { openFileSink, openFileSource } from './files.ts';
-import { CONNECT_MS, type NetworkOptions, networkFetch, warnOfInsecurity } from './network.ts';
+import { CONNECT_MS, type NetworkOptions, networkFetch, type OwnFetch, warnOfInsecurity } from './network.ts';
 import { openPartialSink } from './partial-files.ts';
 import { type SavedWeights, type SaveWeightsOptions, saveWeights } from './save-weights.ts';
 import { unpackingIn } from './unpacking.ts';
@@ -56,20 +56,29 @@ export interface NodeClientOptions extends Omit<ClientOptions, 'notices'> {
 /** The client with paths: files are sent and written block by block, whatever their size. */
 export class Client extends AnyClient {
   readonly #verification: { verify: boolean } | undefined;
+  readonly #fetches: readonly (OwnFetch | undefined)[];
 
   /** As the portable client; throws the same, and CambiumError `broker-url`. */
   constructor(credentials: Credentials, { broker, network, ...options }: NodeClientOptions = {}) {
     const verification = { verify: network?.verify ?? true };
     const carrier = carrierOf(credentials, { ca: authoritiesOf(network), ...broker }, options);
+    const fetch = options.fetch ? undefined : switchedFetch(network, verification);
+    const fileFetch = fetch && switchedFileFetch(network, verification, fetch);
     super(credentials, {
       ...options,
-      fetch: options.fetch ?? switchedFetch(network, verification),
-      fileFetch: options.fileFetch ?? (options.fetch ? undefined : switchedFileFetch(network, verification)),
+      fetch: options.fetch ?? fetch,
+      fileFetch: options.fileFetch ?? fileFetch,
       notices: { ...options.notices, carrier },
       files: options.files ?? files,
     });
     // A fetch of the caller's decides for itself.
     this.#verification = options.fetch === undefined ? verification : undefined;
+    this.#fetches = [fetch, fileFetch];
+  }
+
+  override async close(): Promise<void> {
+    await super.close();
+    for (const each of this.#fetches) await each?.close();
   }
 
   /** As the function of this name: writes an update as a weight file, a compressed `.npz` unless the path says otherwise. */
@@ -97,27 +106,33 @@ export class Client extends AnyClient {
 function switchedFetch(
   network: NetworkOptions | undefined,
   verification: { readonly verify: boolean },
-): typeof globalThis.fetch {
+): OwnFetch {
   const safe = network && networkFetch({ ...network, verify: true });
   const open = () => networkFetch({ ...network, verify: false }, () => {});
-  let unsafe: typeof globalThis.fetch | undefined;
+  let unsafe: OwnFetch | undefined;
   if (!verification.verify) warnOfInsecurity();
-  return (input, init) => {
+  const go: typeof globalThis.fetch = (input, init) => {
     if (verification.verify) return (safe ?? globalThis.fetch)(input, init);
     unsafe ??= open();
     return unsafe(input, init);
   };
+  const close = async () => {
+    await safe?.close();
+    await unsafe?.close();
+  };
+  return Object.assign(go, { close });
 }
 
 /** The same for files; undefined where something stands between that only the fetch knows the way through. */
 function switchedFileFetch(
   network: NetworkOptions | undefined,
   verification: { readonly verify: boolean },
-): typeof globalThis.fetch | undefined {
+  otherwise: OwnFetch,
+): OwnFetch | undefined {
   if (network?.proxy !== undefined || isDispatched()) return undefined;
   const { ca, cert, key, connectMs = CONNECT_MS } = network ?? {};
   return fileFetch({
-    otherwise: switchedFetch(network, verification),
+    otherwise,
     tls: () => ({
       ...(ca !== undefined && { ca: [ca].flat() }),
       ...(cert !== undefined && { cert, key }),

@@ -11,6 +11,7 @@ import https from 'node:https';
 import { connect, type Socket } from 'node:net';
 import type { ConnectionOptions } from 'node:tls';
 import { type Clock, systemClock } from '../transport/clock.ts';
+import type { OwnFetch } from './network.ts';
 
 /** Read at once: more would fall out of the processor's cache before it is digested. */
 const READ_BYTES = 256 << 10;
@@ -30,9 +31,9 @@ export interface FileFetchOptions {
 }
 
 /** @returns a fetch that takes what ours asks for: a `Request` or URL, and a signal beside it */
-export function fileFetch(options: FileFetchOptions): typeof globalThis.fetch {
+export function fileFetch(options: FileFetchOptions): OwnFetch {
   const agents = { http: new http.Agent({ keepAlive: true }), https: new https.Agent({ keepAlive: true }) };
-  return async (input, init) => {
+  const go: typeof globalThis.fetch = async (input, init) => {
     const request = input instanceof Request ? input : new Request(input, init);
     const signal = init?.signal ?? undefined;
     const isSecure = request.url.startsWith('https:');
@@ -61,6 +62,10 @@ export function fileFetch(options: FileFetchOptions): typeof globalThis.fetch {
       isSecure || length === undefined ? bodyOf(incoming) : tap.bodyOf(incoming, length),
     );
   };
+  const close = async () => {
+    for (const agent of [agents.http, agents.https]) agent.destroy();
+  };
+  return Object.assign(go, { close });
 }
 
 interface SendOptions extends RequestOptions, FileFetchOptions {

@@ -2,6 +2,7 @@
  * What stands between a leaf and its server: proxies, certificates of one's own. Node's fetch takes it as a dispatcher of
  * undici, an optional package that is loaded when it is needed.
  */
+import type { Dispatcher } from 'undici';
 import { UnavailableError } from '../errors.ts';
 
 /** How connections are made. All members are optional; without any, the host's way. */
@@ -31,6 +32,12 @@ export function warnOfInsecurity(message = INSECURE): void {
   process.emitWarning(message, 'CambiumWarning');
 }
 
+/** A fetch with connections of its own, which wait for further requests until they are ended. */
+export type OwnFetch = typeof globalThis.fetch & {
+  /** Ends them, and requests that are under way. */
+  close(): Promise<void>;
+};
+
 /**
  * A fetch over the network described.
  *
@@ -40,7 +47,7 @@ export function warnOfInsecurity(message = INSECURE): void {
 export function networkFetch(
   options: NetworkOptions,
   onWarning: (message: string) => void = warnOfInsecurity,
-): typeof globalThis.fetch {
+): OwnFetch {
   const { proxy, cert, key, verify = true, connectMs = CONNECT_MS } = options;
   const protocol = proxy === undefined ? undefined : protocolOf(proxy);
   if ((cert === undefined) !== (key === undefined)) {
@@ -48,8 +55,8 @@ export function networkFetch(
   }
   if (!(connectMs > 0)) throw new RangeError(`network.connectMs must be above zero, is ${connectMs}`);
   if (!verify) onWarning(INSECURE);
-  let dispatcher: Promise<unknown> | undefined;
-  const open = async () => {
+  let dispatcher: Promise<Dispatcher> | undefined;
+  const open = async (): Promise<Dispatcher> => {
     const { Agent, ProxyAgent, Socks5ProxyAgent } = await loadUndici();
     const tls = {
       ...(options.ca !== undefined && { ca: [options.ca].flat() }),
@@ -65,11 +72,16 @@ export function networkFetch(
     }
     return new ProxyAgent({ uri: proxy, requestTls: connect, proxyTls: connect, connect });
   };
-  return async (input, init) => {
+  const go: typeof globalThis.fetch = async (input, init) => {
     dispatcher ??= open();
     // Known to Node's fetch, and to nobody's types.
     return fetch(input, { ...init, dispatcher: await dispatcher } as RequestInit);
   };
+  const close = async () => {
+    const opened = await dispatcher?.catch(() => undefined); // told by the request
+    await opened?.destroy();
+  };
+  return Object.assign(go, { close });
 }
 
 function protocolOf(proxy: string): string {

@@ -41,6 +41,28 @@ test('through an HTTP proxy, with its password', async () => {
   await server.close();
 });
 
+test('a client that is closed leaves no connection behind, also where the server would keep it', async () => {
+  const run = { run_status: 'start', run_number: 1, round: 1, updates: 0, aggregation_target: 1 };
+  const server = createHttp({ keepAliveTimeout: 600_000 }, (_, response) => {
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(run));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  const credentials = { server: `http://127.0.0.1:${port}`, id: 'i', session_token: 't', branch_id: 'b' };
+  let open = 0;
+  server.on('connection', (socket) => {
+    open++;
+    socket.on('close', () => open--);
+  });
+  const client = new Client(credentials, { network: { connectMs: 60_000 } });
+  await client.getRunDetails();
+  assert.is(open, 1);
+  await client.close();
+  for (let turn = 0; turn < 1000 && open > 0; turn++) await new Promise(setImmediate); // the other side hears it later
+  assert.is(open, 0);
+  server.close();
+});
+
 test('through a SOCKS proxy', async () => {
   const server = await LeafServer.start();
   let asked = 0;
