@@ -110,13 +110,13 @@ const DOCUMENTED_SERVERS: Readonly<Record<Generation, string | undefined>> = {
 };
 
 /**
- * What credentials are made for. Those of our servers name the server and hold every spelling; those of BranchKey hold
- * just what their client reads.
+ * What credentials are made for. Those of our servers name the server or hold every spelling, also where somebody took the
+ * server out: their secrets must not go to BranchKey's. Those of BranchKey hold just what their client reads.
  */
 function generationOf(credentials: Credentials): Generation {
   const has = (...members: readonly (keyof Credentials)[]) =>
     members.every((member) => (credentials[member] ?? '') !== '');
-  if (has('server')) return 'cambium';
+  if (has('server') || has('session_token', 'leaf_session_token')) return 'cambium';
   if (has('leaf_password')) return 'login';
   if (has('leaf_session_token') && !has('session_token')) return 'basic';
   if (has('id', 'name', 'session_token', 'owner_id', 'tree_id', 'branch_id') && !has('leaf_session_token')) {

@@ -46,6 +46,13 @@ test('the whole file, each spelling alone, and the least', () => {
   });
 });
 
+test('a file of ours is ours without its server too, whatever other clients read in it', () => {
+  const analyser = { performance_analyser_username: 'leaf', performance_analyser_password: 'secret' };
+  const { server, ...rest } = { ...SERVER_FILE, leaf_password: 'secret', queue_password: 'q', ...analyser };
+  const identity = readCredentialFields(rest);
+  assert.equal([identity.generation, identity.server], ['cambium', undefined]);
+});
+
 const REFUSED: readonly [name: string, credentials: unknown, code: string, says: RegExp][] = [
   ['nothing', undefined, 'credentials-invalid', /object/],
   ['a text', 'secret', 'credentials-invalid', /object/],
