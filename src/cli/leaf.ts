@@ -1,7 +1,6 @@
-import { access, writeFile } from 'node:fs/promises';
-import { FileError } from '../errors.ts';
-import { fileError } from '../node/file-errors.ts';
+import { writeFile } from 'node:fs/promises';
 import { type CredentialsBody, type LeafBody, paths } from '../wire/cambium.ts';
+import { intoNewFile } from './new-file.ts';
 import { list, type OperatorOptions, openOperator } from './operator.ts';
 import { printJson, printLine, printTable } from './output.ts';
 
@@ -37,14 +36,21 @@ const GENERATIONS = {
 /** `cambium leaf create NAME --branch ID --out FILE`: the token is shown once, here or in the file. */
 export async function createLeaf(name: string, options: CreateOptions): Promise<void> {
   const { branch, out, signal } = options;
-  // Looked at before the leaf exists: a token that cannot be kept would be lost.
-  if (out !== undefined) await refuseExisting(out);
   const http = await openOperator(options);
-  const json = { name, branch_id: branch };
-  const leaf = (await http.json({ method: 'POST', target: paths.leaves(), json, signal })) as CredentialsBody;
-  const shown = options.for === undefined ? leaf : pick(leaf, GENERATIONS[options.for]);
-  if (out !== undefined) await writeCredentials(out, shown);
-  if (options.json || out === undefined) printJson(shown);
+  const create = async () => {
+    const json = { name, branch_id: branch };
+    return (await http.json({ method: 'POST', target: paths.leaves(), json, signal })) as CredentialsBody;
+  };
+  const shownOf = (leaf: CredentialsBody) =>
+    options.for === undefined ? leaf : pick(leaf, GENERATIONS[options.for]);
+  if (out === undefined) return printJson(shownOf(await create()));
+  // The file is there before the leaf is: a token that cannot be kept would be lost.
+  const leaf = await intoNewFile(out, 0o600, async () => {
+    const created = await create();
+    await writeFile(out, `${JSON.stringify(shownOf(created), undefined, 2)}\n`);
+    return created;
+  });
+  if (options.json) printJson(shownOf(leaf));
   else printLine(`leaf ${leaf.leaf_name}: ${leaf.leaf_id}, credentials in ${out}`);
 }
 
@@ -69,26 +75,4 @@ export async function revokeLeaf(id: string, options: OperatorOptions): Promise<
 
 function pick(leaf: CredentialsBody, keys: readonly (keyof CredentialsBody)[]): Partial<CredentialsBody> {
   return Object.fromEntries(keys.map((key) => [key, leaf[key]]));
-}
-
-async function refuseExisting(path: string): Promise<void> {
-  const exists = await access(path).then(
-    () => true,
-    () => false,
-  );
-  if (exists) {
-    throw new FileError(
-      'file-exists',
-      `cannot write ${path}: it exists already, and credentials are never overwritten`,
-      path,
-    );
-  }
-}
-
-async function writeCredentials(path: string, credentials: Partial<CredentialsBody>): Promise<void> {
-  try {
-    await writeFile(path, `${JSON.stringify(credentials, undefined, 2)}\n`, { flag: 'wx', mode: 0o600 });
-  } catch (cause) {
-    throw fileError(cause, path, 'write');
-  }
 }

@@ -276,9 +276,15 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
     .action((id, options) => watchRun(id, { ...options, signal }));
 
   const round = program.command('round').description('rounds of a run');
-  remote(round, 'list <branch>', 'list rounds, newest first').action((id, options) =>
-    listRounds(id, { ...options, signal }),
-  );
+  remote(round, 'list <branch>', 'list rounds, newest first')
+    .option('--run <number>', 'only those of this run')
+    .addOption(
+      new Option('--status <status>', 'only those in this state').choices([
+        ...['open', 'aggregating', 'summed', 'done', 'failed', 'discarded'],
+      ]),
+    )
+    .option('--limit <number>', 'only the newest (default, and at most, 1000)')
+    .action((id, options) => listRounds(id, { ...options, signal }));
   remote(round, 'retry <round>', 'aggregate a failed round again').action((id, options) =>
     retryRound(id, { ...options, signal }),
   );

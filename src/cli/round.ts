@@ -1,15 +1,31 @@
-import { writeFile } from 'node:fs/promises';
-import { fileError } from '../node/file-errors.ts';
 import type { Http, HttpRequest } from '../transport/http.ts';
-import { type AggregationBody, paths, type RoundBody, type SumLinkBody } from '../wire/cambium.ts';
+import {
+  type AggregationBody,
+  paths,
+  type RoundBody,
+  type RoundStatus,
+  type SumLinkBody,
+} from '../wire/cambium.ts';
 import { UsageError } from './exit.ts';
+import { saveLinked } from './linked-file.ts';
+import { intoNewFile } from './new-file.ts';
 import { fileBody, list, type OperatorOptions, openOperator } from './operator.ts';
 import { counted, formatBytes, printJson, printLine, printTable } from './output.ts';
 import { integerOf } from './settings.ts';
 
+interface ListOptions extends OperatorOptions {
+  readonly run?: string;
+  readonly status?: RoundStatus;
+  readonly limit?: string;
+}
+
 /** `cambium round list BRANCH` */
-export async function listRounds(branch: string, options: OperatorOptions): Promise<void> {
-  const rounds = await list<RoundBody>(await openOperator(options), paths.rounds(branch), options);
+export async function listRounds(branch: string, options: ListOptions): Promise<void> {
+  const { status, signal } = options;
+  const countOf = (name: 'run' | 'limit') => options[name] && integerOf(name, options[name], 1, 999_999_999);
+  const query = { run: countOf('run'), status, limit: countOf('limit') };
+  const http = await openOperator(options);
+  const rounds = await list<RoundBody>(http, paths.rounds(branch), { query, signal });
   if (options.json) return printJson(rounds);
   printTable(
     ['run', 'round', 'status', 'updates', 'weighting', 'aggregation', 'id'],
@@ -59,17 +75,11 @@ export async function saveRound(id: string, options: SaveOptions): Promise<void>
   const { output, branch, sum, signal } = options;
   if (sum && branch !== undefined) throw new UsageError('--sum is of the whole round: no --branch');
   const http = await openOperator(options);
-  const result = sum
-    ? ((await http.json({ method: 'GET', target: paths.roundSum(id), signal })) as SumLinkBody)
-    : await resultOf(http, id, branch, signal);
-  const answer = await http.open({ method: 'GET', target: result.download_url, signal });
-  try {
-    await writeFile(output, answer.chunks(), { flag: 'wx', signal });
-  } catch (cause) {
-    throw fileError(cause, output, 'write');
-  } finally {
-    answer.close();
-  }
+  const ask = async () =>
+    sum
+      ? ((await http.json({ method: 'GET', target: paths.roundSum(id), signal })) as SumLinkBody)
+      : resultOf(http, id, branch, signal);
+  const result = await intoNewFile(output, 0o666, () => saveLinked(http, ask, output, signal));
   if (options.json) printJson({ output, ...result });
   else printLine(`${output}: ${result.byte_length} bytes, sha256 ${result.sha256}`);
 }

@@ -1,10 +1,10 @@
 import { eventNotices } from '../transport/events.ts';
 import { paths, type RoundBody, type RunBody, type RunRecord, type RunStatus } from '../wire/cambium.ts';
-import { UsageError } from './exit.ts';
 import { fileBody, list, type OperatorOptions, openOperator } from './operator.ts';
 import { counted, printJson, printLine, printTable } from './output.ts';
 import { roundLine } from './round.ts';
 import { type Drawn, redrawRound } from './round-table.ts';
+import { integerOf } from './settings.ts';
 
 /** `cambium run start|pause|stop BRANCH` */
 export async function changeRun(branch: string, status: RunStatus, options: OperatorOptions): Promise<void> {
@@ -82,8 +82,7 @@ export async function watchRun(
   branch: string,
   options: OperatorOptions & { readonly rounds?: string },
 ): Promise<void> {
-  const most = options.rounds === undefined ? Infinity : Number(options.rounds);
-  if (!(most >= 1)) throw new UsageError(`--rounds ${options.rounds}: a number, at least 1`);
+  const most = options.rounds === undefined ? Infinity : integerOf('rounds', options.rounds, 1, 1e9);
   const http = await openOperator(options);
   const finished = new Set<string>();
   let drawn: Drawn | undefined;

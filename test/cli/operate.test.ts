@@ -229,6 +229,12 @@ test('what cannot be followed is refused by code and exit code, and nothing has 
       assert.equal([answer.status, answer.body.code], [status, code], name);
       assert.is(await state(), present, name);
     }
+    const leaf = await cambium(
+      ['leaf', 'create', 'x', '--branch', branch.id, '-o', 'no/x.json', '--json'],
+      env,
+    );
+    assert.equal([leaf.code, (JSON.parse(leaf.stdout) as ErrorBody).code], [74, 'file-not-found']);
+    assert.is(await state(), present, 'a leaf whose token would be lost');
     // The branch is as good as before.
     await harness.upload(branch.leaves[0]!, toyFile(1));
     const { body } = await harness.upload(branch.leaves[1]!, toyFile(2));
