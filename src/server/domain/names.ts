@@ -9,8 +9,8 @@ const MAX_NAME_LENGTH = 200;
  * @throws Refusal `name-invalid`
  */
 export function checkName(name: string): string {
-  // Control characters would let a name write into logs and terminals.
-  if (name.trim() === '' || name.length > MAX_NAME_LENGTH || /\p{Cc}/u.test(name)) {
+  // Control characters would let a name write into logs and terminals; half a surrogate pair is no text, and not kept as it is.
+  if (name.trim() === '' || name.length > MAX_NAME_LENGTH || /[\p{Cc}\p{Cs}]/u.test(name)) {
     throw new Refusal(
       'unprocessable',
       'name-invalid',

@@ -13,6 +13,9 @@ import { Refusal } from './refusal.ts';
 /** A round folds its updates side by side in a few MiB; more leaves than this belong into several branches. */
 const MAX_TARGET = 10_000;
 
+/** Every round keeps its policy: longer ones would fill the database. */
+const MAX_SEED_LENGTH = 200;
+
 /** A round that nobody closes for longer than this is forgotten, not late; the clock of the host ends not far beyond. */
 const MAX_WAIT_MS = 366 * 24 * 3600_000;
 
@@ -86,6 +89,9 @@ export function checkPolicy(policy: PolicyBody, leaves?: number): void {
   if (upstream_timeout_ms !== null) checkWait('upstream-timeout', upstream_timeout_ms);
   if (sample !== null) {
     if (!isCount(sample.leaves)) throw refuse('policy-sample', 'a sample has at least one leaf');
+    if ((sample.seed?.length ?? 0) > MAX_SEED_LENGTH) {
+      throw refuse('policy-sample', `the seed of a sample has at most ${MAX_SEED_LENGTH} characters`);
+    }
     if (target > sample.leaves) {
       throw refuse(
         'policy-sample-target',

@@ -36,7 +36,12 @@ export function leafRoutes(app: FastifyInstance, { domain }: RouteContext): void
 
   app.post(
     `${API_PREFIX}/aggregations/:id/metrics`,
-    { schema: { body: bodies.metrics } },
+    {
+      schema: { body: bodies.metrics },
+      onRequest: async (request) => {
+        await leafOf(domain.db, request);
+      },
+    },
     async (request, reply) => {
       const leaf = await leafOf(domain.db, request);
       const metrics = await addMetrics(

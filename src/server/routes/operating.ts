@@ -34,41 +34,51 @@ import { bodies, ROUND_STATUSES } from './schemas.ts';
 export function operatingRoutes(app: FastifyInstance, context: RouteContext): void {
   const { domain } = context;
   const { db } = domain;
-  const at = (path: string) => `${API_PREFIX}${path}`;
-
-  app.get(at('/trees'), async (request) => {
-    await operatorOf(db, request);
-    return { items: await listTrees(domain) };
+  app.get(at('/branches/:id/run'), async (request) => {
+    const { leaf } = await anyoneOf(db, request);
+    const run = await getRun(domain, pathId(request, 'branch'));
+    if (leaf !== undefined && leaf.branch_id !== run.branch_id) {
+      throw new Refusal('forbidden', 'branch-other', 'the leaf belongs to another branch');
+    }
+    return run;
   });
+
+  app.register(async (scope) => {
+    // Before any body is read: nobody else gets that far.
+    scope.addHook('onRequest', async (request) => {
+      await operatorOf(db, request);
+    });
+    operatorRoutes(scope, context);
+  });
+}
+
+function operatorRoutes(app: FastifyInstance, context: RouteContext): void {
+  const { domain } = context;
+  const { db } = domain;
+
+  app.get(at('/trees'), async () => ({ items: await listTrees(domain) }));
 
   app.post(at('/trees'), { schema: { body: bodies.tree } }, async (request, reply) => {
-    const operator = await operatorOf(db, request);
+    const owner = await operatorOf(db, request);
     const { name } = request.body as { name: string };
-    return reply.status(201).send(await createTree(domain, operator, name));
+    return reply.status(201).send(await createTree(domain, owner, name));
   });
 
-  app.get(at('/branches'), async (request) => {
-    await operatorOf(db, request);
-    return { items: await listBranches(domain) };
-  });
+  app.get(at('/branches'), async () => ({ items: await listBranches(domain) }));
 
   app.post(at('/branches'), { schema: { body: bodies.branch } }, async (request, reply) => {
-    await operatorOf(db, request);
     return reply.status(201).send(await createBranch(domain, request.body as NewBranch));
   });
 
   app.get(at('/branches/:id'), async (request) => {
-    await operatorOf(db, request);
     return getBranch(domain, pathId(request, 'branch'));
   });
 
   app.patch(at('/branches/:id'), { schema: { body: bodies.branchChange } }, async (request) => {
-    await operatorOf(db, request);
     return changeBranch(domain, pathId(request, 'branch'), request.body as BranchChange);
   });
 
   app.delete(at('/branches/:id'), async (request, reply) => {
-    await operatorOf(db, request);
     const id = pathId(request, 'branch');
     const { tree_id } = await getBranch(domain, id);
     for (const leaf of await deleteBranch(domain, id)) {
@@ -79,31 +89,18 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
   });
 
   app.get(at('/branches/:id/runs'), async (request) => {
-    await operatorOf(db, request);
     return { items: await listRuns(domain, pathId(request, 'branch')) };
   });
 
-  app.get(at('/branches/:id/run'), async (request) => {
-    const { leaf } = await anyoneOf(db, request);
-    const run = await getRun(domain, pathId(request, 'branch'));
-    if (leaf !== undefined && leaf.branch_id !== run.branch_id) {
-      throw new Refusal('forbidden', 'branch-other', 'the leaf belongs to another branch');
-    }
-    return run;
-  });
-
   app.post(at('/branches/:id/run'), { schema: { body: bodies.run } }, async (request) => {
-    await operatorOf(db, request);
     return changeRun(domain, pathId(request, 'branch'), (request.body as RunChange).run_status);
   });
 
   app.post(at('/branches/:id/run/reset-model'), async (request) => {
-    await operatorOf(db, request);
     return resetModel(domain, pathId(request, 'branch'));
   });
 
   app.get(at('/branches/:id/rounds'), async (request) => {
-    await operatorOf(db, request);
     const id = pathId(request, 'branch');
     const items = await listRounds(db, id, {
       run: queryNumber(request, 'run'),
@@ -114,22 +111,18 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
   });
 
   app.get(at('/branches/:id/metrics'), async (request) => {
-    await operatorOf(db, request);
     return { items: await listMetrics(domain, pathId(request, 'branch')) };
   });
 
   app.post(at('/rounds/:id/retry'), async (request) => {
-    await operatorOf(db, request);
     return retryRound(domain, pathId(request, 'round'));
   });
 
   app.post(at('/rounds/:id/close'), async (request) => {
-    await operatorOf(db, request);
     return closeNow(domain, pathId(request, 'round'));
   });
 
   app.post(at('/rounds/:id/exclude'), { schema: { body: bodies.exclusion } }, async (request) => {
-    await operatorOf(db, request);
     const { leaf_id } = request.body as { leaf_id: string };
     return excludeLeaf(domain, pathId(request, 'round'), leaf_id);
   });
@@ -138,7 +131,6 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
     at('/rounds/:id/average'),
     { schema: { body: bodies.average } },
     async (request): Promise<AggregationBody> => {
-      await operatorOf(db, request);
       const { branch_id } = request.body as { branch_id: string };
       const result = await averageOf(domain, pathId(request, 'round'), branch_id);
       return { ...result, download_url: downloadLink(context, result.aggregation_id, '') };
@@ -146,18 +138,15 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
   );
 
   app.get(at('/rounds/:id/sum'), async (request): Promise<SumLinkBody> => {
-    await operatorOf(db, request);
     const sum = await getSum(db, pathId(request, 'round'));
     return { ...sum, download_url: downloadLink(context, sum.file_id, '') };
   });
 
   app.post(at('/rounds/:id/discard'), async (request) => {
-    await operatorOf(db, request);
     return giveUpRound(domain, pathId(request, 'round'));
   });
 
   app.get(at('/leaves'), async (request) => {
-    await operatorOf(db, request);
     const { branch } = request.query as { branch?: unknown };
     if (branch !== undefined && (typeof branch !== 'string' || !isId(branch))) {
       throw new Refusal('malformed', 'query-invalid', '"branch" in the query must be the id of a branch');
@@ -166,7 +155,6 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
   });
 
   app.post(at('/leaves'), { schema: { body: bodies.leaf } }, async (request, reply) => {
-    await operatorOf(db, request);
     const leaf = await createLeaf(domain, request.body as { name: string; branch_id: string });
     await context.broker.addLeaf(leaf);
     const credentials: CredentialsBody = {
@@ -190,10 +178,14 @@ export function operatingRoutes(app: FastifyInstance, context: RouteContext): vo
   });
 
   app.delete(at('/leaves/:id'), async (request, reply) => {
-    await operatorOf(db, request);
     await context.broker.removeLeaf(await revokeLeaf(domain, pathId(request, 'leaf')));
     return reply.status(204).send();
   });
+}
+
+/** A path of the API. */
+function at(path: string): string {
+  return `${API_PREFIX}${path}`;
 }
 
 function queryStatus(request: FastifyRequest): RoundStatus | undefined {

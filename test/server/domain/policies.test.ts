@@ -45,6 +45,7 @@ const CONTRADICTIONS: readonly [Omit<NewBranch, 'name' | 'tree_id'>, string][] =
   [{ aggregation_target: 2, minimum: 1, grace_ms: 2 ** 50 }, 'policy-grace'],
   [{ aggregation_target: 1, sample: { leaves: 0 } }, 'policy-sample'],
   [{ aggregation_target: 3, sample: { leaves: 2 } }, 'policy-sample-target'],
+  [{ aggregation_target: 1, sample: { leaves: 1, seed: 'x'.repeat(201) } }, 'policy-sample'],
   [{ aggregation_target: 1, upstream: true, upstream_timeout_ms: 0 }, 'policy-upstream-timeout'],
   [{ aggregation_target: 1, keep_aggregations: 0 }, 'policy-keep'],
   [{ aggregation_target: 1, strategy: { name: 'best', parameters: {} } }, 'strategy-unknown'],

@@ -157,6 +157,7 @@ test('wrong requests have their codes', async () => {
     ['POST', paths.trees(), { name: ' ' }, 422, 'name-invalid'],
     ['POST', paths.trees(), { name: 'a\u001b[2J' }, 422, 'name-invalid'],
     ['POST', paths.trees(), { name: 'x'.repeat(201) }, 422, 'name-invalid'],
+    ['POST', paths.trees(), { name: 'half a pair: \ud800' }, 422, 'name-invalid'],
     ['POST', paths.branches(), { name: 'b', tree_id: NOBODY, aggregation_target: 1 }, 404, 'tree-unknown'],
     ['POST', paths.branches(), { name: 'b', tree_id: tree, aggregation_target: 0 }, 422, 'target-invalid'],
     ['POST', paths.branches(), { name: 'b', tree_id: tree, aggregation_target: 1.5 }, 422, 'request-invalid'],
@@ -232,6 +233,13 @@ test('operators’ paths are for operators', async () => {
   const run = (authorization: string) =>
     harness.call<RunBody & ErrorBody>('GET', paths.run(id), { headers: { authorization } });
   assert.is((await run(leafToken(leaves[0]!))).body.run_status, 'start');
+  // And before anything else is looked at: what strangers send is not read.
+  const headers = { 'content-type': 'application/json', authorization: 'Bearer wrong' };
+  for (const path of [paths.trees(), paths.branches(), paths.leaves(), paths.run(id), paths.metrics(id)]) {
+    const body = 'x'.repeat(2 << 20);
+    const { status, body: refusal } = await harness.call('POST', path, { headers, body });
+    assert.ok(status === 401 || refusal.code === 'leaf-required', `${path}: ${status} ${refusal.code}`);
+  }
   const stranger = (await harness.branch(1)).leaves[0]!;
   assert.is((await run(leafToken(stranger))).body.code, 'branch-other');
 });
