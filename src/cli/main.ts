@@ -53,8 +53,7 @@ export async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.done; // --help, --version
     if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage; // no command: help is out
-    const ours =
-      error instanceof CommanderError ? new UsageError(error.message.replace(/^error: /, '')) : error;
+    const ours = error instanceof CommanderError ? new UsageError(sentenceOf(error, args)) : error;
     // Behind `--` stand the words of another program.
     const own = args.includes('--') ? args.slice(0, args.indexOf('--')) : args;
     printError(ours, { json: own.includes('--json'), verbose: own.includes('--verbose') });
@@ -63,6 +62,13 @@ export async function main(args: readonly string[]): Promise<number> {
     process.off('SIGINT', onSignal);
     process.off('SIGTERM', onSignal);
   }
+}
+
+/** What commander says, and what somebody who left out `--` has to do. */
+function sentenceOf({ code, message }: CommanderError, args: readonly string[]): string {
+  const sentence = message.replace(/^error: /, '');
+  if (code !== 'commander.unknownOption' || args[0] !== 'join' || args.includes('--')) return sentence;
+  return `${sentence}; the program and its options stand behind --`;
 }
 
 function build(signal: AbortSignal, setExitCode: (code: number) => void): Command {

@@ -303,6 +303,10 @@ test('what cannot work is told at once, with its code', async () => {
   const missing = start(leaf, ['/no/such/program'], '--once');
   assert.is(await missing.ended(), 2);
   assert.is(missing.lines.at(-1)?.code, 'program-missing');
+  const bare = new JoinedLeaf(['--credentials', fileOf(leaf), process.execPath, '--out', '{update}']);
+  leaves.push(bare);
+  assert.is(await bare.ended(), 2);
+  assert.match(bare.stderr, /unknown option '--out'; .* behind --/);
   const typo = start(leaf, [process.execPath, PROGRAM, 'good', '{globl}', '{update}', '{metrics}'], '--once');
   assert.is(await typo.ended(), 2);
   assert.match(typo.stderr, /\{globl\}: there are \{global\}/);

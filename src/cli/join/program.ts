@@ -85,6 +85,9 @@ export async function runProgram(
     // A group of its own: what it starts can be ended with it, and Ctrl-C reaches it through us alone.
     detached: process.platform !== 'win32',
   });
+  // However this process ends, by a second Ctrl-C or because nobody reads it: the program must not train on for nobody.
+  const onExit = () => kill(child, 'SIGKILL');
+  process.once('exit', onExit);
   const stop = linkSignals(signal);
   let isTooLate = false;
   const timer =
@@ -129,6 +132,7 @@ export async function runProgram(
     clearTimeout(killer);
     stop.signal.removeEventListener('abort', onStop);
     stop.unlink();
+    process.off('exit', onExit);
   }
 }
 

@@ -1,4 +1,6 @@
 /** What the words of `cambium join` become, and what of them is refused. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -71,6 +73,25 @@ test('a process that left the group and holds the pipe holds nothing up', async 
   process.kill(Number(pid), 'SIGKILL');
   for (let turn = 0; turn < 10 && pipes() > before; turn++) await new Promise(setImmediate); // handles close later
   assert.is(pipes(), before);
+});
+
+test('the program ends with the process that runs it, however that ends', async () => {
+  const module = new URL('../../../src/cli/join/program.ts', import.meta.url);
+  const trains = "console.log('trains'); setTimeout(() => console.error('alone'), 10_000)";
+  const script = `import { runProgram } from '${module}';
+    await runProgram([process.execPath, '-e', ${JSON.stringify(trains)}], {}, {
+      signal: new AbortController().signal,
+      onLines: () => process.exit(),
+    });`;
+  const args = ['--import', 'tsx', '--input-type=module', '-e', script];
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  let said = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    said += text;
+  });
+  // Which the program holds too.
+  await once(child.stderr, 'close');
+  assert.is(said, '');
 });
 
 test('metrics are JSON, or what Python writes for it', async () => {
