@@ -3,6 +3,7 @@
  * of `cambium aggregate` over all ten update files, byte for byte: on one server, and over three levels of servers whose
  * relays and servers are killed on the way.
  */
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -60,10 +61,7 @@ class Site {
 
   async #serve(): Promise<void> {
     this.#process = new JoinedLeaf(['--data', this.data, '--port', String(this.#port)], process.env, 'serve');
-    while (this.#process.lines.length === 0) {
-      assert.is(this.#process.child.exitCode, null, this.#process.stderr);
-      await new Promise(setImmediate);
-    }
+    await this.#process.printed(1);
     assert.type(this.#process.lines[0]!.url, 'string', this.#process.stderr);
   }
 
@@ -156,16 +154,13 @@ async function relay(
   branch: string,
   end: AbortSignal,
 ): Promise<JoinedLeaf> {
+  const ended = once(end, 'abort');
   for (let death = 1; ; death++) {
     const args = ['--credentials', credentials, '--branch', branch, '--data', below.data];
     const process = new JoinedLeaf(args, undefined, 'relay');
     running.add(process);
     if (death > DEATHS) return process;
-    const lines = random.integer(1, 5);
-    while (process.lines.length < lines && !end.aborted) {
-      assert.is(process.child.exitCode, null, process.stderr);
-      await new Promise(setImmediate);
-    }
+    await Promise.race([process.printed(random.integer(1, 5)), ended]);
     await process.end();
     if (death === SERVER_DEATH && !end.aborted) await below.killAndRestart();
   }

@@ -50,9 +50,17 @@ export class JoinedLeaf {
 
   /** Ends when it has told of such an event so many times; the last of them. */
   async told(event: string, times = 1): Promise<JoinLine> {
-    for (;;) {
-      const found = this.all(event);
-      if (found.length >= times) return found[times - 1]!;
+    await this.#until(() => this.all(event).length >= times);
+    return this.all(event)[times - 1]!;
+  }
+
+  /** Ends when it has printed so many lines. */
+  printed(count: number): Promise<void> {
+    return this.#until(() => this.lines.length >= count);
+  }
+
+  async #until(isEnough: () => boolean): Promise<void> {
+    while (!isEnough()) {
       if (this.#isEnded) throw new Error(`it ended: ${JSON.stringify(this.lines)} ${this.stderr}`);
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
