@@ -133,7 +133,7 @@ export async function forgetStates(tx: Database, branchId: string, newest = ''):
   return old.flatMap(({ state_id }) => state_id ?? []);
 }
 
-/** Gives up aggregations beyond those that the branch's policy keeps, the newest first. */
+/** Gives up aggregations beyond those that the branch's policy keeps, the newest first, and means of branches with their rounds. */
 async function pruneHistory(tx: Database, { branch_id }: Round, now: number): Promise<string[]> {
   const branch = await tx
     .selectFrom('branches')
@@ -146,17 +146,23 @@ async function pruneHistory(tx: Database, { branch_id }: Round, now: number): Pr
     .selectFrom('aggregations')
     .innerJoin('rounds', 'rounds.id', 'aggregations.round_id')
     .innerJoin('runs', 'runs.id', 'rounds.run_id')
-    .select('aggregations.id')
+    .select(['aggregations.id', 'aggregations.round_id'])
     .where('aggregations.branch_id', '=', branch_id)
     .where('aggregations.removed_at', 'is', null)
     .orderBy('runs.number', 'desc')
     .orderBy('rounds.number', 'desc')
     .execute();
-  const old = kept.slice(keep).map(({ id }) => id);
-  for (const id of old) {
+  const removed: string[] = [];
+  for (const { id, round_id } of kept.slice(keep)) {
     await tx.updateTable('aggregations').set({ removed_at: now }).where('id', '=', id).execute();
+    const averages = await tx
+      .deleteFrom('averages')
+      .where('round_id', '=', round_id)
+      .returning('averages.id')
+      .execute();
+    removed.push(id, ...averages.map((average) => average.id));
   }
-  return old;
+  return removed;
 }
 
 /** Gives up the updates of rounds that are done and older than what is kept, those of earlier runs too. */

@@ -1,5 +1,5 @@
 /** What each policy does to rounds, by the clock and by hand. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { averageOf } from '../../../src/server/domain/averages.ts';
@@ -422,6 +422,21 @@ test('history: runs are listed, old aggregations given up as the policy says', a
     );
   }
   assert.equal(kept, [true, true, 'aggregation-removed', 'aggregation-removed']);
+});
+
+test('means of branches go with the aggregation of their round', async () => {
+  const { id, leaves } = await running({ aggregation_target: 1, keep_aggregations: 1 }, 1);
+  await rig.upload(leaves[0]!, toyFile(1));
+  const average = await averageOf(rig.domain, (await rig.settled(id, 1)).id, id);
+  const path = rig.domain.blobs.path(average.aggregation_id);
+  assert.ok(existsSync(path));
+  await rig.upload(leaves[0]!, toyFile(2));
+  await rig.settled(id, 2);
+  await rig.recorded();
+  assert.not.ok(existsSync(path));
+  await failsWith('aggregation-unknown', () =>
+    getResultFor(rig.domain.db, average.aggregation_id, leaves[0]!),
+  );
 });
 
 test('trees: one round of the root for all leaves below, its aggregation for all of them', async () => {
