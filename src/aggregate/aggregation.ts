@@ -9,7 +9,7 @@
 import { CHUNK } from '../../assembly/abi.ts';
 import { openCore } from '../core/core.ts';
 import { meanArenaBytes, planMean } from '../core/mean.ts';
-import type { NonFiniteElement } from '../errors.ts';
+import { AggregationError, type NonFiniteElement } from '../errors.ts';
 import type { CombineCrc32, Crc32 } from '../formats/crc32.ts';
 import type { Encoding, TensorSpec } from '../formats/encoding.ts';
 import { type ByteSink, memoryScratch, type ScratchFactory } from '../tensor/bytes.ts';
@@ -107,13 +107,20 @@ export class Aggregation {
    *   `average-weight-range`, `average-sum-overflow`, `average-all-zero`, `weighting-missing`), ids repeat
    *   (`average-duplicate-leaf`), the strategy cannot do a dtype (`aggregate-dtype-unsupported`), wants more inputs
    *   (`strategy-too-few-inputs`), fewer (`strategy-too-many-inputs`) or a global model (`strategy-model-missing`), its
-   *   state is of another model (`state-mismatch`), or differences and models are mixed (`aggregate-difference`)
+   *   state is of another model (`state-mismatch`), differences and models are mixed (`aggregate-difference`), or the strategy
+   *   is none (`strategy-unknown`)
    */
   static async open(
     inputs: readonly AggregationInput[],
     options: AggregationOptions = {},
   ): Promise<Aggregation> {
     const { strategy = mean, nonFinite = 'reject', scratch = memoryScratch, ...others } = options;
+    if (typeof strategy?.supports !== 'function') {
+      throw new AggregationError(
+        'strategy-unknown',
+        'a strategy is strategies.median or the like, not its name',
+      );
+    }
     const planned = await planAggregation(inputs, { strategy, nonFinite, scratch, ...others });
     try {
       return new Aggregation(planned, await totalOf(planned.weightings));

@@ -76,6 +76,8 @@ export interface BlobConvertReport {
   readonly blob: Blob;
   /** As it is in the output: null where there was none, or the format has no room for one. */
   readonly weighting: number | null;
+  /** Whether the result is a difference to a global model, which it does not say itself. */
+  readonly isDifference: boolean;
   readonly tensors: number;
   /** Elements of all tensors. */
   readonly parameters: number;

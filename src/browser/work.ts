@@ -1,8 +1,9 @@
 /** What jobs over Blobs do, on whatever thread: in constant memory, with asynchronous reads. */
 import { Aggregation, type AggregationInput, type RunOptions } from '../aggregate/aggregation.ts';
+import { checkUsed } from '../aggregate/check-used.ts';
 import { openConversion } from '../aggregate/conversion.ts';
 import { commonFormat, encodeResult } from '../aggregate/result.ts';
-import { stateSlots } from '../aggregate/steps.ts';
+import { keepsState } from '../aggregate/steps.ts';
 import { openRequest, type Strategy } from '../aggregate/strategies/index.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
 import type { Encoding } from '../formats/encoding.ts';
@@ -71,6 +72,7 @@ async function aggregate(work: AggregateWork, run: Run): Promise<BlobAggregateRe
     if (work.model !== undefined)
       model = { leaf: 'model', ...(await open(work.model, 'model', { count, opened, run })) };
     const strategy = openRequest(work.strategy);
+    checkUsed(strategy, inputs, work);
     const state = await openState(work, strategy, model, run);
     const aggregation = await Aggregation.open(inputs, {
       strategy,
@@ -109,12 +111,13 @@ async function aggregate(work: AggregateWork, run: Run): Promise<BlobAggregateRe
 /** @throws AggregationError `strategy-state-missing`, `state-mismatch` */
 async function openState(
   work: AggregateWork,
-  { name, step }: Strategy,
+  strategy: Strategy,
   model: { readonly layout: Pick<Weights['layout'], 'tensors'> } | undefined,
   { signal }: Run,
 ): Promise<BlobState | undefined> {
+  const { name, step } = strategy;
   // Without the model the aggregation itself refuses the rule.
-  if (step === undefined || stateSlots(step).length === 0 || model === undefined) return undefined;
+  if (step === undefined || !keepsState(strategy) || model === undefined) return undefined;
   if (work.state === undefined) {
     throw new AggregationError(
       'strategy-state-missing',
@@ -143,6 +146,7 @@ async function convert(work: ConvertWork, run: Run): Promise<BlobConvertReport> 
       return {
         blob: await write(aggregation, encoding, work.output, run),
         weighting,
+        isDifference: weights.layout.isDifference === true,
         tensors: aggregation.tensors.length,
         parameters: aggregation.parameters,
         bytesRead: aggregation.bytesRead,

@@ -5,7 +5,7 @@ import { formatOfName } from '../node/output-format.ts';
 import { QUANTISATIONS } from '../tensor/layout.ts';
 import { UsageError } from './exit.ts';
 import { formatOption } from './formats.ts';
-import { counted, formatBytes, openProgress, printJson, printLine } from './output.ts';
+import { counted, formatBytes, openProgress, printJson, printLine, printNote } from './output.ts';
 
 interface ConvertOptions {
   readonly format?: string;
@@ -45,6 +45,11 @@ export async function convert(input: string, output: string, options: ConvertOpt
       onProgress: ({ bytesDone, bytesTotal }) => progress.update(bytesDone, bytesTotal),
     },
   ).finally(() => progress.close());
+  if (report.isDifference && encode === undefined) {
+    printNote(
+      `cambium: ${output} holds a difference to a global model and cannot say so: aggregate it with --differences`,
+    );
+  }
   if (options.json) return printJson(report);
   printLine(
     `${output}: ${report.format}, weighting ${report.weighting ?? 'none'}, ${counted(report.tensors, 'tensor')}, ` +

@@ -7,6 +7,7 @@ import {
   type StateInput,
   type Stop,
 } from '../aggregate/aggregation.ts';
+import { checkUsed } from '../aggregate/check-used.ts';
 import { type StateOwner, stateInputs } from '../aggregate/optimiser-state.ts';
 import { commonFormat, encodeResult } from '../aggregate/result.ts';
 import { SharedLayouts } from '../aggregate/shared-layouts.ts';
@@ -59,10 +60,7 @@ export async function aggregateJob(
       });
     }
     const strategy = openRequest(request.strategy);
-    const { differences = false } = request;
-    const refersToModel =
-      strategy.needsModel === true || differences || inputs.some(({ layout }) => layout.isDifference);
-    checkUsed(request, strategy, refersToModel);
+    checkUsed(strategy, inputs, request);
     const model =
       request.model === undefined
         ? undefined
@@ -74,7 +72,7 @@ export async function aggregateJob(
     const aggregation = await Aggregation.open(inputs, {
       strategy,
       model,
-      differences,
+      differences: request.differences,
       tensors: request.tensors,
       state: state?.inputs,
       nonFinite: request.nonFinite,
@@ -112,23 +110,6 @@ export async function aggregateJob(
   } finally {
     for (const source of opened) await source.close();
   }
-}
-
-/**
- * What is given and not looked at is a misunderstanding: nobody names a model or a state for nothing.
- *
- * @throws AggregationError `strategy-state-unused`, `strategy-model-unused`
- */
-function checkUsed({ model, state }: AggregateRequest, strategy: Strategy, refersToModel: boolean): void {
-  const { name } = strategy;
-  if (state !== undefined && !keepsState(strategy)) {
-    throw new AggregationError('strategy-state-unused', `"${name}" keeps no state: leave the state out`);
-  }
-  if (model === undefined || refersToModel) return;
-  throw new AggregationError(
-    'strategy-model-unused',
-    `"${name}" refers to no global model, and no input says that it is a difference to one: leave the model out, or say that the inputs are differences`,
-  );
 }
 
 /** The state of a rule that keeps one, before the round, and what is needed to write it after the round. */

@@ -55,6 +55,7 @@ export async function convert(
         output,
         format,
         weighting,
+        isDifference: addTo === undefined && layout.isDifference === true,
         tensors: aggregation.tensors.length,
         parameters: aggregation.parameters,
         bytesRead: aggregation.bytesRead,

@@ -50,6 +50,7 @@ export async function encodeJob(
         output,
         format: 'safetensors',
         weighting,
+        isDifference: differenceTo !== undefined || update.layout.isDifference === true,
         tensors: encoder.tensors.length,
         parameters: encoder.parameters,
         bytesRead: encoder.bytesRead,

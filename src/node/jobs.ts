@@ -160,6 +160,8 @@ export interface ConvertReport {
   readonly format: WeightsFormat;
   /** As it is in the output: null where there was none, or the format has no room for one. */
   readonly weighting: number | null;
+  /** Whether the output holds a difference to a global model; only encoded updates say so themselves. */
+  readonly isDifference: boolean;
   readonly tensors: number;
   /** Elements of all tensors. */
   readonly parameters: number;

@@ -23,6 +23,13 @@ test('the weighted mean and the sum of the weightings', async () => {
   sameBytes(result.tensors[1]!.data, Float64Array.of(17.5));
 });
 
+test('what is no rule, but the name of one or what makes one, is refused with what to write', async () => {
+  for (const strategy of ['median', { name: 'median' }, fedAvg, null]) {
+    const error = await failsWith('strategy-unknown', () => average([], { strategy: strategy as never }));
+    assert.match(error.message, 'strategies.median');
+  }
+});
+
 test('does not change its inputs', async () => {
   const x = Float32Array.of(1, 2);
   await average([update(1, x), update(1, Float32Array.of(3, 4))]);

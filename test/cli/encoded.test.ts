@@ -120,6 +120,19 @@ test('the average of differences is added to the model, whoever says that they a
   sameBytes(bytesOf((await read('lone.safetensors')).tensors), again, 'a lone input');
 });
 
+test('what holds a difference without saying so is told', async () => {
+  const difference = ['--quantise', 'int8', '--difference-to', 'model.safetensors'];
+  const kinds: readonly (readonly [from: string, to: string, isDifference: boolean, ...string[]])[] = [
+    ['leaf-0.safetensors', 'told.safetensors', true, ...difference],
+    ['told.safetensors', 'told.npy', true],
+    ['told.safetensors', 'told.npz', false, '--add-to', 'model.safetensors'],
+    ['leaf-0.safetensors', 'told.npz', false],
+  ];
+  for (const [from, to, isDifference, ...more] of kinds) {
+    assert.is((await report('convert', from, to, ...more)).isDifference, isDifference, `${from} to ${to}`);
+  }
+});
+
 test('only the encoded bytes are read, on two threads too', async () => {
   const n = 4_000_000;
   const names: string[] = [];

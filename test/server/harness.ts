@@ -194,6 +194,7 @@ export class ToyJobs implements Jobs {
       output,
       format,
       weighting: weighting ?? null,
+      isDifference: false,
       tensors: toy.tensors.length,
       parameters: 2,
       bytesRead: 1,
