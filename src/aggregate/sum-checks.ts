@@ -1,6 +1,6 @@
 /** The checksums of partial sums, put together from what ranges read of them: no file is read twice for its checksum. */
 import { type Crc32, combineCrc32 } from '../formats/crc32.ts';
-import { compareChecksum, type PartialSum } from './partial-file.ts';
+import { compareChecksum, type PartialSum } from './partial-reader.ts';
 import type { Range } from './ranges.ts';
 
 /** A partial sum among the inputs. */

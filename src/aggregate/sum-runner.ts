@@ -18,7 +18,7 @@ import { DTYPES, itemSize } from '../tensor/dtypes.ts';
 import { tensorLabel } from '../tensor/layout.ts';
 import { Blocks, blocksArenaBytes, type Reader } from './blocks.ts';
 import { type ChunkSum, ChunkSums, chunkSumsArenaBytes } from './chunk-sums.ts';
-import { readResidueEnds, residueError } from './partial-file.ts';
+import { readResidueEnds, residueError } from './partial-reader.ts';
 import type { PlannedInput } from './plan.ts';
 import { planRanges, type Range, type Ranges } from './ranges.ts';
 import type { Outlets, OutputLayout, RangeResult } from './runner.ts';

@@ -15,16 +15,9 @@ import { compareUtf8 } from '../tensor/text.ts';
 import type { RunOptions } from './aggregation.ts';
 import { openLanes } from './lanes.ts';
 import { matchTensors } from './match.ts';
-import {
-  MAX_TOTAL_UNITS,
-  type PartialSum,
-  placePartialSum,
-  type SumLeaf,
-  totalOfLeaves,
-  totalWeightingOf,
-  verifyPartialSum,
-  writePartialHeader,
-} from './partial-file.ts';
+import { MAX_TOTAL_UNITS, type SumLeaf, totalOfLeaves, totalWeightingOf } from './partial-file.ts';
+import { type PartialSum, verifyPartialSum } from './partial-reader.ts';
+import { placePartialSum, writePartialHeader } from './partial-writer.ts';
 import { runPass } from './passes.ts';
 import { type AggregationInput, type PlannedInput, planInput, Sources } from './plan.ts';
 import type { Range } from './ranges.ts';

@@ -1,11 +1,11 @@
 import { tmpdir } from 'node:os';
-import { openPartialSum, type SumLeaf } from '../aggregate/partial-file.ts';
+import type { SumLeaf } from '../aggregate/partial-file.ts';
 import { FormatError, isCambiumError } from '../errors.ts';
 import { openWeights } from '../formats/open.ts';
 import { unpackWeights } from '../formats/weights.ts';
 import { openFileSource, openFileSourceSync } from '../node/files.ts';
 import { tensorStatistics } from '../node/statistics.ts';
-import { layoutOfSum, openUnlessSum } from '../node/sum-layout.ts';
+import { layoutOfSum, openWeightsOrSum } from '../node/sum-layout.ts';
 import { unpackingIn } from '../node/unpacking.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
 import type { Layout } from '../tensor/layout.ts';
@@ -73,9 +73,9 @@ async function inspectFile(file: string, { stats, digest }: InspectOptions) {
 
 /** What stands in the head of a file: of weights their layout, of an exact partial sum that of its mean, and its leaves. */
 async function describeHead(source: ByteSource) {
-  const weights = await openUnlessSum(source);
-  if (weights !== null) return describe(weights.layout);
-  const sum = await openPartialSum(source);
+  const found = await openWeightsOrSum(source);
+  if ('weights' in found) return describe(found.weights.layout);
+  const { sum } = found;
   return { ...(await describe(layoutOfSum(sum))), leaves: sum.leaves };
 }
 

@@ -2,18 +2,18 @@
 import { dirname } from 'node:path';
 import type { Stop } from '../aggregate/aggregation.ts';
 import { examineElements } from '../aggregate/examine.ts';
-import { openPartialSum, type PartialSum, verifyPartialSum } from '../aggregate/partial-file.ts';
+import { type PartialSum, verifyPartialSum } from '../aggregate/partial-reader.ts';
 import { encodeResult } from '../aggregate/result.ts';
 import { Summation } from '../aggregate/summation.ts';
 import { AggregationError, type NonFiniteElement } from '../errors.ts';
 import { openWeights, type Weights } from '../formats/open.ts';
 import { prepareWeights } from '../formats/weights.ts';
-import { type ByteSink, type ByteSource, memorySource } from '../tensor/bytes.ts';
+import { type ByteSink, memorySource } from '../tensor/bytes.ts';
 import { openFileSourceSync } from './files.ts';
 import { nodeCrc32 } from './inflate.ts';
 import type { Examination } from './jobs.ts';
 import { fileScratch } from './scratch.ts';
-import { layoutOfSum, openUnlessSum } from './sum-layout.ts';
+import { layoutOfSum, openWeightsOrSum } from './sum-layout.ts';
 import { unpackingIn } from './unpacking.ts';
 import type { ExamineMessage } from './worker-messages.ts';
 
@@ -22,8 +22,9 @@ export async function examine(message: ExamineMessage, signal: Stop): Promise<Ex
   const { path, bytes, name } = message;
   const source = bytes === undefined ? openFileSourceSync(path, name) : memorySource(bytes, name);
   try {
-    const weights = await (message.sums ? openUnlessSum(source) : openWeights(source));
-    if (weights === null) return await examineSum(source, message, signal);
+    const found = message.sums ? await openWeightsOrSum(source) : { weights: await openWeights(source) };
+    if ('sum' in found) return await examineSum(found.sum, message, signal);
+    const { weights } = found;
     return message.checkFinite
       ? await examineWeights(weights, message, signal)
       : { layout: weights.layout, nonFinite: [], norm: null, isDifference: false };
@@ -62,11 +63,10 @@ async function examineWeights(
 }
 
 async function examineSum(
-  source: ByteSource,
+  sum: PartialSum,
   { path, checkFinite }: ExamineMessage,
   signal: Stop,
 ): Promise<Examination> {
-  const sum = await openPartialSum(source);
   const layout = layoutOfSum(sum);
   if (!checkFinite) await verifyPartialSum(sum, { crc32: nodeCrc32, signal });
   const nonFinite = checkFinite ? await checkNumbers(sum, dirname(path), signal) : [];

@@ -1,7 +1,7 @@
 /** Weight files and partial sums added, to a partial sum or to a mean. For workers: reads are synchronous. */
 import { dirname } from 'node:path';
 import type { AggregationInput, RunOptions, Stop } from '../aggregate/aggregation.ts';
-import { openPartialSum, type PartialSum } from '../aggregate/partial-file.ts';
+import type { PartialSum } from '../aggregate/partial-reader.ts';
 import { encodeResult } from '../aggregate/result.ts';
 import { Summation } from '../aggregate/summation.ts';
 import { AggregationError, CambiumError } from '../errors.ts';
@@ -13,7 +13,7 @@ import type { MergeReport, MergeRequest } from './jobs.ts';
 import { lanesFor } from './lanes.ts';
 import { checkForm, formatOfName } from './output-format.ts';
 import { SourcePool } from './source-pool.ts';
-import { openUnlessSum } from './sum-layout.ts';
+import { openWeightsOrSum } from './sum-layout.ts';
 import { prepareOpened, unpackingIn } from './unpacking.ts';
 import { writeOutput } from './write-output.ts';
 
@@ -35,24 +35,25 @@ export async function mergeJob(
       const { leaf = input.path, weighting } = input;
       const file = pool.openInput(input, leaf);
       opened.push(file);
-      const weights = await openUnlessSum(file);
-      if (weights === null) {
-        sums.push(await openPartialSum(file));
+      const found = await openWeightsOrSum(file);
+      if ('sum' in found) {
+        sums.push(found.sum);
         continue;
       }
-      const { source, layout } = await prepareOpened(weights, unpacking, opened);
+      const { source, layout } = await prepareOpened(found.weights, unpacking, opened);
       updates.push({ leaf, source, layout, weighting: weighting ?? layout.weighting });
     }
     for (const path of request.without ?? []) {
       const file = pool.open(path);
       opened.push(file);
-      if ((await openUnlessSum(file)) !== null) {
+      const found = await openWeightsOrSum(file);
+      if ('weights' in found) {
         throw new AggregationError(
           'partial-not-a-sum',
           `${path} holds weights: only a partial sum is taken out`,
         );
       }
-      without.push(await openPartialSum(file));
+      without.push(found.sum);
     }
     pool.reserve();
     const summation = await Summation.open(

@@ -1,9 +1,5 @@
-import {
-  openPartialSum,
-  type PartialSum,
-  totalWeightingOf,
-  verifyPartialSum,
-} from '../aggregate/partial-file.ts';
+import { totalWeightingOf } from '../aggregate/partial-file.ts';
+import { openPartialSum, type PartialSum, verifyPartialSum } from '../aggregate/partial-reader.ts';
 import { isCambiumError } from '../errors.ts';
 import { openWeights, type Weights } from '../formats/open.ts';
 import type { ByteSource } from '../tensor/bytes.ts';
@@ -36,12 +32,15 @@ export function layoutOfSum({ source, tensors, leaves, total }: PartialSum): Lay
   };
 }
 
-/** Weights; null for a partial sum. Throws as `openWeights`. */
-export async function openUnlessSum(file: ByteSource): Promise<Weights | null> {
+/** Opens weights or an exact partial sum, whichever it is. Throws as `openWeights` and `openPartialSum`. */
+export async function openWeightsOrSum(
+  file: ByteSource,
+): Promise<{ readonly weights: Weights } | { readonly sum: PartialSum }> {
   try {
-    return await openWeights(file);
+    return { weights: await openWeights(file) };
   } catch (error) {
-    if (isCambiumError(error) && error.code === 'weights-partial-sum') return null;
+    if (isCambiumError(error) && error.code === 'weights-partial-sum')
+      return { sum: await openPartialSum(file) };
     throw error;
   }
 }

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Aggregation, type AggregationInput } from '../../src/aggregate/aggregation.ts';
-import { openPartialSum, type PartialSum, verifyPartialSum } from '../../src/aggregate/partial-file.ts';
+import { openPartialSum, type PartialSum, verifyPartialSum } from '../../src/aggregate/partial-reader.ts';
 import { Summation, type SummationInputs } from '../../src/aggregate/summation.ts';
 import { isCambiumError } from '../../src/errors.ts';
 import { crc32 } from '../../src/formats/crc32.ts';

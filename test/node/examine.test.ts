@@ -7,7 +7,7 @@ import { crc32 } from 'node:zlib';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { encodeUpdate } from '../../src/aggregate/encode-update.ts';
-import { openPartialSum } from '../../src/aggregate/partial-file.ts';
+import { openPartialSum } from '../../src/aggregate/partial-reader.ts';
 import { readTensors } from '../../src/formats/read.ts';
 import { examine } from '../../src/node/examine.ts';
 import { mergeJob } from '../../src/node/merge-job.ts';
