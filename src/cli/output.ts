@@ -1,5 +1,6 @@
 /** What commands print: JSON for machines on stdout, tables for people on stdout, everything else on stderr. */
 import { CambiumError } from '../errors.ts';
+import { printable } from '../tensor/text.ts';
 import { isInterrupt } from './exit.ts';
 
 /** JSON in one line; numbers that JSON does not have become the strings `NaN`, `Infinity` and `-Infinity`. */
@@ -34,12 +35,12 @@ export function printTable(header: readonly string[], rows: readonly (readonly (
   for (const line of tableLines(header, rows)) printLine(line);
 }
 
-/** The lines of such a table, the header first. */
+/** The lines of such a table, the header first. Cells come from files and strangers: what would steer a terminal is escaped. */
 export function tableLines(
   header: readonly string[],
   rows: readonly (readonly (string | number)[])[],
 ): string[] {
-  const cells = rows.map((row) => row.map(String));
+  const cells = rows.map((row) => row.map((cell) => printable(String(cell))));
   const widths = header.map((title, column) =>
     Math.max(title.length, ...cells.map((row) => row[column]?.length ?? 0)),
   );

@@ -1,7 +1,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { exitCodeOf, UsageError } from '../../src/cli/exit.ts';
-import { formatBytes, toJson } from '../../src/cli/output.ts';
+import { formatBytes, tableLines, toJson } from '../../src/cli/output.ts';
 import {
   AggregationError,
   CambiumError,
@@ -20,6 +20,13 @@ test('JSON has strings for numbers that it cannot write', () => {
     toJson({ a: Number.NaN, b: [Infinity, -Infinity, -0, 1.5], c: null }),
     '{"a":"NaN","b":["Infinity","-Infinity",0,1.5],"c":null}',
   );
+});
+
+test('a cell stays in its line, and does not steer the terminal', () => {
+  assert.equal(tableLines(['name', 'size'], [['a\nb\u001b[31m', 1]]), [
+    'name                size',
+    'a\\u000ab\\u001b[31m     1',
+  ]);
 });
 
 for (const [bytes, text] of [
