@@ -21,7 +21,7 @@ export const MODULES = [
  * anything is done. In all: with what is loaded when it is needed.
  */
 export const DOORS = [
-  { file: 'browser.js', atOnce: 35_200, inAll: 105_200 },
+  { file: 'browser.js', atOnce: 35_200, inAll: 105_400 },
   { file: 'browser-worker.js', atOnce: 31_500, inAll: 66_800 },
   { file: 'edge.js', atOnce: 48_000, inAll: 48_000 },
 ];

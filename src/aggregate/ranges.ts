@@ -109,7 +109,7 @@ interface Cursor {
  * @throws RangeError when a block does not hold a single element
  */
 export function planRanges(encoding: Encoding, itemSizes: readonly number[], blockBytes: number): Ranges {
-  if (itemSizes.some((size) => size > blockBytes))
+  if (itemSizes.some((size) => !(size <= blockBytes)))
     throw new RangeError(`a block of ${blockBytes} bytes holds no element`);
   return new Ranges(piecesOf(encoding), itemSizes, blockBytes);
 }

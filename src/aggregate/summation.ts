@@ -301,7 +301,11 @@ export class Summation {
       for (const lane of lanes) lane.close();
     }
     for (const source of this.#sources) source.checkUnchanged?.();
-    await checks.compare(crc32);
+    // A run for some tensors only (`withOnlyBytes`) has not seen all of the files: the one that follows compares.
+    const isWhole = stage.output.payloads.every(
+      ({ byteLength }, i) => byteLength > 0 || elementCount(this.tensors[i]!.shape) === 0,
+    );
+    if (isWhole) await checks.compare(crc32);
   }
 }
 

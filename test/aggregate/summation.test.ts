@@ -4,7 +4,9 @@ import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Aggregation, type AggregationInput } from '../../src/aggregate/aggregation.ts';
+import { inputOf } from '../../src/aggregate/average.ts';
 import { openPartialSum, type PartialSum, verifyPartialSum } from '../../src/aggregate/partial-reader.ts';
+import { encodeResult } from '../../src/aggregate/result.ts';
 import { Summation, type SummationInputs } from '../../src/aggregate/summation.ts';
 import { isCambiumError } from '../../src/errors.ts';
 import { crc32 } from '../../src/formats/crc32.ts';
@@ -16,6 +18,7 @@ import { writeWeights } from '../../src/formats/write.ts';
 import { type ByteSink, memoryScratch, memorySink, memorySource } from '../../src/tensor/bytes.ts';
 import { DTYPES, type DType, itemSize } from '../../src/tensor/dtypes.ts';
 import { elementCount } from '../../src/tensor/layout.ts';
+import { tensorOf } from '../../src/tensor/tensor.ts';
 import { sameBytes } from '../helpers/bytes.ts';
 import { failsWith } from '../helpers/errors.ts';
 import { distantLanes } from '../helpers/lanes.ts';
@@ -376,6 +379,31 @@ test('every truncation and every changed byte is an error, or changes nothing', 
       await read(changed, `byte ${at} ^ ${flip}`);
     }
   }
+});
+
+test('an object array, which shares tensors of one byte, is made of sums, and damage is noticed', async () => {
+  const updates = [1, 2].map((i) => {
+    const tensors = [
+      tensorOf(Float32Array.of(i, 3)),
+      tensorOf(Int8Array.of(2 * i), []),
+      tensorOf(Int8Array.of(4), []),
+    ];
+    return { ...inputOf({ tensors }, `leaf ${i}`), weighting: i };
+  });
+  const flat = await Aggregation.open(updates);
+  const expected = await encodeResult(flat, {}, { format: 'npy-object' });
+  const [first, second] = await Promise.all(updates.map((update) => sumOf({ updates: [update] })));
+  const encode = async (sum: PartialSum) => {
+    const summation = await openSummation({ sums: [sum, second!] }, {});
+    const encoding = await encodeResult(summation, {}, { format: 'npy-object' });
+    await summation.run(memorySink(encoding.byteLength), encoding);
+    return encoding;
+  };
+  assert.equal(await encode(first!), expected);
+  const damaged = first!.bytes.slice();
+  damaged[first!.byteOffsets[0]! + 4]! ^= 1;
+  const sum = await openPartialSum(memorySource(damaged, 'sum'));
+  await failsWith('partial-crc', () => encode(sum));
 });
 
 test('sums whose tensors stand in another order are read, and compared with their checksums', async () => {
