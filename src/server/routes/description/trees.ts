@@ -75,7 +75,7 @@ export const trees: readonly Operation[] = [
     who: 'operator',
     status: 204,
     answer: 'nothing',
-    codes: ['run-open', 'branch-parent'],
+    codes: ['run-open', 'branch-parent', 'round-unfinished'],
   },
   {
     method: 'get',
