@@ -116,10 +116,7 @@ export class Aggregation {
   ): Promise<Aggregation> {
     const { strategy = mean, nonFinite = 'reject', scratch = memoryScratch, ...others } = options;
     if (typeof strategy?.supports !== 'function') {
-      throw new AggregationError(
-        'strategy-unknown',
-        'a strategy is strategies.median or the like, not its name',
-      );
+      throw new AggregationError('strategy-unknown', 'give strategies.median or the like, not its name');
     }
     const planned = await planAggregation(inputs, { strategy, nonFinite, scratch, ...others });
     try {

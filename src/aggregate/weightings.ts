@@ -47,10 +47,7 @@ export function settleWeightings(
   const weightings = inputs.map((input) => input.weighting ?? 1);
   for (const [i, weighting] of weightings.entries()) checkWeighting(weighting, inputs[i]!.leaf);
   if (inputs.length > 0 && weightings.every((weighting) => weighting === 0)) {
-    throw new AggregationError(
-      'average-all-zero',
-      'every input has the weighting 0: there is nothing to average',
-    );
+    throw new AggregationError('average-all-zero', 'every weighting is 0: there is nothing to average');
   }
   return weightings;
 }

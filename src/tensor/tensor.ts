@@ -65,9 +65,10 @@ export function tensorOf(
 /** Checks that a tensor's bytes are what its dtype and shape say. Throws RangeError. */
 export function checkTensor(tensor: Tensor): void {
   const expected = elementCount(tensor.shape) * itemSize(tensor.dtype);
-  if (tensor.data.byteLength !== expected) {
+  // The length, not the byteLength: of another typed array elements would be copied, not bytes.
+  if (tensor.data.length !== expected) {
     throw new RangeError(
-      `${tensor.dtype} of shape (${tensor.shape.join(', ')}) takes ${expected} bytes, not ${tensor.data.byteLength}`,
+      `${tensor.dtype} of shape (${tensor.shape.join(', ')}) takes a Uint8Array of ${expected} bytes, not ${tensor.data.length}`,
     );
   }
 }

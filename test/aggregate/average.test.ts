@@ -30,6 +30,14 @@ test('what is no rule, but the name of one or what makes one, is refused with wh
   }
 });
 
+test('elements that are no bytes are refused: they would be taken for some', async () => {
+  const data = Float32Array.of(1, 2) as unknown as Uint8Array;
+  const tensors = [{ name: null, dtype: 'float32', shape: [2], data }] as const;
+  const error = await average([{ weighting: 1, tensors }]).catch((caught: unknown) => caught);
+  assert.ok(error instanceof RangeError);
+  assert.match(error.message, 'a Uint8Array of 8 bytes, not 2');
+});
+
 test('does not change its inputs', async () => {
   const x = Float32Array.of(1, 2);
   await average([update(1, x), update(1, Float32Array.of(3, 4))]);
