@@ -97,6 +97,7 @@ test('a weight file goes through every format and comes back', async () => {
         'output',
         'format',
         'weighting',
+        'isDifference',
         'tensors',
         'parameters',
         'bytesRead',
