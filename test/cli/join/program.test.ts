@@ -70,6 +70,7 @@ test('a process that left the group and holds the pipe holds nothing up', async 
       { detached: true, stdio: 'inherit' });
     process.stdout.write(child.pid + '\\n', () => process.exit());`,
   );
+  assert.match(pid, /^\d+$/);
   process.kill(Number(pid), 'SIGKILL');
   for (let turn = 0; turn < 10 && pipes() > before; turn++) await new Promise(setImmediate); // handles close later
   assert.is(pipes(), before);
