@@ -53,6 +53,7 @@ export class QueueReader {
   readonly #clock: Clock;
   readonly #deliveries: Delivery[] = [];
   #connection: RecoveringChannelModel | undefined;
+  #reading: { readonly channel: Channel; readonly ended: Promise<Error | undefined> } | undefined;
   #wake = () => {};
   #failure: { readonly error: unknown } | undefined;
   #fruitless = 0;
@@ -98,6 +99,10 @@ export class QueueReader {
   }
 
   async close(): Promise<void> {
+    // The channel first: the library may send the end of a connection before what its channels have written, and what was
+    // acknowledged would come again.
+    this.#reading?.channel.close().catch(() => {}); // it may be closed by now
+    await this.#reading?.ended;
     await this.#connection?.close();
   }
 
@@ -166,6 +171,7 @@ export class QueueReader {
           // Waits for a connection, as long as it takes.
           const channel = await connection.createChannel();
           const ended = endOf(channel);
+          this.#reading = { channel, ended };
           let onDeleted = (_: QueueDeleted) => {};
           const deleted = new Promise<QueueDeleted>((resolve) => {
             onDeleted = resolve;
