@@ -12,7 +12,6 @@ import {
   giveUpUpdates,
   type Round,
   roundInProgress,
-  type Settlement,
   settleRound,
   termsOf,
 } from './rounds.ts';
@@ -61,27 +60,24 @@ export async function changeBranch(domain: Domain, id: string, change: BranchCha
       .execute();
     const round = isGoing ? await roundInProgress(tx, run.id) : undefined;
     if (round === undefined) return undefined;
-    const apply = branch.parent_id === null ? renewTerms : settleUnder;
-    return { round, settled: await apply(tx, round, domain.now()) };
+    if (branch.parent_id === null) {
+      await renewTerms(tx, round, domain.now());
+      return { round, isClosed: false, removed: [] };
+    }
+    // A branch that asks for less now may be what its root has waited for.
+    return { round, ...(await settleRound(tx, round, await standingOf(tx, round), domain.now())) };
   });
   if (changed !== undefined) {
-    await followSettlement(domain, changed.round.branch_id, changed.round.id, changed.settled);
+    await followSettlement(domain, changed.round.branch_id, changed.round.id, changed);
   }
   return getBranch(domain, id);
 }
 
 /** Lets an open round that nobody has come to begin anew under the present policy. */
-async function renewTerms(tx: Database, round: Round, now: number): Promise<Settlement> {
-  if ((await membersOf(tx, round.id)).length === 0) {
-    const terms = await termsOf(tx, round.branch_id, round.run_id, round.number, now);
-    await tx.updateTable('rounds').set(terms).where('id', '=', round.id).execute();
-  }
-  return { isClosed: false, hasNewEnd: true, removed: [] };
-}
-
-/** A branch that asks for less now may be what its root has waited for. */
-async function settleUnder(tx: Database, round: Round, now: number): Promise<Settlement> {
-  return settleRound(tx, round, await standingOf(tx, round), now);
+async function renewTerms(tx: Database, round: Round, now: number): Promise<void> {
+  if ((await membersOf(tx, round.id)).length > 0) return;
+  const terms = await termsOf(tx, round.branch_id, round.run_id, round.number, now);
+  await tx.updateTable('rounds').set(terms).where('id', '=', round.id).execute();
 }
 
 /**

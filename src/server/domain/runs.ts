@@ -10,10 +10,10 @@ import { prepared } from '../store/prepared.ts';
 import type { BranchesTable, RunsTable } from '../store/schema.ts';
 import type { Contract } from './contract.ts';
 import type { Domain } from './domain.ts';
-import { announce, writeRunNotice } from './notices.ts';
+import { writeRunNotice } from './notices.ts';
 import { checkPolicy, policyOf } from './policy.ts';
 import { Refusal } from './refusal.ts';
-import { activeLeaves, discardRound, openRound, roundInProgress } from './rounds.ts';
+import { activeLeaves, discardRound, followSettlement, openRound, roundInProgress } from './rounds.ts';
 import { type Branch, branchesBelow, lockBranch, rootOf } from './trees.ts';
 
 export type Run = Selectable<RunsTable>;
@@ -72,8 +72,9 @@ export async function changeRun(domain: Domain, branchId: string, status: RunSta
     await writeRunNotice(tx, branchId, { id, number, status, ...places }, now);
     return { changedRound: round?.id, removed };
   });
-  for (const id of removed) await domain.blobs.remove(id);
-  if (changedRound !== undefined) await announce(domain, branchId, changedRound);
+  if (changedRound !== undefined) {
+    await followSettlement(domain, branchId, changedRound, { isClosed: false, removed });
+  }
   return getRun(domain, branchId);
 }
 
@@ -115,9 +116,13 @@ export async function resetModel(domain: Domain, branchId: string): Promise<RunB
     await writeRunNotice(tx, branchId, { id, number, status, ...places }, now);
     return { given: round.id, removed };
   });
-  for (const id of removed) await domain.blobs.remove(id);
-  await announce(domain, branchId, given);
+  await followSettlement(domain, branchId, given, { isClosed: false, removed });
   return getRun(domain, branchId);
+}
+
+/** A query for the newest round of a run, to be narrowed. */
+function newestOf(tx: Database, runId: string) {
+  return tx.selectFrom('rounds').where('run_id', '=', runId).orderBy('number', 'desc').limit(1);
 }
 
 /** @throws Refusal `branch-unknown` */
@@ -136,25 +141,14 @@ export async function getRun(domain: Domain, branchId: string): Promise<RunBody>
         .executeTakeFirstOrThrow());
     const newest =
       run &&
-      (await tx
-        .selectFrom('rounds')
-        .select('aggregation_id')
-        .where('run_id', '=', run.id)
-        .where('status', '=', 'done')
-        .orderBy('number', 'desc')
-        .limit(1)
-        .executeTakeFirst());
+      (await newestOf(tx, run.id).select('aggregation_id').where('status', '=', 'done').executeTakeFirst());
     // A failed round whose aggregation had begun may still have it, by a retry.
     const givenUp =
       run &&
-      (await tx
-        .selectFrom('rounds')
+      (await newestOf(tx, run.id)
         .select('number')
-        .where('run_id', '=', run.id)
         .where('status', 'in', ['discarded', 'failed'])
         .where(({ or, eb }) => or([eb('status', '=', 'discarded'), eb('started_at', 'is', null)]))
-        .orderBy('number', 'desc')
-        .limit(1)
         .executeTakeFirst());
     return {
       branch_id: branchId,

@@ -28,7 +28,7 @@ import { announce } from './notices.ts';
 import { policyOf } from './policy.ts';
 import { Refusal, unknown } from './refusal.ts';
 import { getRound } from './round-view.ts';
-import { contractOfRound, forgetSum, policyOfRound, type Round } from './rounds.ts';
+import { contractOfRound, followSettlement, forgetSum, policyOfRound, type Round } from './rounds.ts';
 import type { addUp } from './sums.ts';
 import { lockBranch } from './trees.ts';
 
@@ -76,8 +76,7 @@ export async function recordSum(
       .execute();
     return earlier;
   });
-  for (const blob of removed) await blobs.remove(blob);
-  await announce(domain, round.branch_id, round.id);
+  await followSettlement(domain, round.branch_id, round.id, { isClosed: false, removed });
 }
 
 /** Why a round fails whose time for the server above is over; its sum is kept, so that it can wait again. */
