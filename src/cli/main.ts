@@ -1,6 +1,7 @@
 /** The commands, their options, and the one place where errors become exit codes. */
 import { Command, CommanderError, Help, Option } from 'commander';
 import { STRATEGY_NAMES } from '../aggregate/strategies/index.ts';
+import { ROUND_STATUSES } from '../wire/cambium.ts';
 import { VERSION } from '../wire/version.ts';
 import { aggregate } from './aggregate.ts';
 import { createBranch, deleteBranch, listBranches, setBranch } from './branch.ts';
@@ -284,11 +285,7 @@ function build(signal: AbortSignal, setExitCode: (code: number) => void): Comman
   const round = program.command('round').description('rounds of a run');
   remote(round, 'list <branch>', 'list rounds, newest first')
     .option('--run <number>', 'only those of this run')
-    .addOption(
-      new Option('--status <status>', 'only those in this state').choices([
-        ...['open', 'aggregating', 'summed', 'done', 'failed', 'discarded'],
-      ]),
-    )
+    .addOption(new Option('--status <status>', 'only those in this state').choices(ROUND_STATUSES))
     .option('--limit <number>', 'only the newest (default, and at most, 1000)')
     .action((id, options) => listRounds(id, { ...options, signal }));
   remote(round, 'retry <round>', 'aggregate a failed round again').action((id, options) =>

@@ -1,6 +1,7 @@
 /** A branch's policy as options of a command. */
 import type { PolicyBody } from '../wire/cambium.ts';
 import { UsageError } from './exit.ts';
+import { optional } from './settings.ts';
 import { strategyOf } from './strategy.ts';
 
 export interface PolicyOptions {
@@ -33,7 +34,7 @@ export function policyOf(options: PolicyOptions): Partial<PolicyBody> {
     throw new UsageError('--seed is of no use without --sample');
   }
   const entries: Partial<Record<keyof PolicyBody, unknown>> = {
-    aggregation_target: named(options.target, (text) => countOf('--target', text)),
+    aggregation_target: optional(options.target, (text) => countOf('--target', text)),
     minimum: orNone(options.minimum, (text) => countOf('--minimum', text)),
     deadline_ms: orNone(options.deadline, (text) => durationOf('--deadline', text)),
     grace_ms: orNone(options.grace, (text) => durationOf('--grace', text)),
@@ -43,7 +44,7 @@ export function policyOf(options: PolicyOptions): Partial<PolicyBody> {
       leaves: countOf('--sample', text),
       ...(seed === undefined ? {} : { seed }),
     })),
-    strategy: named(options.strategy, strategyOf),
+    strategy: optional(options.strategy, strategyOf),
     non_finite: nonFinite,
     keep_aggregations: orNone(options.keep, (text) => countOf('--keep', text)),
     partial_sums: partialSums,
@@ -53,12 +54,8 @@ export function policyOf(options: PolicyOptions): Partial<PolicyBody> {
   return Object.fromEntries(Object.entries(entries).filter(([, value]) => value !== undefined));
 }
 
-function named<T>(text: string | undefined, read: (text: string) => T): T | undefined {
-  return text === undefined ? undefined : read(text);
-}
-
 function orNone<T>(text: string | undefined, read: (text: string) => T): T | null | undefined {
-  return text === 'none' ? null : named(text, read);
+  return text === 'none' ? null : optional(text, read);
 }
 
 function countOf(option: string, text: string): number {

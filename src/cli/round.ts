@@ -11,7 +11,7 @@ import { saveLinked } from './linked-file.ts';
 import { intoNewFile } from './new-file.ts';
 import { fileBody, list, type OperatorOptions, openOperator } from './operator.ts';
 import { counted, formatBytes, printJson, printLine, printTable } from './output.ts';
-import { integerOf } from './settings.ts';
+import { integerOf, optional } from './settings.ts';
 
 interface ListOptions extends OperatorOptions {
   readonly run?: string;
@@ -22,7 +22,8 @@ interface ListOptions extends OperatorOptions {
 /** `cambium round list BRANCH` */
 export async function listRounds(branch: string, options: ListOptions): Promise<void> {
   const { status, signal } = options;
-  const countOf = (name: 'run' | 'limit') => options[name] && integerOf(name, options[name], 1, 999_999_999);
+  const countOf = (name: 'run' | 'limit') =>
+    optional(options[name], (text) => integerOf(name, text, 1, 999_999_999));
   const query = { run: countOf('run'), status, limit: countOf('limit') };
   const http = await openOperator(options);
   const rounds = await list<RoundBody>(http, paths.rounds(branch), { query, signal });

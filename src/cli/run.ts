@@ -4,7 +4,7 @@ import { fileBody, list, type OperatorOptions, openOperator } from './operator.t
 import { counted, printJson, printLine, printTable } from './output.ts';
 import { roundLine } from './round.ts';
 import { type Drawn, redrawRound } from './round-table.ts';
-import { integerOf } from './settings.ts';
+import { integerOf, optional } from './settings.ts';
 
 /** `cambium run start|pause|stop BRANCH` */
 export async function changeRun(branch: string, status: RunStatus, options: OperatorOptions): Promise<void> {
@@ -82,7 +82,7 @@ export async function watchRun(
   branch: string,
   options: OperatorOptions & { readonly rounds?: string },
 ): Promise<void> {
-  const most = options.rounds === undefined ? Infinity : integerOf('rounds', options.rounds, 1, 1e9);
+  const most = optional(options.rounds, (text) => integerOf('rounds', text, 1, 1e9)) ?? Infinity;
   const http = await openOperator(options);
   const finished = new Set<string>();
   let drawn: Drawn | undefined;

@@ -7,7 +7,7 @@ import { VERSION } from '../wire/version.ts';
 import { BLOCKED_PORTS } from './blocked-ports.ts';
 import { UsageError } from './exit.ts';
 import { printJson, printLine, printNote } from './output.ts';
-import { integerOf, readSettings, type Settings } from './settings.ts';
+import { integerOf, optional, readSettings, type Settings } from './settings.ts';
 
 interface ServeOptions extends Settings {
   readonly config?: string;
@@ -79,10 +79,6 @@ async function brokerOptions(settings: Settings) {
     ca: brokerCa === undefined ? undefined : await readText(brokerCa),
     publicUrl: brokerPublicUrl,
   } as const;
-}
-
-function optional<T>(text: string | undefined, read: (text: string) => T): T | undefined {
-  return text === undefined ? undefined : read(text);
 }
 
 async function readText(path: string): Promise<string> {

@@ -88,6 +88,11 @@ async function readConfig(path: string): Promise<Settings> {
   return settings;
 }
 
+/** What a text says; undefined where there is none. Throws what `read` throws. */
+export function optional<T>(text: string | undefined, read: (text: string) => T): T | undefined {
+  return text === undefined ? undefined : read(text);
+}
+
 /** A whole number within bounds. Throws UsageError. */
 export function integerOf(name: string, text: string, least: number, most: number): number {
   const value = Number(text);

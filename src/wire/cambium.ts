@@ -25,7 +25,8 @@ export const FRAME_HEAD_BYTES = 36;
 
 export type RunStatus = 'start' | 'pause' | 'stop';
 /** `summed`: its exact partial sum is there, and its aggregation is awaited from the server above. */
-export type RoundStatus = 'open' | 'aggregating' | 'summed' | 'done' | 'failed' | 'discarded';
+export const ROUND_STATUSES = ['open', 'aggregating', 'summed', 'done', 'failed', 'discarded'] as const;
+export type RoundStatus = (typeof ROUND_STATUSES)[number];
 export type MetricsMode = 'train' | 'test' | 'non-federated';
 
 /** A rule by name, with its parameters (README, "Strategies"). */

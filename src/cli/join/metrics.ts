@@ -13,8 +13,8 @@ import type { MetricsMode } from '../../wire/cambium.ts';
 
 export type Metrics = ReadonlyMap<MetricsMode, unknown>;
 
-/** A longer line is no metrics. */
-const MAX_LINE = 1 << 16;
+/** A longer line is no metrics, and is told in parts: a program that never ends one must not fill the memory. */
+export const MAX_LINE = 1 << 16;
 
 const MODES: ReadonlySet<unknown> = new Set<MetricsMode>(['train', 'test', 'non-federated']);
 

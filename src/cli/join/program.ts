@@ -6,15 +6,13 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { CambiumError } from '../../errors.ts';
 import { linkSignals } from '../../transport/signals.ts';
 import { UsageError } from '../exit.ts';
+import { MAX_LINE } from './metrics.ts';
 
 /** After this a program that was asked to end is killed. */
 const GRACE_MS = 10_000;
 
 /** What a program has said is waited for so long after its end; a process that left its group may hold the pipe for ever. */
 const LAST_WORDS_MS = 1_000;
-
-/** A longer line is told in parts: a program that never ends one must not fill the memory. */
-const MAX_LINE = 1 << 16;
 
 /** A program that does not exist or may not be run: no further try would mend that. */
 export const PROGRAM_MISSING = 'program-missing';

@@ -38,6 +38,7 @@ export function leafRoutes(app: FastifyInstance, { domain }: RouteContext): void
     `${API_PREFIX}/aggregations/:id/metrics`,
     {
       schema: { body: bodies.metrics },
+      // Before any body is read: nobody else gets that far.
       onRequest: async (request) => {
         await leafOf(domain.db, request);
       },

@@ -5,6 +5,7 @@ import {
   API_PREFIX,
   type BranchChange,
   type CredentialsBody,
+  ROUND_STATUSES,
   type RoundStatus,
   type RunChange,
   type SumLinkBody,
@@ -29,7 +30,7 @@ import { getSum } from '../domain/upstream.ts';
 import type { RouteContext } from './context.ts';
 import { anyoneOf, isId, operatorOf, pathId } from './credentials.ts';
 import { downloadLink } from './files.ts';
-import { bodies, ROUND_STATUSES } from './schemas.ts';
+import { bodies } from './schemas.ts';
 
 export function operatingRoutes(app: FastifyInstance, context: RouteContext): void {
   const { domain } = context;

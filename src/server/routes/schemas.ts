@@ -1,4 +1,6 @@
 /** JSON schemas of Cambium's own API: the shapes of wire/cambium.ts as the routes check and the OpenAPI document tells them. */
+import { ROUND_STATUSES } from '../../wire/cambium.ts';
+
 /** Schemas of the values that recur. */
 export const string = { type: 'string' } as const;
 export const id = { type: 'string', format: 'uuid' } as const;
@@ -18,7 +20,6 @@ const object = (properties: Readonly<Record<string, object>>, optional: readonly
 const oneOf = (...values: readonly string[]) => ({ enum: values });
 
 const runStatus = oneOf('start', 'pause', 'stop');
-export const ROUND_STATUSES = ['open', 'aggregating', 'summed', 'done', 'failed', 'discarded'] as const;
 const roundStatus = oneOf(...ROUND_STATUSES);
 const mode = oneOf('train', 'test', 'non-federated');
 
