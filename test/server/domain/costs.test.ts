@@ -46,6 +46,15 @@ function noting(engine: Engine, ran: string[]): Engine {
   };
 }
 
+/** A server's domain, and its database seen through an engine that notes what is run. */
+async function startNoted() {
+  const rig = await new Rig().start();
+  const ran: string[] = [];
+  const engine = noting(await openEngine(join(rig.path, 'state.db')), ran);
+  const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: keepPrepared(engine) }) });
+  return { rig, ran, engine, db };
+}
+
 /** Counts the flushes of files while `work` is done; those of the database are its commits. */
 async function flushesOf(folder: string, work: () => Promise<unknown>): Promise<number> {
   const handle = await open(folder);
@@ -73,10 +82,7 @@ for (const [name, bytes, flushes] of [
   ['a larger one, in a file', padded(toyFile(1)), 3],
 ] as const) {
   test(name, async () => {
-    const rig = await new Rig().start();
-    const ran: string[] = [];
-    const engine = noting(await openEngine(join(rig.path, 'state.db')), ran);
-    const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: keepPrepared(engine) }) });
+    const { rig, ran, db } = await startNoted();
     const spool = new Spool(join(rig.path, 'spool'), {
       maxBytes: 1 << 20,
       idleMs: 60_000,
@@ -108,11 +114,7 @@ const LOOKS_THROUGH =
   /^SCAN (?!below|CONSTANT ROW|updates USING INDEX updates_kept)|AUTOMATIC (?!COVERING INDEX \(round_id)/;
 
 test('no statement of a round looks through a table', async () => {
-  const rig = await new Rig().start();
-  const ran: string[] = [];
-  const path = join(rig.path, 'state.db');
-  const engine = noting(await openEngine(path), ran);
-  const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: keepPrepared(engine) }) });
+  const { rig, ran, engine, db } = await startNoted();
   const noted: Domain = { ...rig.domain, db };
   try {
     const strategy = { name: 'fedadam', parameters: { learningRate: 1 } };
@@ -150,10 +152,7 @@ test('no statement of a round looks through a table', async () => {
 });
 
 test('a list of rounds takes as many statements as one of them', async () => {
-  const rig = await new Rig().start();
-  const ran: string[] = [];
-  const engine = noting(await openEngine(join(rig.path, 'state.db')), ran);
-  const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: keepPrepared(engine) }) });
+  const { rig, ran, db } = await startNoted();
   try {
     const branch = await rig.branch({ aggregation_target: 1 });
     const [leaf] = await rig.leaves(branch, 1);
