@@ -14,7 +14,7 @@ export interface Faults {
   readonly pieces?: number;
   /** Bytes that pass in a turn of the event loop, each way of a connection. */
   readonly bytesPerTurn?: number;
-  /** At least one in so many chunks has its halves swapped. Only chunks too large to be headers have. */
+  /** At least one in so many chunks has its last two quarters swapped. Only chunks too large to be headers have. */
   readonly swapOneIn?: number;
   /**
    * Of the cuts on the way up at least one in so many is seen by the client alone, and what it sent last reaches the server only after
@@ -79,8 +79,13 @@ export class FaultProxy {
             this.corrupted++;
           }
           if (chunk.byteLength >= BULK && swaps()) {
-            const half = bytes.byteLength >> 1;
-            bytes = Buffer.concat([bytes.subarray(half), bytes.subarray(0, half)]);
+            // A head that came together with its body stands in the first half.
+            const [half, most] = [bytes.byteLength >> 1, (3 * bytes.byteLength) >> 2];
+            bytes = Buffer.concat([
+              bytes.subarray(0, half),
+              bytes.subarray(most),
+              bytes.subarray(half, most),
+            ]);
             this.swapped++;
           }
           if (delays()) {
